@@ -1,0 +1,72 @@
+"""Hypervisor: what one node's agent sees there."""
+
+from enum import StrEnum
+
+from diskmigration.api.conditions import Condition
+from diskmigration.api.model import Model, ObjectMeta
+
+
+class VirtualMachineState(StrEnum):
+    """libvirt's virDomainState, in the API's spelling."""
+
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    SHUT_OFF = "ShutOff"
+    CRASHED = "Crashed"
+    SUSPENDED = "Suspended"
+    UNKNOWN = "Unknown"
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a QEMU process runs its disks, so that a live move is possible."""
+        return self in (VirtualMachineState.RUNNING, VirtualMachineState.PAUSED)
+
+
+class Disk(Model):
+    """One disk of a VM; an empty storageDomain means that it lies outside every domain of the node."""
+
+    target: str
+    storage_domain: str = ""
+    volume: str = ""
+    type: str
+    format: str = ""
+    capacity_bytes: int = 0
+    size_bytes: int = 0
+    allocated_bytes: int = 0
+
+
+class VirtualMachine(Model):
+    """One VM of the node, running or defined."""
+
+    name: str
+    uuid: str
+    state: VirtualMachineState
+    disks: tuple[Disk, ...] = ()
+
+
+class NodeStorageDomain(Model):
+    """One storage domain as this node reaches it."""
+
+    name: str
+    ready: bool
+    reason: str = ""
+    capacity_bytes: int = 0
+    available_bytes: int = 0
+
+
+class HypervisorStatus(Model):
+    """Written by the node's agent, on change only."""
+
+    libvirt_version: str = ""
+    qemu_version: str = ""
+    agent_version: str = ""
+    conditions: tuple[Condition, ...] = ()
+    storage_domains: tuple[NodeStorageDomain, ...] = ()
+    virtual_machines: tuple[VirtualMachine, ...] = ()
+
+
+class Hypervisor(Model):
+    """One node with an agent, named as the node."""
+
+    metadata: ObjectMeta
+    status: HypervisorStatus = HypervisorStatus()

@@ -1,0 +1,90 @@
+"""StorageDomain: where disks may live."""
+
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from diskmigration.api.conditions import Condition
+from diskmigration.api.model import Model, ObjectMeta
+from diskmigration.api.quantity import PositiveBytes
+
+MEBIBYTE = 2**20
+GIBIBYTE = 2**30
+EVERY_NAMESPACE = "*"
+
+
+class StorageType(StrEnum):
+    """What a volume of the domain is to QEMU: a file, or a block device."""
+
+    FILE = "File"
+    BLOCK = "Block"
+
+
+class FileDomain(Model):
+    """A directory: local, NFS, any POSIX file system."""
+
+    path: str
+
+
+class LoopDomain(Model):
+    """Files behind loop devices: block storage without an array, for development and tests."""
+
+    path: str
+
+
+class LvmDomain(Model):
+    """A volume group: thin qcow2 on logical volumes."""
+
+    volume_group: str
+
+
+class ThinProvisioning(Model):
+    """When and by how much a thin volume on block storage is extended; sizes in bytes once read."""
+
+    high_watermark: PositiveBytes = 512 * MEBIBYTE
+    chunk_size: PositiveBytes = GIBIBYTE
+    replication_chunk_size: PositiveBytes = 2 * GIBIBYTE
+
+
+class StorageDomainSpec(Model):
+    """Exactly one of file, loop and lvm."""
+
+    file: FileDomain | None = None
+    loop: LoopDomain | None = None
+    lvm: LvmDomain | None = None
+    thin_provisioning: ThinProvisioning = ThinProvisioning()
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    allowed_namespaces: tuple[str, ...] = ()
+    max_concurrent_migrations: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "StorageDomainSpec":
+        if sum(kind is not None for kind in (self.file, self.loop, self.lvm)) != 1:
+            raise ValueError("exactly one of file, loop and lvm must be set")
+        return self
+
+    @property
+    def type(self) -> StorageType:
+        """Block for loop and lvm, File for file."""
+        return StorageType.FILE if self.file is not None else StorageType.BLOCK
+
+
+class StorageDomainStatus(Model):
+    """Written by the operator from what the Hypervisors report."""
+
+    conditions: tuple[Condition, ...] = ()
+    ready_nodes: int = 0
+    type: StorageType | None = None
+
+
+class StorageDomain(Model):
+    """One storage domain, cluster-scoped."""
+
+    metadata: ObjectMeta
+    spec: StorageDomainSpec
+    status: StorageDomainStatus = StorageDomainStatus()
+
+    def allows(self, namespace: str, *, system_namespace: str) -> bool:
+        """Whether DiskMigrations of that namespace may move disks off it or onto it."""
+        allowed = self.spec.allowed_namespaces
+        return namespace == system_namespace or namespace in allowed or EVERY_NAMESPACE in allowed
