@@ -1,0 +1,1 @@
+"""libvirt, and nothing else imports it: the connection, domain XML, block jobs, statistics, events."""

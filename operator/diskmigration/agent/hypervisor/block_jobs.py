@@ -1,0 +1,138 @@
+"""Block jobs of a running VM: copy, active commit, pivot, abort.
+
+Facts of libvirt that this relies on: a job is ready when the XML says `<mirror ready='yes'>` and cur == end > 0 (either
+alone comes too early: BZ1376580, BZ1442266); a pivot may return before the XML has changed (BZ1202719).
+"""
+
+from dataclasses import dataclass
+
+import libvirt
+
+from diskmigration.agent.hypervisor import domain_xml
+from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.api.errors import Reason
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """The block job of a disk: what it is, where it writes, how far it is, in bytes as QEMU counts them."""
+
+    kind: str
+    mirror: domain_xml.Mirror | None
+    current_bytes: int
+    end_bytes: int
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it mirrors the disk to another volume."""
+        return self.mirror is not None and self.mirror.job == "copy"
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether it commits the active layer into one below."""
+        return self.mirror is not None and self.mirror.job == "active-commit"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may be pivoted: both sides are in sync."""
+        return (
+            self.mirror is not None and self.mirror.ready == "yes" and self.current_bytes == self.end_bytes > 0
+        )
+
+
+_KINDS = {
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL: "pull",
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY: "copy",
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT: "commit",
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT: "active-commit",
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP: "backup",
+}
+
+
+def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
+    """The disk's block job now, or None. `disk` must have been read before the call: a job's end is seen, not missed."""
+    with domain.call(f"asking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+        info = handle.blockJobInfo(disk.target, 0)
+    if not info:
+        return None
+    return BlockJob(
+        kind=_KINDS.get(info["type"], "unknown"),
+        mirror=disk.mirror,
+        current_bytes=info["cur"],
+        end_bytes=info["end"],
+    )
+
+
+def start_copy(
+    domain: Domain,
+    *,
+    target: str,
+    kind: str,
+    path: str,
+    image_format: str,
+    shallow: bool,
+    write_blocking: bool,
+    bandwidth_bytes_per_second: int | None,
+) -> None:
+    """Mirrors the active layer, and what is below it unless shallow, to an existing volume.
+
+    Source: virDomainBlockCopy with REUSE_EXT and TRANSIENT_JOB (required for persistent domains).
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
+    flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+    if shallow:
+        flags |= libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW
+    if write_blocking:
+        flags |= libvirt.VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES
+    parameters = {}
+    if bandwidth_bytes_per_second is not None:
+        parameters[libvirt.VIR_DOMAIN_BLOCK_COPY_BANDWIDTH] = bandwidth_bytes_per_second
+    document = domain_xml.copy_document(kind=kind, path=path, image_format=image_format)
+    with domain.call(f"starting the copy of {target} to {path}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+        handle.blockCopy(target, document, parameters, flags)
+
+
+def start_commit(domain: Domain, *, target: str, into_path: str) -> None:
+    """Commits the active layer into the volume right below it, while the guest writes.
+
+    Source: virDomainBlockCommit with ACTIVE and SHALLOW.
+
+    Raises:
+        MigrationError: MergeFailed.
+    """
+    flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+    with domain.call(f"merging the active layer of {target} into {into_path}", failure=Reason.MERGE_FAILED) as handle:
+        handle.blockCommit(target, into_path, None, 0, flags)
+
+
+def pivot(domain: Domain, *, target: str) -> None:
+    """Makes the job's target the active layer. The job stays synchronized where libvirt refuses.
+
+    Raises:
+        MigrationError: PivotFailed.
+    """
+    with domain.call(f"pivoting {target}", failure=Reason.PIVOT_FAILED) as handle:
+        handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+
+
+def abort(domain: Domain, *, target: str) -> None:
+    """Ends the disk's job without a pivot; one that has just ended is as good.
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
+    with domain.call(f"aborting the block job of {target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+        if handle.blockJobInfo(target, 0):
+            handle.blockJobAbort(target, 0)
+
+
+def set_bandwidth(domain: Domain, *, target: str, bytes_per_second: int | None) -> None:
+    """Sets the job's speed limit; None means no limit.
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
+    with domain.call(f"setting the bandwidth of {target}'s block job", failure=Reason.BLOCK_JOB_FAILED) as handle:
+        handle.blockJobSetSpeed(target, bytes_per_second or 0, libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES)

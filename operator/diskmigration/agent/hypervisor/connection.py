@@ -1,0 +1,92 @@
+"""One connection to the node's libvirtd, opened again whenever it was lost, with libvirt's event loop in a thread."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import libvirt
+
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, answered
+from diskmigration.api.errors import Reason
+
+_log = logging.getLogger(__name__)
+
+KEEPALIVE_INTERVAL_SECONDS = 5
+KEEPALIVE_COUNT = 3
+
+
+
+def _start_event_loop() -> None:
+    libvirt.virEventRegisterDefaultImpl()
+
+    def run() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=run, name="libvirt-events", daemon=True).start()
+
+
+def _ignore_error(_context: object, _error: object) -> None:
+    """libvirt prints every error to stderr unless told otherwise; ours are raised and logged once."""
+
+
+_event_loop_lock = threading.Lock()
+_event_loop_started = False
+
+
+class Connection:
+    """Thread-safe: libvirt's own calls are, and opening is behind a lock."""
+
+    def __init__(self, uri: str) -> None:
+        """`uri` as libvirt writes it, say `qemu:///system`; nothing is opened yet."""
+        global _event_loop_started  # noqa: PLW0603 - libvirt's event loop is one a process, and must precede every open
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._open: libvirt.virConnect | None = None
+        self._on_open: list[Callable[[libvirt.virConnect], None]] = []
+        with _event_loop_lock:
+            if not _event_loop_started:
+                libvirt.registerErrorHandler(_ignore_error, None)
+                _start_event_loop()
+                _event_loop_started = True
+
+    def on_open(self, callback: Callable[[libvirt.virConnect], None]) -> None:
+        """Calls back with each newly opened connection, before anybody else gets it: event callbacks die with it."""
+        self._on_open.append(callback)
+
+    def get(self) -> libvirt.virConnect:
+        """A connection that was alive a moment ago.
+
+        Raises:
+            HypervisorUnavailableError: libvirtd cannot be reached.
+        """
+        with self._lock:
+            if self._open is not None and self._open.isAlive() == 1:
+                return self._open
+            self._open = None
+            try:
+                opened = libvirt.open(self._uri)
+                opened.setKeepAlive(KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT)
+                for callback in self._on_open:
+                    callback(opened)
+            except libvirt.libvirtError as error:
+                raise HypervisorUnavailableError(
+                    f"libvirtd at {self._uri} cannot be reached: {error}. Check that it runs on the node."
+                ) from error
+            _log.info("connected to libvirtd", extra={"uri": self._uri})
+            self._open = opened
+            return opened
+
+    def versions(self) -> tuple[str, str]:
+        """The versions of libvirt and of QEMU, as `9.0.0` and `7.2.22`.
+
+        Raises:
+            HypervisorUnavailableError: libvirtd cannot be reached.
+        """
+        connection = self.get()
+        with answered("asking libvirt for its version", failure=Reason.HYPERVISOR_UNAVAILABLE):
+            return _dotted(connection.getLibVersion()), _dotted(connection.getVersion())
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"

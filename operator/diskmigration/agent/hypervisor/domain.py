@@ -1,0 +1,184 @@
+"""One VM by its uuid: every call looks it up anew, so that a handle outlives a restart of libvirtd."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import libvirt
+
+from diskmigration.agent.hypervisor import domain_xml
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.hypervisor import VirtualMachineState
+
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: VirtualMachineState.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: VirtualMachineState.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: VirtualMachineState.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: VirtualMachineState.RUNNING,
+    libvirt.VIR_DOMAIN_SHUTOFF: VirtualMachineState.SHUT_OFF,
+    libvirt.VIR_DOMAIN_CRASHED: VirtualMachineState.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: VirtualMachineState.SUSPENDED,
+}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A libvirt domain. Methods raise HypervisorUnavailableError and DomainGoneError beside what they name."""
+
+    connection: Connection
+    uuid: str
+
+    @contextmanager
+    def call(self, doing: str, *, failure: Reason, retryable: bool = True) -> Iterator[libvirt.virDomain]:
+        """Lends libvirt's own handle for one act; its errors become ours with the given reason."""
+        connection = self.connection.get()
+        with answered(f"{doing} (VM {self.uuid})", failure=failure, retryable=retryable):
+            yield connection.lookupByUUIDString(self.uuid)
+
+    def state(self) -> VirtualMachineState:
+        """The VM's state now."""
+        with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return _STATES.get(domain.state()[0], VirtualMachineState.UNKNOWN)
+
+    def is_paused_by_io_error(self) -> bool:
+        """Whether QEMU paused it over a disk's error, as it does when a thin volume is full."""
+        with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            state, reason = domain.state()
+            return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+
+    def disks_without_space(self) -> frozenset[str]:
+        """The target devices on which QEMU met ENOSPC (virDomainGetDiskErrors)."""
+        with self.call("asking for the disks' errors", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            errors = domain.diskErrors(0) or {}
+            return frozenset(t for t, error in errors.items() if error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE)
+
+    def resume(self) -> None:
+        """Lets a paused VM go on."""
+        with self.call("resuming the VM", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            domain.resume()
+
+    def describe(self) -> domain_xml.DomainDescription:
+        """The live XML, or the persistent one of a VM that is off."""
+        with self.call("reading the VM's XML", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return domain_xml.parse(domain.XMLDesc(0))
+
+    def is_persistent(self) -> bool:
+        """Whether it is defined, so that a persistent XML exists beside the live one."""
+        with self.call("asking whether the VM is persistent", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return bool(domain.isPersistent())
+
+    def describe_persistent(self) -> domain_xml.DomainDescription | None:
+        """The XML with which it would start next, or None for a transient VM."""
+        with self.call("reading the VM's persistent XML", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            if not domain.isPersistent():
+                return None
+            return domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+
+    def replace_persistent_source(self, *, target: str, kind: str, path: str, image_format: str) -> None:
+        """Defines the VM anew with one disk's source replaced; the live VM is not touched."""
+        with self.call("mending the VM's persistent XML", failure=Reason.PIVOT_FAILED) as domain:
+            flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+            mended = domain_xml.with_disk_source(
+                domain.XMLDesc(flags), target=target, kind=kind, path=path, image_format=image_format
+            )
+            domain.connect().defineXML(mended)
+
+    def has_checkpoints(self) -> bool:
+        """Whether checkpoints (and so bitmaps of a backup) exist: a copied disk would lose them."""
+        with self.call("listing the VM's checkpoints", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return bool(domain.listAllCheckpoints(0))
+
+    def paths_of_snapshots(self) -> frozenset[str]:
+        """Every path that a snapshot which libvirt keeps of this VM refers to."""
+        with self.call("listing the VM's snapshots", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            documents = [snapshot.getXMLDesc(0) for snapshot in domain.listAllSnapshots(0)]
+        return frozenset().union(*(domain_xml.source_paths(document) for document in documents))
+
+    def metadata(self, uri: str) -> str | None:
+        """The element of that namespace in the VM's metadata, or None."""
+        with self.call("reading the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            try:
+                return str(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, uri, libvirt.VIR_DOMAIN_AFFECT_CURRENT))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                    return None
+                raise
+
+    def set_metadata(self, uri: str, prefix: str, element: str | None) -> None:
+        """Writes the element of that namespace to the live and the persistent XML; None removes it.
+
+        Source: virDomainSetMetadata.
+        """
+        with self.call("writing the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+            if domain.isPersistent():
+                flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
+            try:
+                domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, element, prefix, uri, flags)
+            except libvirt.libvirtError as error:
+                if element is not None or error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                    raise
+
+    def snapshot(self, *, target: str, kind: str, path: str) -> None:
+        """Takes a disk-only external snapshot of one disk onto an existing qcow2 volume whose backing is the disk's.
+
+        The guest's file systems are frozen for it where the guest agent answers.
+        Source: virDomainSnapshotCreateXML with DISK_ONLY, NO_METADATA, ATOMIC, REUSE_EXT, and QUIESCE if possible.
+
+        Raises:
+            MigrationError: SnapshotFailed.
+        """
+        description = self.describe()
+        others = tuple(disk.target for disk in description.disks if disk.target != target)
+        document = domain_xml.snapshot_document(target=target, other_targets=others, kind=kind, path=path)
+        flags = (
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+        )
+        with self.call(f"taking the snapshot {path} of {target}", failure=Reason.SNAPSHOT_FAILED) as domain:
+            if description.guest_agent_connected:
+                try:
+                    domain.snapshotCreateXML(document, flags | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE)
+                except libvirt.libvirtError as error:
+                    if error.get_error_code() not in _NO_QUIESCE:
+                        raise
+                else:
+                    return
+            domain.snapshotCreateXML(document, flags)
+
+
+_NO_QUIESCE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, libvirt.VIR_ERR_AGENT_COMMAND_FAILED)
+
+
+def every_domain(connection: Connection) -> tuple[Domain, ...]:
+    """Every VM of the node, running or defined."""
+    handle = connection.get()
+    with answered("listing the node's VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
+        return tuple(Domain(connection, domain.UUIDString()) for domain in handle.listAllDomains(0))
+
+
+def find(connection: Connection, *, name: str | None, uuid: str | None) -> Domain:
+    """The VM by name, by uuid, or by both, and then both must match.
+
+    Raises:
+        MigrationError: VirtualMachineNotFound.
+    """
+    handle = connection.get()
+    try:
+        with answered("looking the VM up", failure=Reason.VIRTUAL_MACHINE_NOT_FOUND, retryable=False):
+            found = handle.lookupByUUIDString(uuid) if uuid else handle.lookupByName(name)
+            if name and found.name() != name:
+                raise MigrationError(
+                    Reason.VIRTUAL_MACHINE_NOT_FOUND,
+                    f"The VM with uuid {uuid} is named {found.name()!r}, not {name!r}: "
+                    "names are reused, so both must match. Correct spec.virtualMachine.",
+                )
+            return Domain(connection, found.UUIDString())
+    except DomainGoneError as error:
+        raise MigrationError(
+            Reason.VIRTUAL_MACHINE_NOT_FOUND, f"There is no such VM on this node. {error.message}"
+        ) from error

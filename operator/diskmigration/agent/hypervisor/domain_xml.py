@@ -1,0 +1,189 @@
+"""A domain's XML read into values, and the small documents that libvirt is given. Pure: no call is made here.
+
+Formats: https://libvirt.org/formatdomain.html, https://libvirt.org/formatsnapshot.html.
+"""
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+GUEST_AGENT_CHANNEL = "org.qemu.guest_agent.0"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One volume of a backing chain as libvirt knows it; `index` is its blockdev index, None when not running."""
+
+    type: str
+    path: str
+    format: str
+    index: int | None
+    has_special_access: bool = False
+    """Encrypted or a slice of a larger one: what is read from the path is not what the guest sees."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The target of the disk's block job; `job` is `copy` or `active-commit`, `ready` is libvirt's word or empty."""
+
+    layer: Layer
+    job: str
+    ready: str
+
+
+@dataclass(frozen=True)
+class DomainDisk:
+    """One disk of a domain; `chain` is active layer first, and complete only if `chain_is_known`."""
+
+    target: str
+    device: str
+    type: str
+    chain: tuple[Layer, ...]
+    chain_is_known: bool
+    mirror: Mirror | None = None
+    readonly: bool = False
+    shareable: bool = False
+    transient: bool = False
+    cache: str = ""
+    io: str = ""
+
+    @property
+    def active(self) -> Layer | None:
+        """The layer that the guest writes to."""
+        return self.chain[0] if self.chain else None
+
+
+@dataclass(frozen=True)
+class DomainDescription:
+    """What this project reads of a domain's XML."""
+
+    name: str
+    uuid: str
+    disks: tuple[DomainDisk, ...]
+    guest_agent_connected: bool
+
+    def disk(self, target: str) -> DomainDisk | None:
+        """The disk with that target device, or None."""
+        return next((disk for disk in self.disks if disk.target == target), None)
+
+
+def parse(xml: str) -> DomainDescription:
+    """Reads a domain's XML, live or inactive."""
+    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    agent = root.find(f"./devices/channel/target[@name='{GUEST_AGENT_CHANNEL}']")
+    return DomainDescription(
+        name=root.findtext("name", ""),
+        uuid=root.findtext("uuid", ""),
+        disks=tuple(_disk(element) for element in root.findall("./devices/disk")),
+        guest_agent_connected=agent is not None and agent.get("state") == "connected",
+    )
+
+
+def _disk(element: ET.Element) -> DomainDisk:
+    target = element.find("target")
+    driver = element.find("driver")
+    chain, known = _chain(element, element.get("type", ""), driver.get("type", "") if driver is not None else "")
+    mirror = element.find("mirror")
+    return DomainDisk(
+        target=target.get("dev", "") if target is not None else "",
+        device=element.get("device", "disk"),
+        type=element.get("type", ""),
+        chain=chain,
+        chain_is_known=known,
+        mirror=_mirror(mirror) if mirror is not None else None,
+        readonly=element.find("readonly") is not None,
+        shareable=element.find("shareable") is not None,
+        transient=element.find("transient") is not None,
+        cache=driver.get("cache", "") if driver is not None else "",
+        io=driver.get("io", "") if driver is not None else "",
+    )
+
+
+def _chain(element: ET.Element, kind: str, image_format: str) -> tuple[tuple[Layer, ...], bool]:
+    """The layers from this element down. An empty `<backingStore/>` ends a chain that libvirt has walked to its end."""
+    source = element.find("source")
+    if source is None:
+        return (), False
+    layers = [_layer(source, kind, image_format)]
+    below = element.find("backingStore")
+    while below is not None:
+        source = below.find("source")
+        if source is None:
+            return tuple(layers), True
+        layers.append(_layer(source, below.get("type", ""), _format_of(below)))
+        below = below.find("backingStore")
+    # QEMU has no backing file below a raw volume, so libvirt has nothing to walk to.
+    return tuple(layers), layers[-1].format == "raw"
+
+
+def _format_of(element: ET.Element) -> str:
+    found = element.find("format")
+    return found.get("type", "") if found is not None else ""
+
+
+def _layer(source: ET.Element, kind: str, image_format: str) -> Layer:
+    index = source.get("index")
+    return Layer(
+        type=kind,
+        path=source.get("file") or source.get("dev") or "",
+        format=image_format,
+        index=int(index) if index is not None else None,
+        has_special_access=source.find("encryption") is not None or source.find("slices") is not None,
+    )
+
+
+def _mirror(element: ET.Element) -> Mirror:
+    source = element.find("source")
+    layer = _layer(source if source is not None else element, element.get("type", ""), _format_of(element))
+    return Mirror(layer=layer, job=element.get("job", ""), ready=element.get("ready", ""))
+
+
+def source_paths(xml: str) -> frozenset[str]:
+    """Every file and device that any `<source>` anywhere in the document names: for snapshots' and foreign XML."""
+    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    found = (source.get("file") or source.get("dev") for source in root.iter("source"))
+    return frozenset(path for path in found if path)
+
+
+def _source(parent: ET.Element, kind: str, path: str) -> None:
+    ET.SubElement(parent, "source", {"dev" if kind == "block" else "file": path})
+
+
+def snapshot_document(*, target: str, other_targets: tuple[str, ...], kind: str, path: str) -> str:
+    """A disk-only external snapshot of one disk onto an existing qcow2 volume; no other disk takes part."""
+    root = ET.Element("domainsnapshot")
+    disks = ET.SubElement(root, "disks")
+    disk = ET.SubElement(disks, "disk", {"name": target, "snapshot": "external", "type": kind})
+    ET.SubElement(disk, "driver", {"type": "qcow2"})
+    _source(disk, kind, path)
+    for other in other_targets:
+        ET.SubElement(disks, "disk", {"name": other, "snapshot": "no"})
+    return ET.tostring(root, encoding="unicode")
+
+
+def copy_document(*, kind: str, path: str, image_format: str) -> str:
+    """The destination of a block copy; the format is stated, as it would be probed otherwise."""
+    disk = ET.Element("disk", {"type": kind})
+    ET.SubElement(disk, "driver", {"name": "qemu", "type": image_format})
+    _source(disk, kind, path)
+    return ET.tostring(disk, encoding="unicode")
+
+
+def with_disk_source(xml: str, *, target: str, kind: str, path: str, image_format: str) -> str:
+    """The inactive XML with one disk's source replaced.
+
+    Raises:
+        KeyError: it has no disk of that target.
+    """
+    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    for disk in root.findall("./devices/disk"):
+        if (found := disk.find("target")) is not None and found.get("dev") == target:
+            for child in disk.findall("source") + disk.findall("backingStore"):
+                disk.remove(child)
+            disk.set("type", kind)
+            _source(disk, kind, path)
+            driver = disk.find("driver")
+            if driver is None:
+                driver = ET.SubElement(disk, "driver", {"name": "qemu"})
+            driver.set("type", image_format)
+            return ET.tostring(root, encoding="unicode")
+    raise KeyError(target)

@@ -1,0 +1,62 @@
+"""libvirt's answers as the project's own errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import libvirt
+
+from diskmigration.api.errors import MigrationError, Reason
+
+_CONNECTION_LOST = frozenset(
+    {
+        libvirt.VIR_ERR_INTERNAL_ERROR,  # "client socket is closed"
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INVALID_CONN,
+        libvirt.VIR_ERR_RPC,
+    }
+)
+_FROM_TRANSPORT = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
+
+
+class HypervisorUnavailableError(MigrationError):
+    """libvirtd does not answer. What it was asked may or may not have happened: look again once it is back."""
+
+    def __init__(self, message: str) -> None:
+        """Names the call that got no answer."""
+        super().__init__(Reason.HYPERVISOR_UNAVAILABLE, message, retryable=True)
+
+
+class DomainGoneError(MigrationError):
+    """The VM is not there any more, or has no QEMU process."""
+
+    def __init__(self, message: str) -> None:
+        """Names the VM."""
+        super().__init__(Reason.VIRTUAL_MACHINE_STOPPED, message)
+
+
+def is_connection_loss(error: libvirt.libvirtError) -> bool:
+    """Whether the answer is the transport's, so that the call's own outcome is unknown."""
+    return error.get_error_domain() in _FROM_TRANSPORT and error.get_error_code() in _CONNECTION_LOST
+
+
+@contextmanager
+def answered(doing: str, *, failure: Reason, retryable: bool = True) -> Iterator[None]:
+    """Turns libvirtError into the project's errors, saying what was being done and what libvirt answered.
+
+    Raises:
+        HypervisorUnavailableError: libvirtd did not answer.
+        DomainGoneError: there is no such VM, or it is not running.
+        MigrationError: with the given reason, for every other answer.
+    """
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        said = f"While {doing}, libvirt answered: {error.get_error_message() or error}"
+        if is_connection_loss(error):
+            raise HypervisorUnavailableError(f"{said}. The migration goes on when libvirtd is back.") from error
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID) and (
+            error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or "not running" in str(error)
+        ):
+            raise DomainGoneError(said) from error
+        raise MigrationError(failure, said, retryable=retryable) from error
