@@ -1,0 +1,156 @@
+"""The extender at work: woken by libvirt's events, and every few seconds for what events miss, it extends what is due.
+
+Events alone are not enough: they are lost while libvirtd is down, and a threshold that was passed before it was armed
+never fires. Polling alone is not fast enough. Whatever wakes it, the extender looks at the truth and acts on that.
+"""
+
+import logging
+import threading
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+from diskmigration.agent.extender import watermark
+from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume, watched_disks
+from diskmigration.agent.hypervisor import statistics
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.errors import DomainGoneError
+from diskmigration.agent.hypervisor.events import DomainEvent, Events
+from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.api.errors import MigrationError
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+_WORKERS = 8
+
+
+class Extender:
+    """Watches every running VM of the node from `start` to `stop`. Never waits for the API server."""
+
+    def __init__(self, connection: Connection, events: Events, domains: StorageDomains) -> None:
+        """Listens at once; nothing is extended before `start`."""
+        self._connection = connection
+        self._domains = domains
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="extend")
+        self._stopping = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="extender", daemon=True)
+        self._guard = threading.Lock()
+        self._busy: dict[str, bool] = {}
+        self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._extensions: Counter[str] = Counter()
+        self._impossible: set[str] = set()
+        events.listen(self._notice)
+
+    def start(self) -> None:
+        """Starts polling."""
+        self._poller.start()
+
+    def stop(self) -> None:
+        """Ends after the extensions that are under way."""
+        self._stopping.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def extensions_of(self, path: str) -> int:
+        """How many times the volume at that path was extended since this agent started."""
+        return self._extensions[path]
+
+    def _notice(self, event: DomainEvent) -> None:
+        self._look_soon(event.uuid)
+
+    def _look_soon(self, uuid: str) -> None:
+        """Looks at the VM in a worker. What comes while one looks makes it look once more, never twice at a time."""
+        if self._stopping.is_set():
+            return
+        with self._guard:
+            if uuid in self._busy:
+                self._busy[uuid] = True
+                return
+            self._busy[uuid] = False
+        self._pool.submit(self._look_until_quiet, uuid)
+
+    def _look_until_quiet(self, uuid: str) -> None:
+        while True:
+            try:
+                self.look(uuid)
+            except DomainGoneError:
+                pass
+            except MigrationError as error:
+                _log.warning("the VM's volumes could not be looked after", extra={"vm": uuid, "error": error.message})
+            except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
+                _log.exception("the extender failed", extra={"vm": uuid})
+            with self._guard:
+                if not self._busy[uuid]:
+                    del self._busy[uuid]
+                    return
+                self._busy[uuid] = False
+
+    def _poll(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
+            try:
+                for found in statistics.of_running_domains(self._connection):
+                    self._look_soon(found.uuid)
+            except MigrationError as error:
+                _log.warning("the node's VMs could not be listed", extra={"error": error.message})
+
+    def look(self, uuid: str) -> None:
+        """Extends what is due on one VM, arms its thresholds, and resumes it where a full volume had paused it.
+
+        Raises:
+            MigrationError: libvirt or the storage failed; the next look tries again.
+        """
+        with self._guard:
+            turn = self._turns[uuid]
+        with turn:
+            domain = Domain(self._connection, uuid)
+            paused = domain.is_paused_by_io_error()
+            without_space = domain.disks_without_space() if paused else frozenset()
+            description = domain.describe()
+            found = statistics.of_domain(domain)
+            for disk in watched_disks(description, found, self._domains, without_space=without_space):
+                self._extend(domain, disk)
+            if without_space:
+                domain.resume()
+                _log.info("resumed the VM after its full disk was extended", extra={"vm": uuid})
+
+    def _extend(self, domain: Domain, disk: WatchedDisk) -> None:
+        for volume in disk.volumes:
+            if not watermark.is_possible(volume.thin):
+                self._report_impossible(domain.uuid, volume)
+                return
+        by_path = {volume.thin.path: volume for volume in disk.volumes}
+        sizes = {volume.thin.path: volume.thin.physical for volume in disk.volumes}
+        for extension in disk.plan():
+            volume = by_path[extension.path]
+            sizes[extension.path] = volume.domain.driver.extend(volume.volume, extension.size)
+            self._extensions[extension.path] += 1
+            _log.info(
+                "extended a thin volume",
+                extra={
+                    "vm": domain.uuid,
+                    "disk": disk.target,
+                    "volume": volume.volume,
+                    "storageDomain": volume.domain.name,
+                    "fromBytes": volume.thin.physical,
+                    "toBytes": sizes[extension.path],
+                    "allocatedBytes": volume.thin.allocated,
+                },
+            )
+        for volume in disk.volumes:
+            wanted = watermark.threshold(volume.thin, physical=sizes[volume.thin.path])
+            if wanted != volume.statistics.threshold_bytes:
+                statistics.set_threshold(domain, device=volume.statistics.device, offset_bytes=wanted)
+
+    def _report_impossible(self, uuid: str, volume: WatchedVolume) -> None:
+        """Says once that a report cannot be true: growing on it could go on without end (BZ998443)."""
+        if volume.thin.path not in self._impossible:
+            self._impossible.add(volume.thin.path)
+            _log.error(
+                "libvirt reports an allocation that cannot be; the volume is not extended on it",
+                extra={
+                    "vm": uuid,
+                    "volume": volume.volume,
+                    "allocatedBytes": volume.thin.allocated,
+                    "physicalBytes": volume.thin.physical,
+                },
+            )

@@ -1,0 +1,138 @@
+"""Which volumes of a running VM are to be watched, read from its XML and statistics. Pure but for the domains asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.agent.extender import watermark
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
+from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
+from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.api.storage_domain import StorageType
+
+
+@dataclass(frozen=True)
+class WatchedVolume:
+    """A thin volume on block storage that a running VM, its mirror or its merge writes to."""
+
+    statistics: LayerStatistics
+    domain: OpenDomain
+    volume: str
+    thin: watermark.ThinVolume
+
+
+@dataclass(frozen=True)
+class WatchedDisk:
+    """One disk with something to watch.
+
+    `source_allocated` is what the active layer takes where that is a file and the mirror is on block storage.
+    """
+
+    target: str
+    active: WatchedVolume | None
+    mirror: WatchedVolume | None
+    is_copy: bool
+    source_allocated: int = 0
+
+    @property
+    def volumes(self) -> tuple[WatchedVolume, ...]:
+        """What is watched: the mirror first."""
+        return tuple(volume for volume in (self.mirror, self.active) if volume is not None)
+
+    def plan(self) -> tuple[watermark.Extension, ...]:
+        """The extensions that are due, in their order."""
+        if self.active is not None and self.mirror is not None and self.is_copy:
+            return watermark.plan_replication(self.active.thin, self.mirror.thin)
+        if self.active is None and self.mirror is not None and self.is_copy:
+            return watermark.plan_mirror_of_file(self.mirror.thin, self.source_allocated)
+        return tuple(extension for volume in self.volumes for extension in watermark.plan(volume.thin))
+
+
+def watched_disks(
+    description: DomainDescription,
+    statistics: DomainStatistics,
+    domains: StorageDomains,
+    *,
+    without_space: frozenset[str] = frozenset(),
+) -> tuple[WatchedDisk, ...]:
+    """The VM's disks of which at least one volume is thin, on block storage and written to."""
+    by_index: Mapping[int, LayerStatistics] = {layer.index: layer for layer in statistics.layers}
+    disks = (
+        _watched(disk, by_index, domains, is_full=disk.target in without_space)
+        for disk in description.disks
+        if disk.active is not None and not disk.readonly
+    )
+    return tuple(disk for disk in disks if disk.volumes)
+
+
+def _watched(
+    disk: DomainDisk, by_index: Mapping[int, LayerStatistics], domains: StorageDomains, *, is_full: bool
+) -> WatchedDisk:
+    mirror_layer = disk.mirror.layer if disk.mirror is not None else None
+    replicating = mirror_layer is not None
+    active = _volume(disk.active, by_index, domains, replicating=replicating, is_full=is_full)
+    mirror = _volume(mirror_layer, by_index, domains, replicating=True, is_full=False)
+    source_allocated = 0
+    if mirror is not None and disk.active is not None and disk.active.type == "file":
+        source_allocated = _allocated_of_file(disk.active, by_index)
+    return WatchedDisk(
+        target=disk.target,
+        active=active,
+        mirror=mirror,
+        is_copy=disk.mirror is not None and disk.mirror.job == "copy",
+        source_allocated=source_allocated,
+    )
+
+
+def _volume(
+    layer: Layer | None,
+    by_index: Mapping[int, LayerStatistics],
+    domains: StorageDomains,
+    *,
+    replicating: bool,
+    is_full: bool,
+) -> WatchedVolume | None:
+    """The layer as a watched volume; None for a file, a raw volume, or one of no known domain.
+
+    Type and format are asserted, not assumed: a block volume taken for a file, or the reverse, is extended without end
+    (BZ1176673).
+    """
+    if layer is None or layer.type != "block" or layer.format != "qcow2" or layer.index not in by_index:
+        return None
+    located = domains.locate(Path(layer.path))
+    if located is None or located[0].domain.spec.type is not StorageType.BLOCK:
+        return None
+    domain, volume = located
+    found = by_index[layer.index]
+    thin = domain.domain.spec.thin_provisioning
+    return WatchedVolume(
+        statistics=found,
+        domain=domain,
+        volume=volume,
+        thin=watermark.ThinVolume(
+            path=layer.path,
+            allocated=found.allocated_bytes,
+            physical=found.physical_bytes,
+            capacity=found.capacity_bytes,
+            policy=watermark.Policy(
+                high_watermark=thin.high_watermark,
+                chunk=thin.replication_chunk_size if replicating else thin.chunk_size,
+            ),
+            is_full=is_full,
+        ),
+    )
+
+
+def _allocated_of_file(layer: Layer, by_index: Mapping[int, LayerStatistics]) -> int:
+    """What the source's file takes, in bytes: a qcow2 by its length, a raw file by its blocks, or what libvirt saw.
+
+    The volume's size on disk is asked, as libvirt's allocation is 0 until the first write of this open.
+    """
+    statistics = by_index.get(layer.index) if layer.index is not None else None
+    try:
+        found = Path(layer.path).stat()
+    except OSError:
+        return statistics.allocated_bytes if statistics is not None else 0
+    if layer.format == "raw":
+        return found.st_blocks * 512
+    return max(found.st_size, statistics.allocated_bytes if statistics is not None else 0)

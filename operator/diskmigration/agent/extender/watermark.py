@@ -1,0 +1,123 @@
+"""When a thin volume is extended, to what size, and in which order. Pure arithmetic; all sizes in bytes."""
+
+from dataclasses import dataclass
+
+ALIGNMENT_BYTES = 2**20
+_CLUSTER_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A storage domain's thin provisioning, with the chunk that applies now."""
+
+    high_watermark: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class ThinVolume:
+    """A volume that a guest, a mirror or a merge writes to.
+
+    `allocated` is the highest offset written, 0 where that is not known; `physical` is its size; `capacity` is the
+    disk's virtual size. `is_full` says that QEMU met its end.
+    """
+
+    path: str
+    allocated: int
+    physical: int
+    capacity: int
+    policy: Policy
+    is_full: bool = False
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Grow the volume at `path` to `size`."""
+
+    path: str
+    size: int
+
+
+def largest_useful_size(capacity: int) -> int:
+    """What a qcow2 of that virtual size can ever take: data, L1 and L2 tables, refcounts, header; rounded up.
+
+    With 64 KiB clusters an L2 entry (8 bytes) and a refcount (2 bytes) stand for each cluster. Source: QEMU's
+    docs/interop/qcow2.txt; a test holds it above what `qemu-img measure` answers for a fully written disk.
+    """
+    data = _up(capacity, _CLUSTER_BYTES)
+    clusters = data // _CLUSTER_BYTES
+    l2_tables = _up(clusters * 8, _CLUSTER_BYTES)
+    l1_table = _up(l2_tables // _CLUSTER_BYTES * 8, _CLUSTER_BYTES)
+    counted = clusters + (l2_tables + l1_table) // _CLUSTER_BYTES + 1
+    refcounts = _up(counted * 2 + counted // 16384, _CLUSTER_BYTES)
+    refcount_table = _up(refcounts // _CLUSTER_BYTES * 8, _CLUSTER_BYTES)
+    return _up(data + l2_tables + l1_table + refcounts + refcount_table + 2 * _CLUSTER_BYTES, ALIGNMENT_BYTES)
+
+
+def is_possible(volume: ThinVolume) -> bool:
+    """Whether the report can be true. One that cannot is not acted on, but asked again."""
+    return 0 <= volume.allocated <= volume.physical and volume.physical > 0 and volume.capacity > 0
+
+
+def wanted_size(volume: ThinVolume) -> int:
+    """The size that the volume should have: its own where enough is free, else so many chunks more that it is.
+
+    Never past `largest_useful_size`, never below the present size. A full volume gets at least one chunk.
+    """
+    return _size_for(volume, volume.allocated)
+
+
+def threshold(volume: ThinVolume, *, physical: int) -> int:
+    """The offset at which a write should wake the extender, for a volume that now has `physical` bytes.
+
+    0, which arms nothing, once it cannot usefully grow any more.
+    """
+    if physical >= largest_useful_size(volume.capacity):
+        return 0
+    return max(physical - volume.policy.high_watermark, 1)
+
+
+def plan(volume: ThinVolume) -> tuple[Extension, ...]:
+    """The extension of a volume that stands alone."""
+    return _grow((volume, wanted_size(volume)))
+
+
+def plan_replication(source: ThinVolume, mirror: ThinVolume) -> tuple[Extension, ...]:
+    """The extensions while the source is replicated to the mirror, both on block storage.
+
+    Whichever side asks, the destination comes first and then the source, so that the destination is never the smaller
+    one. A mirror that is ahead already, as one that takes a whole chain is, does not pull its source along.
+    """
+    for_source, for_mirror = wanted_size(source), wanted_size(mirror)
+    moves_in_step = mirror.physical <= source.physical
+    if moves_in_step and for_mirror > mirror.physical:
+        for_source = _limited(source, max(for_source, for_mirror))
+    return _grow((mirror, _limited(mirror, max(for_mirror, for_source))), (source, for_source))
+
+
+def plan_mirror_of_file(mirror: ThinVolume, source_allocated: int) -> tuple[Extension, ...]:
+    """The extension of a mirror on block storage whose source is a file: the source's need counts when it is greater."""
+    need = min(max(mirror.allocated, source_allocated), largest_useful_size(mirror.capacity))
+    return _grow((mirror, _size_for(mirror, need)))
+
+
+def _size_for(volume: ThinVolume, need: int) -> int:
+    missing = need + volume.policy.high_watermark - volume.physical
+    if volume.is_full:
+        missing = max(missing, 1)
+    if missing <= 0:
+        return volume.physical
+    chunks = -(-missing // volume.policy.chunk)
+    return _limited(volume, _up(volume.physical + chunks * volume.policy.chunk, ALIGNMENT_BYTES))
+
+
+def _limited(volume: ThinVolume, size: int) -> int:
+    return max(volume.physical, min(size, largest_useful_size(volume.capacity)))
+
+
+def _grow(*sizes: tuple[ThinVolume, int]) -> tuple[Extension, ...]:
+    return tuple(Extension(volume.path, size) for volume, size in sizes if size > volume.physical)
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

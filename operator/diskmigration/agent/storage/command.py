@@ -1,0 +1,81 @@
+"""The one place that starts a program. Arguments are a list, never a shell; no name from a user starts with a dash."""
+
+import os
+import selectors
+import subprocess
+from collections.abc import Callable, Sequence
+
+from diskmigration.api.errors import MigrationError, Reason
+
+TIMEOUT_SECONDS = 120.0
+_CHECK_SECONDS = 0.2
+
+# A copy must not outlive the agent that started it: the next agent would start a second one onto the same volume.
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
+def run(
+    arguments: Sequence[str], *, doing: str, failure: Reason = Reason.STORAGE_FAILED, timeout: float = TIMEOUT_SECONDS
+) -> str:
+    """Runs a program to its end and returns what it printed.
+
+    Raises:
+        MigrationError: it failed, is missing, or took longer than `timeout` seconds; the message holds what it answered.
+    """
+    try:
+        done = subprocess.run(
+            [*_DIE_WITH_PARENT, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MigrationError(
+            failure, f"While {doing}, {arguments[0]} did not answer within {timeout:.0f} s.", retryable=True
+        ) from error
+    if done.returncode != 0:
+        answer = (done.stderr or done.stdout).strip()
+        raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}", retryable=True)
+    return done.stdout
+
+
+def run_with_progress(
+    arguments: Sequence[str],
+    *,
+    doing: str,
+    failure: Reason,
+    on_output: Callable[[str], None],
+    keep_on: Callable[[], bool],
+) -> bool:
+    """Runs a long program, handing on what it prints as it comes, until it ends or `keep_on` says no.
+
+    Returns:
+        True when the program ended well; False when it was stopped because of `keep_on`, and is gone by then.
+
+    Raises:
+        MigrationError: the program failed.
+    """
+    process = subprocess.Popen(
+        [*_DIE_WITH_PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for above
+    assert process.stderr is not None  # noqa: S101 - as above
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while keep_on():
+                if not selector.select(_CHECK_SECONDS):
+                    continue
+                chunk = os.read(process.stdout.fileno(), 4096)
+                if not chunk:
+                    break
+                on_output(chunk.decode(errors="replace"))
+            else:
+                return False
+        if process.wait() != 0:
+            answer = process.stderr.read().decode(errors="replace").strip()
+            raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}", retryable=True)
+        return True
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()

@@ -1,0 +1,93 @@
+"""The storage domains that this node knows, each with its driver."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.agent.storage.file import FileDriver
+from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageDomain
+
+
+def open_driver(domain: StorageDomain) -> StorageDriver:
+    """The driver for the domain's kind; nothing on the node is touched.
+
+    Raises:
+        MigrationError: NotImplemented.
+    """
+    spec = domain.spec
+    if spec.file is not None:
+        return FileDriver(domain.metadata.name, Path(spec.file.path))
+    if spec.loop is not None:
+        return LoopDriver(domain.metadata.name, Path(spec.loop.path))
+    raise MigrationError(
+        Reason.NOT_IMPLEMENTED,
+        f"The storage domain {domain.metadata.name} is of a kind that this agent does not serve yet. "
+        "Use a domain of kind file or loop.",
+    )
+
+
+@dataclass(frozen=True)
+class OpenDomain:
+    """A storage domain and its driver."""
+
+    domain: StorageDomain
+    driver: StorageDriver
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self.domain.metadata.name
+
+
+class StorageDomains:
+    """Thread-safe. A driver is kept for as long as its spec stays the same, as it may hold locks."""
+
+    def __init__(self) -> None:
+        """Empty: domains are put as they are seen."""
+        self._lock = threading.Lock()
+        self._open: dict[str, OpenDomain] = {}
+
+    def put(self, domain: StorageDomain) -> None:
+        """Takes in a new or changed domain; one of a kind not served is left out."""
+        with self._lock:
+            known = self._open.get(domain.metadata.name)
+            if known is not None and known.domain.spec == domain.spec:
+                self._open[domain.metadata.name] = OpenDomain(domain, known.driver)
+                return
+            try:
+                self._open[domain.metadata.name] = OpenDomain(domain, open_driver(domain))
+            except MigrationError:
+                self._open.pop(domain.metadata.name, None)
+
+    def remove(self, name: str) -> None:
+        """Forgets a domain. Its volumes stay as they are."""
+        with self._lock:
+            self._open.pop(name, None)
+
+    def all(self) -> tuple[OpenDomain, ...]:
+        """Every known domain, by name."""
+        with self._lock:
+            return tuple(self._open[name] for name in sorted(self._open))
+
+    def get(self, name: str) -> OpenDomain:
+        """The domain of that name.
+
+        Raises:
+            MigrationError: StorageDomainNotFound.
+        """
+        with self._lock:
+            if name not in self._open:
+                raise MigrationError(
+                    Reason.STORAGE_DOMAIN_NOT_FOUND,
+                    f"There is no storage domain {name!r} that this node's agent serves. "
+                    "Create the StorageDomain, or correct the name.",
+                )
+            return self._open[name]
+
+    def locate(self, path: Path) -> tuple[OpenDomain, str] | None:
+        """The domain and the name of the volume at that path; the innermost where directories are nested."""
+        found = [(known, volume) for known in self.all() if (volume := known.driver.volume_at(path)) is not None]
+        return min(found, key=lambda pair: len(pair[1]), default=None)

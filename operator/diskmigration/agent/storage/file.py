@@ -1,0 +1,59 @@
+"""Storage domains of kind `file`: a volume is a file below the domain's directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.agent.storage import directory
+from diskmigration.agent.storage.driver import Space
+from diskmigration.api.storage_domain import StorageType
+
+
+@dataclass(frozen=True)
+class FileDriver:
+    """See StorageDriver. QEMU lets a file grow by itself: sizes given here are only a beginning."""
+
+    name: str
+    root: Path
+    type: StorageType = StorageType.FILE
+
+    def check(self) -> None:
+        """The directory is there and can be written."""
+        directory.check(self.root)
+
+    def space(self) -> Space:
+        """The file system's room."""
+        return directory.space(self.root)
+
+    def path(self, volume: str) -> Path:
+        """The file."""
+        return directory.file_of(self.root, volume)
+
+    def volume_at(self, path: Path) -> str | None:
+        """The file's path below the root."""
+        return directory.name_within(self.root, path) if path.is_file() else None
+
+    def volumes(self) -> tuple[str, ...]:
+        """The files right below the root."""
+        return directory.files(self.root)
+
+    def create(self, volume: str, size_bytes: int) -> Path:  # noqa: ARG002 - a file grows by itself
+        """An empty file."""
+        path = self.path(volume)
+        directory.create_file(path, 0)
+        return path
+
+    def size_bytes(self, volume: str) -> int:
+        """The file's apparent size."""
+        return self.path(volume).stat().st_size
+
+    def allocated_bytes(self, volume: str) -> int:
+        """The file's blocks."""
+        return directory.allocated_bytes(self.path(volume))
+
+    def extend(self, volume: str, size_bytes: int) -> int:
+        """Nothing to do: the file grows as QEMU writes."""
+        return max(size_bytes, self.size_bytes(volume))
+
+    def remove(self, volume: str) -> None:
+        """The file goes."""
+        directory.remove_file(self.path(volume))

@@ -1,0 +1,155 @@
+"""Storage domains of kind `loop`: block storage without an array, for development and tests.
+
+A volume is a file below the domain's directory behind a loop device. Device numbers are given anew at every attach, so
+QEMU is told a link, `dev/<volume>` below the same directory: it is the volume's path for as long as the volume lives,
+and a link that hangs is an error where a reused number would be another disk.
+"""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diskmigration.agent.storage import command, directory
+from diskmigration.agent.storage.driver import Space
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+_SECTOR_BYTES = 4096
+_LINKS = "dev"
+_SYSFS = Path("/sys/block")
+
+
+@dataclass(frozen=True)
+class LoopDriver:
+    """See StorageDriver."""
+
+    name: str
+    root: Path
+    type: StorageType = StorageType.BLOCK
+    _attaching: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def check(self) -> None:
+        """The directory can be written, and the kernel has loop devices."""
+        directory.check(self.root)
+        if not Path("/dev/loop-control").exists():
+            raise MigrationError(Reason.STORAGE_FAILED, "The kernel has no loop devices: load the module `loop`.")
+
+    def space(self) -> Space:
+        """The file system's room: the files are sparse."""
+        return directory.space(self.root)
+
+    def path(self, volume: str) -> Path:
+        """The link to the loop device; the device itself for a volume that somebody else attached."""
+        link = self._link(volume)
+        device = self._device(volume)
+        return link if link.is_symlink() or device is None else device
+
+    def volume_at(self, path: Path) -> str | None:
+        """The file behind the loop device."""
+        backing = _backing_file(path.resolve())
+        return directory.name_within(self.root, backing) if backing is not None else None
+
+    def volumes(self) -> tuple[str, ...]:
+        """The files right below the root."""
+        return directory.files(self.root)
+
+    def create(self, volume: str, size_bytes: int) -> Path:
+        """A sparse file, its loop device, and the link; each only where an earlier attempt has not made it."""
+        directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
+        with self._attaching:
+            device = self._device(volume) or self._attach(volume)
+            self._refresh(device, volume)
+            self._point_link(volume, device)
+        return self._link(volume)
+
+    def size_bytes(self, volume: str) -> int:
+        """The device's size."""
+        device = self._required_device(volume)
+        try:
+            return int((_SYSFS / device.name / "size").read_text()) * 512
+        except OSError as error:
+            raise MigrationError(Reason.STORAGE_FAILED, f"While reading the size of {volume}: {error}") from error
+
+    def allocated_bytes(self, volume: str) -> int:
+        """The blocks of the file."""
+        return directory.allocated_bytes(directory.file_of(self.root, volume))
+
+    def extend(self, volume: str, size_bytes: int) -> int:
+        """Grows the file, then tells the device (`losetup -c`); QEMU sees a qcow2's device grow at once."""
+        device = self._required_device(volume)
+        directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
+        self._refresh(device, volume)
+        return self.size_bytes(volume)
+
+    def remove(self, volume: str) -> None:
+        """The link, the device and the file go, in this order: what is left after a crash is found by its file."""
+        file = directory.file_of(self.root, volume)
+        self._link(volume).unlink(missing_ok=True)
+        with self._attaching:
+            if (device := self._device(volume)) is not None:
+                command.run(["losetup", "--detach", str(device)], doing=f"detaching {device} of the volume {volume}")
+        directory.remove_file(file)
+
+    def _link(self, volume: str) -> Path:
+        directory.file_of(self.root, volume)
+        return self.root / _LINKS / volume
+
+    def _device(self, volume: str) -> Path | None:
+        """The loop device of the volume's file, as the kernel tells it."""
+        file = directory.file_of(self.root, volume)
+        link = self._link(volume)
+        if link.is_symlink() and _is_same_file(_backing_file(link.resolve()), file):
+            return link.resolve()
+        for entry in os.scandir(_SYSFS):
+            if entry.name.startswith("loop") and _is_same_file(_backing_file(Path("/dev") / entry.name), file):
+                return Path("/dev") / entry.name
+        return None
+
+    def _required_device(self, volume: str) -> Path:
+        device = self._device(volume)
+        if device is None:
+            raise MigrationError(
+                Reason.STORAGE_FAILED, f"The volume {volume} of {self.root} is not attached to a loop device."
+            )
+        return device
+
+    def _attach(self, volume: str) -> Path:
+        file = directory.file_of(self.root, volume)
+        # Direct I/O on the file: the guest's data would stand twice in the host's memory, and a flush would be slow.
+        printed = command.run(
+            ["losetup", "--find", "--show", "--direct-io=on", "--", str(file)], doing=f"attaching the volume {volume}"
+        )
+        return Path(printed.strip())
+
+    def _refresh(self, device: Path, volume: str) -> None:
+        command.run(["losetup", "--set-capacity", str(device)], doing=f"extending the volume {volume} on {device}")
+
+    def _point_link(self, volume: str, device: Path) -> None:
+        link = self._link(volume)
+        link.parent.mkdir(exist_ok=True)
+        if link.is_symlink() and link.readlink() == device:
+            return
+        temporary = link.with_name(f".{volume}.new")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(device)
+        temporary.rename(link)
+
+
+def _rounded(size_bytes: int) -> int:
+    return -(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
+
+
+def _backing_file(device: Path) -> Path | None:
+    """The file behind a loop device; None for anything else, and for a device whose file was deleted."""
+    try:
+        return Path((_SYSFS / device.name / "loop" / "backing_file").read_text().removesuffix("\n"))
+    except OSError:
+        return None
+
+
+def _is_same_file(backing: Path | None, file: Path) -> bool:
+    try:
+        return backing is not None and backing.samefile(file)
+    except OSError:
+        return False

@@ -1,0 +1,185 @@
+"""qemu-img: images made, measured and filled. Formats are always stated: an image's first bytes are the guest's."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.agent.storage import command
+from diskmigration.api.disk_migration import VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+_PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
+_COROUTINES = 16  # qemu-img's own maximum: copies of small allocated runs are bound by latency
+
+
+@dataclass(frozen=True)
+class Image:
+    """A volume as qemu-img is told of it."""
+
+    path: Path
+    format: VolumeFormat
+    type: StorageType
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`qemu-img measure`, in bytes: for the data there is, and for a disk written from end to end."""
+
+    required_bytes: int
+    fully_allocated_bytes: int
+
+
+def create(image: Image, capacity_bytes: int, *, backing: Image | None, preallocate: bool = False) -> None:
+    """Formats an existing volume; nothing is read from the backing volume, which may not be filled yet.
+
+    A raw image on a block device needs no formatting, but its capacity must be exact: virtual sizes must match.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    if image.format is VolumeFormat.RAW and image.type is StorageType.BLOCK:
+        return
+    options = []
+    if backing is not None:
+        options += ["-u", "-b", str(backing.path), "-F", backing.format]
+    if preallocate:
+        # Space is taken now, data is not written: what a full disk would answer later, it answers here.
+        options += ["-o", "preallocation=falloc" if image.type is StorageType.FILE else "preallocation=metadata"]
+    command.run(
+        ["qemu-img", "create", "-q", "-f", image.format, *options, str(image.path), str(capacity_bytes)],
+        doing=f"formatting {image.path}",
+    )
+
+
+def _alone(image: Image) -> str:
+    """The image without its backing chain, as a json: pseudo-protocol name."""
+    protocol = "host_device" if image.type is StorageType.BLOCK else "file"
+    node: dict[str, object] = {"driver": image.format, "file": {"driver": protocol, "filename": str(image.path)}}
+    if image.format is VolumeFormat.QCOW2:
+        node["backing"] = None
+    return "json:" + json.dumps(node)
+
+
+def measure(image: Image, *, target: VolumeFormat, with_backing: bool) -> Measure:
+    """How large a volume of the target format must be to hold the image's data, alone or with all below it.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    if with_backing:
+        source = ["-f", image.format, str(image.path)]
+    else:
+        source = [_alone(image)]
+    printed = command.run(
+        ["qemu-img", "measure", "-U", "--output", "json", "-O", target, *source], doing=f"measuring {image.path}"
+    )
+    found = json.loads(printed)
+    # A bitmap of a backup needs room of its own, which the required size leaves out.
+    return Measure(found["required"] + found.get("bitmaps", 0), found["fully-allocated"] + found.get("bitmaps", 0))
+
+
+def capacity_bytes(image: Image) -> int:
+    """The image's virtual size."""
+    printed = command.run(["qemu-img", "info", "-U", "--output", "json", _alone(image)], doing=f"reading {image.path}")
+    return int(json.loads(printed)["virtual-size"])
+
+
+def backing_paths(path: Path, image_format: str) -> tuple[Path, ...]:
+    """The files below an image that is not in use, as its headers name them: good for keeping a volume, not for more.
+
+    Raises:
+        MigrationError: StorageFailed, also when a file of the chain is missing.
+    """
+    printed = command.run(
+        ["qemu-img", "info", "-U", "--backing-chain", "--output", "json", "-f", image_format, str(path)],
+        doing=f"reading the backing chain of {path}",
+    )
+    return tuple(Path(layer["filename"]) for layer in json.loads(printed)[1:])
+
+
+def copy(
+    source: Image,
+    destination: Image,
+    *,
+    below: Image | None,
+    target_is_zero: bool,
+    bandwidth_bytes_per_second: int | None,
+    on_progress: Callable[[float], None],
+    keep_on: Callable[[], bool],
+) -> bool:
+    """Copies an image that nobody writes to into an existing one.
+
+    With `below`, only what differs from the volumes under the source is copied, as its copy is under the destination.
+    `on_progress` gets the share done, 0 to 1.
+
+    Returns:
+        True when done, False when `keep_on` said no; the copy can then be started again onto the same volume.
+
+    Raises:
+        MigrationError: CopyFailed.
+    """
+    arguments = ["qemu-img", "convert", "-p", "-n", "-U", "-m", str(_COROUTINES)]
+    arguments += ["-T", _cache(source), "-t", _cache(destination), "-f", source.format, "-O", destination.format]
+    if below is not None:
+        arguments += ["-B", str(below.path), "-F", below.format]
+    elif target_is_zero:
+        arguments += ["--target-is-zero"]
+    if bandwidth_bytes_per_second is not None:
+        arguments += ["-r", str(bandwidth_bytes_per_second)]
+
+    def parse(printed: str) -> None:
+        if found := _PROGRESS.findall(printed):
+            on_progress(float(found[-1]) / 100)
+
+    return command.run_with_progress(
+        [*arguments, str(source.path), str(destination.path)],
+        doing=f"copying {source.path} to {destination.path}",
+        failure=Reason.COPY_FAILED,
+        on_output=parse,
+        keep_on=keep_on,
+    )
+
+
+def commit(overlay: Image, base: Image) -> None:
+    """Merges an overlay into the volume below it while no VM runs on them.
+
+    Raises:
+        MigrationError: MergeFailed.
+    """
+    command.run(
+        ["qemu-img", "commit", "-q", "-d", "-f", overlay.format, "-b", str(base.path), str(overlay.path)],
+        doing=f"merging {overlay.path} into {base.path}",
+        failure=Reason.MERGE_FAILED,
+        timeout=3600,
+    )
+
+
+def supports_direct_io(path: Path) -> bool:
+    """Whether the file or device can be opened with O_DIRECT, which cache=none and io=native need."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _cache(image: Image) -> str:
+    return "none" if supports_direct_io(image.path) else "writeback"
+
+
+def require_exact_size(image: Image, size_bytes: int, capacity: int) -> None:
+    """A raw volume on block storage is exactly as large as the disk, or QEMU refuses the pivot.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    if image.format is VolumeFormat.RAW and image.type is StorageType.BLOCK and size_bytes != capacity:
+        raise MigrationError(
+            Reason.STORAGE_FAILED,
+            f"The disk has {capacity} bytes, but {image.path} can only have {size_bytes}: a raw volume must match "
+            "exactly. Use format: qcow2, or resize the disk to a multiple of the destination's extent.",
+        )

@@ -1,0 +1,253 @@
+"""Requests to the Kubernetes API, with errors that tell a caller what to do."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+from kubernetes.client.exceptions import ApiException
+
+from diskmigration.api.model import ObjectMeta
+from diskmigration.cluster import resources
+from diskmigration.cluster.errors import (
+    ClusterUnavailableError,
+    ConflictError,
+    ObjectGoneError,
+    RefusedError,
+)
+
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 15
+"""Below the API server's own 60 s: a caller that waits for longer has better things to do."""
+
+LIST_PAGE_SIZE = 500
+CONNECTIONS = 32
+
+_APPLY_PATCH = "application/apply-patch+yaml"
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON = "application/json"
+
+JsonObject = dict[str, Any]
+JsonObjects = list[JsonObject]
+
+
+def connect(kubeconfig: Path | None = None) -> "Cluster":
+    """Reads the credentials, and opens nothing yet.
+
+    Without a kubeconfig: those of the pod this runs in, else $KUBECONFIG or ~/.kube/config.
+
+    Raises:
+        ClusterUnavailableError: there are no usable credentials.
+    """
+    configuration = kubernetes_client.Configuration()
+    try:
+        if kubeconfig is not None:
+            kubernetes_config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+        else:
+            try:
+                kubernetes_config.load_incluster_config(client_configuration=configuration)
+            except kubernetes_config.ConfigException:
+                kubernetes_config.load_kube_config(client_configuration=configuration)
+    except (kubernetes_config.ConfigException, OSError) as error:
+        raise ClusterUnavailableError(
+            f"no credentials for the Kubernetes API: {error}. Run in a pod with a service account, "
+            "or name a kubeconfig with --kubeconfig or $KUBECONFIG"
+        ) from error
+    configuration.connection_pool_maxsize = CONNECTIONS
+    # One more try where the server closed a kept-alive connection; everything slower is the caller's decision.
+    configuration.retries = urllib3.Retry(total=1, redirect=0, status=0, respect_retry_after_header=False)
+    return Cluster(kubernetes_client.ApiClient(configuration))
+
+
+class Cluster:
+    """One Kubernetes API server, as one identity."""
+
+    def __init__(self, api_client: kubernetes_client.ApiClient) -> None:
+        """Use `connect`."""
+        self._client = api_client
+
+    def list(self, plural: str, *, namespace: str = "", field_selector: str = "") -> JsonObjects:
+        """Every object of a kind, in all namespaces unless one is given. Raises: as `pages`."""
+        return [
+            item for page in self.pages(plural, namespace=namespace, field_selector=field_selector) for item in page
+        ]
+
+    def pages(self, plural: str, *, namespace: str = "", field_selector: str = "") -> Iterator[JsonObjects]:
+        """The same in pages of at most 500, for callers that keep little of each object.
+
+        Raises:
+            ObjectGoneError: the server has forgotten the list's version half-way; begin again.
+            ClusterUnavailableError, RefusedError: as every request.
+        """
+        path = resources.BY_PLURAL[plural].path(namespace=namespace)
+        query: dict[str, str] = {"limit": str(LIST_PAGE_SIZE)}
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        while True:
+            answer = self._request("GET", path, query=query)
+            yield answer["items"]
+            token = answer["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    def get(self, plural: str, name: str, namespace: str = "") -> JsonObject | None:
+        """One object, or None if there is no such one."""
+        try:
+            return self._request("GET", resources.BY_PLURAL[plural].path(name, namespace=namespace))
+        except ObjectGoneError:
+            return None
+
+    def apply(self, plural: str, name: str, body: JsonObject, *, namespace: str = "", field_manager: str) -> JsonObject:
+        """Server-side apply of a whole object (its status aside): it is made if it is not there yet.
+
+        `body` needs no apiVersion, kind or name. Fields of the same manager that it leaves out are removed.
+
+        Raises:
+            ClusterUnavailableError, ConflictError, RefusedError: as every request.
+        """
+        resource = resources.BY_PLURAL[plural]
+        metadata = {**body.get("metadata", {}), "name": name, **({"namespace": namespace} if namespace else {})}
+        return self._request(
+            "PATCH",
+            resource.path(name, namespace=namespace),
+            query={"fieldManager": field_manager, "force": "true"},
+            body={**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata},
+            content_type=_APPLY_PATCH,
+        )
+
+    def apply_status(
+        self, plural: str, name: str, status: JsonObject, *, namespace: str = "", uid: str, field_manager: str
+    ) -> JsonObject:
+        """Server-side apply of an object's status, forced over other managers; the object as it is now.
+
+        Fields that only this manager owned and that `status` leaves out are removed by the server.
+
+        Raises:
+            ObjectGoneError: the object is gone, or another uid has its name: nothing was written.
+            ClusterUnavailableError, ConflictError, RefusedError: as every request.
+        """
+        resource = resources.BY_PLURAL[plural]
+        metadata = {"name": name, "uid": uid, **({"namespace": namespace} if namespace else {})}
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status}
+        try:
+            return self._request(
+                "PATCH",
+                resource.path(name, namespace=namespace, subresource="status"),
+                query={"fieldManager": field_manager, "force": "true"},
+                body=body,
+                content_type=_APPLY_PATCH,
+            )
+        except (ConflictError, RefusedError) as error:
+            self._raise_if_replaced(plural, name, namespace, uid, error)
+            raise
+
+    def add_finalizer(self, plural: str, metadata: ObjectMeta, finalizer: str) -> JsonObject:
+        """Adds a finalizer to the object as it was read; the object as it is now.
+
+        Raises:
+            ConflictError: it has changed since it was read.
+            ObjectGoneError, ClusterUnavailableError, RefusedError: as `apply_status`.
+        """
+        return self._set_finalizers(plural, metadata, [*metadata.finalizers, finalizer])
+
+    def remove_finalizer(self, plural: str, metadata: ObjectMeta, finalizer: str) -> None:
+        """Takes a finalizer off the object as it was read; the server then deletes what has none and was to go.
+
+        Raises: as `add_finalizer`, but nothing if the object is gone already.
+        """
+        try:
+            self._set_finalizers(plural, metadata, [held for held in metadata.finalizers if held != finalizer])
+        except ObjectGoneError:
+            return
+
+    def _set_finalizers(self, plural: str, metadata: ObjectMeta, finalizers: Sequence[str]) -> JsonObject:
+        # The list is replaced whole, so the resourceVersion must hold: others' finalizers are not ours to lose.
+        body = {"metadata": {"resourceVersion": metadata.resource_version, "finalizers": list(finalizers)}}
+        path = resources.BY_PLURAL[plural].path(metadata.name, namespace=metadata.namespace)
+        try:
+            return self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+        except (ConflictError, RefusedError) as error:
+            self._raise_if_replaced(plural, metadata.name, metadata.namespace, metadata.uid, error)
+            raise
+
+    def delete(self, plural: str, name: str, namespace: str = "", *, uid: str) -> None:
+        """Deletes that very object; one that is gone already, or replaced by another, is left alone."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        path = resources.BY_PLURAL[plural].path(name, namespace=namespace)
+        try:
+            self._request("DELETE", path, body=body, content_type=_JSON)
+        except ObjectGoneError:
+            return
+        except ConflictError as error:
+            try:
+                self._raise_if_replaced(plural, name, namespace, uid, error)
+            except ObjectGoneError:
+                return
+            raise
+
+    def create(self, plural: str, body: JsonObject, *, namespace: str = "") -> JsonObject:
+        """Makes a new object; `body` needs no apiVersion and kind. Raises: as every request."""
+        resource = resources.BY_PLURAL[plural]
+        whole = {**body, "apiVersion": resource.api_version, "kind": resource.kind}
+        return self._request("POST", resource.path(namespace=namespace), body=whole, content_type=_JSON)
+
+    def get_node(self, name: str) -> tuple[str, dict[str, str]] | None:
+        """A Node's uid and labels, or None if there is no such Node."""
+        node = self.get(resources.NODES, name)
+        return (node["metadata"]["uid"], dict(node["metadata"].get("labels") or {})) if node is not None else None
+
+    def _raise_if_replaced(self, plural: str, name: str, namespace: str, uid: str, error: Exception) -> None:
+        """The server words a uid that differs in several ways (409, 422); looking is the one sure answer."""
+        found = self.get(plural, name, namespace)
+        if found is None or found["metadata"]["uid"] != uid:
+            raise ObjectGoneError(f"{plural} {namespace}/{name} with uid {uid} is gone") from error
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: JsonObject | None = None,
+        content_type: str = "",
+    ) -> JsonObject:
+        doing = f"{method} {path}"
+        headers = {"Accept": _JSON, **({"Content-Type": content_type} if content_type else {})}
+        try:
+            request = self._client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
+            content = response.read()
+        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            # Without an HTTP status: TLS, connection, time-out, or the service account's token cannot be read.
+            raise ClusterUnavailableError(f"{doing}: no answer from the Kubernetes API: {error}") from error
+        return _answer(doing, response.status, content)
+
+
+def _answer(doing: str, status: int, content: bytes) -> JsonObject:
+    """The decoded object, or the error that the HTTP status stands for."""
+    try:
+        decoded = json.loads(content)
+    except ValueError as error:
+        raise ClusterUnavailableError(f"{doing}: HTTP {status} with a body that is not JSON") from error
+    if 200 <= status < 300:
+        return dict(decoded)
+    said = f"{doing}: HTTP {status}: {decoded.get('message', 'no message') if isinstance(decoded, dict) else decoded}"
+    if status in (404, 410):
+        raise ObjectGoneError(said)
+    if status == 409:
+        raise ConflictError(said)
+    if status in (401, 408, 429) or status >= 500:
+        # 401 too: a service account's token is replaced on disk now and then.
+        raise ClusterUnavailableError(said)
+    raise RefusedError(said)

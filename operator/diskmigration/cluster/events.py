@@ -1,0 +1,79 @@
+"""Kubernetes Events (events.k8s.io/v1), so that `kubectl describe` tells an object's story."""
+
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from diskmigration.api.model import ObjectMeta
+from diskmigration.cluster import resources
+from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.errors import ClusterError
+
+_log = logging.getLogger(__name__)
+
+NOTE_LIMIT_BYTES = 1024
+INSTANCE_LIMIT_BYTES = 128
+NAMESPACE_OF_CLUSTER_SCOPED = "default"
+
+
+class EventType(StrEnum):
+    """Normal tells the story; Warning asks somebody to look."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Who speaks: the program (`diskmigration.dev/agent`) and which of its instances (the node or pod)."""
+
+    controller: str
+    instance: str
+
+
+def record_event(
+    cluster: Cluster,
+    reporter: Reporter,
+    plural: str,
+    metadata: ObjectMeta,
+    *,
+    reason: str,
+    note: str,
+    action: str,
+    event_type: EventType = EventType.NORMAL,
+) -> None:
+    """Tells of one thing that happened to an object. Best effort: a failure is logged and nothing else.
+
+    `reason` and `action` are CamelCase; a note of more than 1,024 bytes is cut, as the server would refuse it.
+    """
+    resource = resources.BY_PLURAL[plural]
+    namespace = metadata.namespace or NAMESPACE_OF_CLUSTER_SCOPED
+    regarding = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "name": metadata.name,
+        "namespace": metadata.namespace,
+        "uid": metadata.uid,
+    }
+    body = {
+        "metadata": {"name": f"{metadata.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
+        "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "reportingController": reporter.controller,
+        "reportingInstance": _cut(reporter.instance, INSTANCE_LIMIT_BYTES),
+        "action": action,
+        "reason": reason,
+        "regarding": regarding,
+        "note": _cut(note, NOTE_LIMIT_BYTES),
+        "type": event_type.value,
+    }
+    try:
+        cluster.create(resources.EVENTS, body, namespace=namespace)
+    except ClusterError as error:
+        _log.warning("an Event was lost", extra={"reason": reason, "object": metadata.name, "error": str(error)})
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= limit_bytes else encoded[: limit_bytes - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,1 @@
+"""How the two programs tell what they do."""
