@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,21 @@ _JSON = "application/json"
 JsonObject = dict[str, Any]
 JsonObjects = list[JsonObject]
 
+# The server names the manager of fields that are written without apply after this, up to the slash.
+_USER_AGENT = "diskmigration/v1alpha1"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What another client (kopf) needs to be the same identity; the fields are those of kopf.ConnectionInfo."""
+
+    server: str
+    ca_path: str | None
+    token: str | None
+    certificate_path: str | None
+    private_key_path: str | None
+    insecure: bool
+
 
 def connect(kubeconfig: Path | None = None) -> "Cluster":
     """Reads the credentials, and opens nothing yet.
@@ -59,7 +75,9 @@ def connect(kubeconfig: Path | None = None) -> "Cluster":
     configuration.connection_pool_maxsize = CONNECTIONS
     # One more try where the server closed a kept-alive connection; everything slower is the caller's decision.
     configuration.retries = urllib3.Retry(total=1, redirect=0, status=0, respect_retry_after_header=False)
-    return Cluster(kubernetes_client.ApiClient(configuration))
+    api_client = kubernetes_client.ApiClient(configuration)
+    api_client.user_agent = _USER_AGENT
+    return Cluster(api_client)
 
 
 class Cluster:
@@ -68,6 +86,19 @@ class Cluster:
     def __init__(self, api_client: kubernetes_client.ApiClient) -> None:
         """Use `connect`."""
         self._client = api_client
+
+    def credentials(self) -> Credentials:
+        """The identity as it is now: a service account's token is read again from its file when it is due."""
+        configuration = self._client.configuration
+        authorization = configuration.auth_settings().get("BearerToken", {}).get("value") or ""
+        return Credentials(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            token=authorization.partition(" ")[2] or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            insecure=not configuration.verify_ssl,
+        )
 
     def list(self, plural: str, *, namespace: str = "", field_selector: str = "") -> JsonObjects:
         """Every object of a kind, in all namespaces unless one is given. Raises: as `pages`."""
@@ -120,18 +151,32 @@ class Cluster:
         )
 
     def apply_status(
-        self, plural: str, name: str, status: JsonObject, *, namespace: str = "", uid: str, field_manager: str
+        self,
+        plural: str,
+        name: str,
+        status: JsonObject,
+        *,
+        namespace: str = "",
+        uid: str,
+        field_manager: str,
+        resource_version: str = "",
     ) -> JsonObject:
         """Server-side apply of an object's status, forced over other managers; the object as it is now.
 
         Fields that only this manager owned and that `status` leaves out are removed by the server.
+        With a resourceVersion the object must still be as it was read.
 
         Raises:
             ObjectGoneError: the object is gone, or another uid has its name: nothing was written.
-            ClusterUnavailableError, ConflictError, RefusedError: as every request.
+            ConflictError: its resourceVersion is another by now: nothing was written.
+            ClusterUnavailableError, RefusedError: as every request.
         """
         resource = resources.BY_PLURAL[plural]
-        metadata = {"name": name, "uid": uid, **({"namespace": namespace} if namespace else {})}
+        metadata = {"name": name, "uid": uid}
+        if namespace:
+            metadata["namespace"] = namespace
+        if resource_version:
+            metadata["resourceVersion"] = resource_version
         body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status}
         try:
             return self._request(
