@@ -42,15 +42,26 @@ class Reason(StrEnum):
     MIGRATED = "Migrated"
 
 
+RETRYABLE = frozenset(
+    {
+        Reason.SOURCE_FULL,
+        Reason.STORAGE_FAILED,
+        Reason.COPY_FAILED,
+        Reason.SNAPSHOT_FAILED,
+        Reason.BLOCK_JOB_FAILED,
+        Reason.PIVOT_FAILED,
+        Reason.MERGE_FAILED,
+        Reason.HYPERVISOR_UNAVAILABLE,
+    }
+)
+"""The reasons for which a new attempt may end otherwise; the others fail at once, whatever backoffLimit says."""
+
+
 class MigrationError(Exception):
-    """A refusal or a failure: a documented reason, and a message that says what to do.
+    """A refusal or a failure: a documented reason, and a message that says what to do."""
 
-    `retryable` is False where the same attempt would end the same way.
-    """
-
-    def __init__(self, reason: Reason, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         """Keeps reason and message for the status."""
         super().__init__(message)
         self.reason = reason
         self.message = message
-        self.retryable = retryable

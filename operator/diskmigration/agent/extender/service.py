@@ -102,25 +102,35 @@ class Extender:
         with self._guard:
             turn = self._turns[uuid]
         with turn:
-            domain = Domain(self._connection, uuid)
-            paused = domain.is_paused_by_io_error()
-            without_space = domain.disks_without_space() if paused else frozenset()
-            description = domain.describe()
-            found = statistics.of_domain(domain)
-            for disk in watched_disks(description, found, self._domains, without_space=without_space):
-                self._extend(domain, disk)
-            if without_space:
-                domain.resume()
-                _log.info("resumed the VM after its full disk was extended", extra={"vm": uuid})
+            # The guest may have gone past the new threshold while it was being armed: such a one never fires.
+            while self._extend_disks(Domain(self._connection, uuid)):
+                pass
 
-    def _extend(self, domain: Domain, disk: WatchedDisk) -> None:
+    def _extend_disks(self, domain: Domain) -> bool:
+        """One look at all the VM's disks; True when something grew."""
+        without_space = domain.disks_without_space() if domain.is_paused_by_io_error() else frozenset()
+        description = domain.describe()
+        found = statistics.of_domain(domain)
+        extended = {
+            disk.target
+            for disk in watched_disks(description, found, self._domains, without_space=without_space)
+            if self._extend(domain, disk)
+        }
+        # A disk that is full for another reason, a full file system say, would pause the guest again at once.
+        if without_space and without_space <= extended:
+            domain.resume()
+            _log.info("resumed the VM after its full disk was extended", extra={"vm": domain.uuid})
+        return bool(extended)
+
+    def _extend(self, domain: Domain, disk: WatchedDisk) -> bool:
         for volume in disk.volumes:
             if not watermark.is_possible(volume.thin):
                 self._report_impossible(domain.uuid, volume)
-                return
+                return False
         by_path = {volume.thin.path: volume for volume in disk.volumes}
         sizes = {volume.thin.path: volume.thin.physical for volume in disk.volumes}
-        for extension in disk.plan():
+        due = disk.plan()
+        for extension in due:
             volume = by_path[extension.path]
             sizes[extension.path] = volume.domain.driver.extend(volume.volume, extension.size)
             self._extensions[extension.path] += 1
@@ -140,6 +150,7 @@ class Extender:
             wanted = watermark.threshold(volume.thin, physical=sizes[volume.thin.path])
             if wanted != volume.statistics.threshold_bytes:
                 statistics.set_threshold(domain, device=volume.statistics.device, offset_bytes=wanted)
+        return bool(due)
 
     def _report_impossible(self, uuid: str, volume: WatchedVolume) -> None:
         """Says once that a report cannot be true: growing on it could go on without end (BZ998443)."""

@@ -31,10 +31,10 @@ class Domain:
     uuid: str
 
     @contextmanager
-    def call(self, doing: str, *, failure: Reason, retryable: bool = True) -> Iterator[libvirt.virDomain]:
+    def call(self, doing: str, *, failure: Reason) -> Iterator[libvirt.virDomain]:
         """Lends libvirt's own handle for one act; its errors become ours with the given reason."""
         connection = self.connection.get()
-        with answered(f"{doing} (VM {self.uuid})", failure=failure, retryable=retryable):
+        with answered(f"{doing} (VM {self.uuid})", failure=failure):
             yield connection.lookupByUUIDString(self.uuid)
 
     def state(self) -> VirtualMachineState:
@@ -169,7 +169,7 @@ def find(connection: Connection, *, name: str | None, uuid: str | None) -> Domai
     """
     handle = connection.get()
     try:
-        with answered("looking the VM up", failure=Reason.VIRTUAL_MACHINE_NOT_FOUND, retryable=False):
+        with answered("looking the VM up", failure=Reason.VIRTUAL_MACHINE_NOT_FOUND):
             found = handle.lookupByUUIDString(uuid) if uuid else handle.lookupByName(name)
             if name and found.name() != name:
                 raise MigrationError(

@@ -24,7 +24,7 @@ class HypervisorUnavailableError(MigrationError):
 
     def __init__(self, message: str) -> None:
         """Names the call that got no answer."""
-        super().__init__(Reason.HYPERVISOR_UNAVAILABLE, message, retryable=True)
+        super().__init__(Reason.HYPERVISOR_UNAVAILABLE, message)
 
 
 class DomainGoneError(MigrationError):
@@ -41,7 +41,7 @@ def is_connection_loss(error: libvirt.libvirtError) -> bool:
 
 
 @contextmanager
-def answered(doing: str, *, failure: Reason, retryable: bool = True) -> Iterator[None]:
+def answered(doing: str, *, failure: Reason) -> Iterator[None]:
     """Turns libvirtError into the project's errors, saying what was being done and what libvirt answered.
 
     Raises:
@@ -59,4 +59,4 @@ def answered(doing: str, *, failure: Reason, retryable: bool = True) -> Iterator
             error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or "not running" in str(error)
         ):
             raise DomainGoneError(said) from error
-        raise MigrationError(failure, said, retryable=retryable) from error
+        raise MigrationError(failure, said) from error

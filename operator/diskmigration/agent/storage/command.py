@@ -28,11 +28,11 @@ def run(
         )
     except subprocess.TimeoutExpired as error:
         raise MigrationError(
-            failure, f"While {doing}, {arguments[0]} did not answer within {timeout:.0f} s.", retryable=True
+            failure, f"While {doing}, {arguments[0]} did not answer within {timeout:.0f} s."
         ) from error
     if done.returncode != 0:
         answer = (done.stderr or done.stdout).strip()
-        raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}", retryable=True)
+        raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
     return done.stdout
 
 
@@ -71,7 +71,7 @@ def run_with_progress(
                 return False
         if process.wait() != 0:
             answer = process.stderr.read().decode(errors="replace").strip()
-            raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}", retryable=True)
+            raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
         return True
     finally:
         if process.poll() is None:

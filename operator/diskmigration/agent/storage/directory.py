@@ -11,10 +11,10 @@ def check(root: Path) -> None:
     """Raises MigrationError (StorageFailed) unless the directory is there and can be written."""
     if not root.is_dir():
         raise MigrationError(
-            Reason.STORAGE_FAILED, f"{root} is not a directory on this node. Create or mount it.", retryable=True
+            Reason.STORAGE_FAILED, f"{root} is not a directory on this node. Create or mount it."
         )
     if not os.access(root, os.W_OK | os.X_OK):
-        raise MigrationError(Reason.STORAGE_FAILED, f"{root} cannot be written by the agent.", retryable=True)
+        raise MigrationError(Reason.STORAGE_FAILED, f"{root} cannot be written by the agent.")
 
 
 def space(root: Path) -> Space:
@@ -22,7 +22,7 @@ def space(root: Path) -> Space:
     try:
         found = os.statvfs(root)
     except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While measuring {root}: {error}", retryable=True) from error
+        raise MigrationError(Reason.STORAGE_FAILED, f"While measuring {root}: {error}") from error
     return Space(capacity_bytes=found.f_blocks * found.f_frsize, available_bytes=found.f_bavail * found.f_frsize)
 
 
@@ -58,7 +58,7 @@ def create_file(path: Path, size_bytes: int) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While creating {path}: {error}", retryable=True) from error
+        raise MigrationError(Reason.STORAGE_FAILED, f"While creating {path}: {error}") from error
 
 
 def allocated_bytes(path: Path) -> int:
@@ -74,7 +74,7 @@ def remove_file(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While removing {path}: {error}", retryable=True) from error
+        raise MigrationError(Reason.STORAGE_FAILED, f"While removing {path}: {error}") from error
 
 
 def files(root: Path) -> tuple[str, ...]:

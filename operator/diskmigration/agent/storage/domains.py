@@ -43,16 +43,22 @@ class OpenDomain:
 
 
 class StorageDomains:
-    """Thread-safe. A driver is kept for as long as its spec stays the same, as it may hold locks."""
+    """Thread-safe. A driver is kept for as long as its spec stays the same, as it may hold locks.
+
+    A StorageDomain that is deleted takes no new migration, but its volumes stay known: a guest on a thin one still
+    writes, and a migration that runs still has to end.
+    """
 
     def __init__(self) -> None:
         """Empty: domains are put as they are seen."""
         self._lock = threading.Lock()
         self._open: dict[str, OpenDomain] = {}
+        self._deleted: set[str] = set()
 
     def put(self, domain: StorageDomain) -> None:
         """Takes in a new or changed domain; one of a kind not served is left out."""
         with self._lock:
+            self._deleted.discard(domain.metadata.name)
             known = self._open.get(domain.metadata.name)
             if known is not None and known.domain.spec == domain.spec:
                 self._open[domain.metadata.name] = OpenDomain(domain, known.driver)
@@ -62,15 +68,28 @@ class StorageDomains:
             except MigrationError:
                 self._open.pop(domain.metadata.name, None)
 
-    def remove(self, name: str) -> None:
-        """Forgets a domain. Its volumes stay as they are."""
+    def adopt(self, domain: StorageDomain) -> OpenDomain:
+        """The domain as a journal holds it, for a migration that goes on although it was deleted or is not seen yet.
+
+        Raises:
+            MigrationError: NotImplemented.
+        """
         with self._lock:
-            self._open.pop(name, None)
+            name = domain.metadata.name
+            if name not in self._open:
+                self._open[name] = OpenDomain(domain, open_driver(domain))
+                self._deleted.add(name)
+            return self._open[name]
+
+    def remove(self, name: str) -> None:
+        """Takes no new migration to or from it."""
+        with self._lock:
+            self._deleted.add(name)
 
     def all(self) -> tuple[OpenDomain, ...]:
-        """Every known domain, by name."""
+        """Every domain that is not deleted, by name."""
         with self._lock:
-            return tuple(self._open[name] for name in sorted(self._open))
+            return tuple(self._open[name] for name in sorted(self._open) if name not in self._deleted)
 
     def get(self, name: str) -> OpenDomain:
         """The domain of that name.
@@ -79,7 +98,7 @@ class StorageDomains:
             MigrationError: StorageDomainNotFound.
         """
         with self._lock:
-            if name not in self._open:
+            if name not in self._open or name in self._deleted:
                 raise MigrationError(
                     Reason.STORAGE_DOMAIN_NOT_FOUND,
                     f"There is no storage domain {name!r} that this node's agent serves. "
@@ -89,5 +108,7 @@ class StorageDomains:
 
     def locate(self, path: Path) -> tuple[OpenDomain, str] | None:
         """The domain and the name of the volume at that path; the innermost where directories are nested."""
-        found = [(known, volume) for known in self.all() if (volume := known.driver.volume_at(path)) is not None]
+        with self._lock:
+            known_domains = tuple(self._open.values())
+        found = [(known, volume) for known in known_domains if (volume := known.driver.volume_at(path)) is not None]
         return min(found, key=lambda pair: len(pair[1]), default=None)

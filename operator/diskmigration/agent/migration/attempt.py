@@ -1,0 +1,144 @@
+"""One attempt at a migration as its steps see it: the VM, the journal, both storage domains, and what is wished."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.api.disk_migration import DiskMigration
+from diskmigration.api.errors import MigrationError, Reason
+
+
+class Turns:
+    """A lock a VM: the snapshots, pivots and merges of its disks take turns."""
+
+    def __init__(self) -> None:
+        """No VM is known yet."""
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    @contextmanager
+    def of(self, uuid: str) -> Iterator[None]:
+        """Holds the VM's turn."""
+        with self._guard:
+            lock = self._locks[uuid]
+        with lock:
+            yield
+
+
+@dataclass(frozen=True)
+class Node:
+    """What all migrations on this node share."""
+
+    name: str
+    connection: Connection
+    domains: StorageDomains
+    extender: Extender
+    turns: Turns = field(default_factory=Turns)
+
+
+class Attempt:
+    """The journal is replaced, never changed in place, and each new one is written to libvirt before it counts."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        domain: Domain,
+        journal: Journal,
+        latest: Callable[[], DiskMigration],
+        keep_on: Callable[[], bool],
+        wait: Callable[[float], None],
+        on_progress: Callable[[Meter], None],
+    ) -> None:
+        """`latest` is the object as last seen; `keep_on` is False once the migration should look around again."""
+        self.node = node
+        self.domain = domain
+        self.journal = journal
+        self.latest = latest
+        self.keep_on = keep_on
+        self.wait = wait
+        self.meter = Meter()
+        self.bandwidth_in_force: int | None = None
+        self._on_progress = on_progress
+
+    @property
+    def target(self) -> str:
+        """The disk's target device."""
+        return self.journal.migration.spec.disk
+
+    @property
+    def source(self) -> OpenDomain:
+        """The source's storage domain."""
+        return self.node.domains.adopt(self.journal.source_domain)
+
+    @property
+    def destination(self) -> OpenDomain:
+        """The destination's storage domain."""
+        return self.node.domains.adopt(self.journal.destination_domain)
+
+    def record(self, **changes: Any) -> None:  # noqa: ANN401 - the journal's own fields, checked by its model
+        """Writes the journal with these fields changed.
+
+        Raises:
+            HypervisorUnavailableError, DomainGoneError: nothing was written, and nothing counts.
+        """
+        changed = Journal.model_validate({**dict(self.journal), **changes})
+        journals.write(self.domain, changed)
+        self.journal = changed
+
+    def is_running(self) -> bool:
+        """Whether QEMU runs the VM."""
+        return self.domain.state().has_process
+
+    def require_running(self) -> None:
+        """Raises MigrationError (VirtualMachineStopped) unless QEMU runs the VM."""
+        if not self.is_running():
+            raise MigrationError(
+                Reason.VIRTUAL_MACHINE_STOPPED,
+                f"The VM {self.journal.migration.spec.virtual_machine} was shut off. Its disk stays where it is; "
+                "start the VM and make a new DiskMigration.",
+            )
+
+    def disk(self) -> DomainDisk:
+        """The disk now, from the live XML, or the persistent one of a VM that is off.
+
+        Raises:
+            MigrationError: ForeignChange, when it is gone.
+        """
+        found = self.domain.describe().disk(self.target)
+        if found is None:
+            raise MigrationError(Reason.FOREIGN_CHANGE, f"The disk {self.target} was detached from the VM meanwhile.")
+        return found
+
+    def active_path(self) -> str:
+        """The path of the active layer now."""
+        active = self.disk().active
+        return active.path if active is not None else ""
+
+    def job(self, disk: DomainDisk) -> block_jobs.BlockJob | None:
+        """The disk's block job now, or None; a VM that is off has none."""
+        return block_jobs.current(self.domain, disk) if self.is_running() else None
+
+    def allocated_by(self, volume: JournalVolume, driver: StorageDriver) -> int:
+        """An upper bound of what a volume that is being written to holds, in bytes: its size, or its blocks if raw."""
+        if volume.format == "raw":
+            return driver.allocated_bytes(volume.name)
+        return driver.size_bytes(volume.name)
+
+    def show_progress(self, *, now: float, copied: int, total: int) -> None:
+        """Takes in a reading and passes it on."""
+        self.meter = self.meter.advanced(now=now, copied=copied, total=total)
+        self._on_progress(self.meter)

@@ -1,0 +1,128 @@
+"""What a migration does next. Pure: from the journal, from where libvirt says the disk is, and from what is wished."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from diskmigration.agent.hypervisor.block_jobs import BlockJob
+from diskmigration.agent.migration.journal import Journal, Stage
+from diskmigration.api.disk_migration import Phase
+
+
+class Place(StrEnum):
+    """Which volume is the active layer."""
+
+    SOURCE = "Source"
+    SNAPSHOT = "Snapshot"
+    OVERLAY = "Overlay"
+    DESTINATION = "Destination"
+    FOREIGN = "Foreign"
+
+
+class Step(StrEnum):
+    """The steps, forward and back."""
+
+    TAKE_SNAPSHOT = "TakeSnapshot"
+    PREPARE_DESTINATION = "PrepareDestination"
+    COPY_CHAIN = "CopyChain"
+    START_REPLICATION = "StartReplication"
+    AWAIT_SYNC = "AwaitSync"
+    AWAIT_CUTOVER = "AwaitCutover"
+    PIVOT = "Pivot"
+    MERGE = "Merge"
+    CLEAN_UP_SOURCE = "CleanUpSource"
+    ABORT_REPLICATION = "AbortReplication"
+    MERGE_BACK = "MergeBack"
+    DISCARD_DESTINATION = "DiscardDestination"
+    FINISH = "Finish"
+    STOP_FOR_FOREIGN_CHANGE = "StopForForeignChange"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What was observed: the active layer's path, the disk's block job, and whether the pivot may happen now."""
+
+    active_path: str
+    job: BlockJob | None
+    cutover_is_open: bool
+
+
+def place_of(journal: Journal, path: str) -> Place:
+    """Where the active layer is. The live XML is believed, and nothing else."""
+    if journal.snapshot is not None and path == journal.snapshot.path:
+        return Place.SNAPSHOT
+    if path == journal.source[-1].path:
+        return Place.SOURCE
+    if journal.overlay is not None and path == journal.overlay.path:
+        return Place.OVERLAY
+    if path == journal.destination[-1].path:
+        return Place.DESTINATION
+    return Place.FOREIGN
+
+
+def next_step(journal: Journal, situation: Situation) -> Step:
+    """The one thing to do now. Before the pivot a given-up migration goes back; after it, the only way is forward."""
+    if journal.outcome is not None:
+        return Step.FINISH
+    place = place_of(journal, situation.active_path)
+    if place is Place.FOREIGN:
+        return Step.STOP_FOR_FOREIGN_CHANGE
+    if place in (Place.OVERLAY, Place.DESTINATION):
+        return _after_pivot(journal, place)
+    if journal.rolls_back:
+        return _back(journal, place, situation.job)
+    return _forward(journal, place, situation)
+
+
+def _forward(journal: Journal, place: Place, situation: Situation) -> Step:
+    if situation.job is not None:
+        return _with_job(journal, place, situation, situation.job)
+    if journal.takes_snapshot and place is Place.SOURCE:
+        return Step.TAKE_SNAPSHOT
+    if journal.stage is Stage.BEGUN:
+        return Step.PREPARE_DESTINATION
+    if journal.stage is Stage.PREPARED:
+        return Step.COPY_CHAIN
+    return Step.START_REPLICATION
+
+
+def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJob) -> Step:
+    mirror = job.mirror
+    is_ours = job.is_copy and mirror is not None and mirror.layer.path == journal.mirror.path
+    if not is_ours or (journal.takes_snapshot and place is not Place.SNAPSHOT):
+        return Step.STOP_FOR_FOREIGN_CHANGE
+    if not job.is_ready:
+        return Step.AWAIT_SYNC
+    return Step.PIVOT if situation.cutover_is_open else Step.AWAIT_CUTOVER
+
+
+def _after_pivot(journal: Journal, place: Place) -> Step:
+    if place is Place.OVERLAY and journal.overlay is not None:
+        return Step.MERGE
+    return Step.CLEAN_UP_SOURCE
+
+
+def _back(journal: Journal, place: Place, job: BlockJob | None) -> Step:
+    if job is not None and job.is_copy:
+        if job.mirror is not None and job.mirror.layer.path == journal.mirror.path:
+            return Step.ABORT_REPLICATION
+        return Step.STOP_FOR_FOREIGN_CHANGE
+    if place is Place.SNAPSHOT:
+        return Step.MERGE_BACK
+    return Step.DISCARD_DESTINATION
+
+
+def phase_of(step: Step) -> Phase:
+    """The phase that people read while the step is under way."""
+    return _PHASES.get(step, Phase.CLEANING_UP)
+
+
+_PHASES = {
+    Step.TAKE_SNAPSHOT: Phase.SNAPSHOTTING,
+    Step.PREPARE_DESTINATION: Phase.PREPARING_DESTINATION,
+    Step.COPY_CHAIN: Phase.COPYING_CHAIN,
+    Step.START_REPLICATION: Phase.REPLICATING,
+    Step.AWAIT_SYNC: Phase.REPLICATING,
+    Step.AWAIT_CUTOVER: Phase.SYNCHRONIZED,
+    Step.PIVOT: Phase.PIVOTING,
+    Step.MERGE: Phase.MERGING,
+}

@@ -1,0 +1,144 @@
+"""The journal: what a migration has made and where it stands, kept in the libvirt domain's own metadata.
+
+It is written before each act, survives the agent, libvirtd and the API server, goes with the VM, and is a lock: a disk
+with somebody else's journal is refused. There is one element a disk, as a VM's disks may be moved at the same time.
+"""
+
+import xml.etree.ElementTree as ET
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.api.disk_migration import DiskMigration, Failure, Phase, Strategy, VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.model import Model
+from diskmigration.api.storage_domain import StorageDomain, StorageType
+
+_NAMESPACE = "https://diskmigration.dev/journal/v1/"
+_PREFIX = "diskmigration"
+
+
+class JournalVolume(Model):
+    """One volume of either side."""
+
+    name: str
+    path: str
+    format: VolumeFormat
+    type: StorageType
+    capacity_bytes: int
+
+    @property
+    def image(self) -> Image:
+        """As qemu-img is told of it."""
+        return Image(Path(self.path), self.format, self.type)
+
+
+class Stage(StrEnum):
+    """How far the preparations have come that libvirt itself cannot tell."""
+
+    BEGUN = "Begun"
+    PREPARED = "Prepared"
+    COPIED = "Copied"
+
+
+class Journal(Model):
+    """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy."""
+
+    migration: DiskMigration
+    attempt: int
+    stage: Stage = Stage.BEGUN
+    source_domain: StorageDomain
+    destination_domain: StorageDomain
+    source: tuple[JournalVolume, ...]
+    snapshot: JournalVolume | None
+    destination: tuple[JournalVolume, ...]
+    overlay: JournalVolume | None
+    kept_volumes: tuple[str, ...] = ()
+    copy_bytes: tuple[int, ...] = ()
+    copied: tuple[str, ...] = ()
+    failure: Failure | None = None
+    cancelled: bool = False
+    outcome: Phase | None = None
+
+    @property
+    def uid(self) -> str:
+        """The migration's uid, from which all names derive."""
+        return self.migration.metadata.uid
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether it was given up: the way is back, unless the pivot has happened."""
+        return self.failure is not None or self.cancelled
+
+    @property
+    def takes_snapshot(self) -> bool:
+        """Whether the strategy is Snapshot."""
+        return self.migration.spec.strategy is Strategy.SNAPSHOT
+
+    @property
+    def mirrored(self) -> JournalVolume:
+        """The source's layer that is replicated."""
+        return self.snapshot or self.source[-1]
+
+    @property
+    def mirror(self) -> JournalVolume:
+        """The destination's layer that the mirror writes to."""
+        return self.overlay or self.destination[-1]
+
+    @property
+    def internal_copies(self) -> tuple[tuple[JournalVolume, JournalVolume], ...]:
+        """What is copied by qemu-img before the mirror starts: source and destination volumes, base first.
+
+        With one destination volume for a longer chain (Flatten), the top volume stands for all below it.
+        """
+        frozen = self.source if self.takes_snapshot else self.source[:-1]
+        copies = self.destination if self.takes_snapshot else self.destination[:-1]
+        if len(self.destination) == 1:
+            return tuple(zip(frozen[-1:], copies, strict=False))
+        return tuple(zip(frozen, copies, strict=True))
+
+    @property
+    def flattens(self) -> bool:
+        """Whether one volume is made of several."""
+        return len(self.destination) < len(self.source)
+
+
+def uri(disk: str) -> str:
+    """The XML namespace of the journal of one disk."""
+    return f"{_NAMESPACE}{disk}"
+
+
+def read(domain: Domain, disk: str) -> Journal | None:
+    """The disk's journal, whoever wrote it, or None.
+
+    Raises:
+        MigrationError: DiskBusy, when there is one that cannot be read: a newer agent's, or one edited by hand.
+    """
+    element = domain.metadata(uri(disk))
+    if element is None:
+        return None
+    try:
+        text = ET.fromstring(element).text or ""  # noqa: S314 - libvirt's own output, from the node's own daemon
+        return Journal.model_validate_json(text)
+    except (ET.ParseError, ValidationError) as error:
+        raise MigrationError(
+            Reason.DISK_BUSY,
+            f"The disk {disk} of VM {domain.uuid} has a migration journal that this agent cannot read: {error}. "
+            f"Look at it with `virsh metadata {domain.uuid} {uri(disk)}`.",
+        ) from error
+
+
+def write(domain: Domain, journal: Journal) -> None:
+    """Writes the journal of the disk to the live and the persistent XML."""
+    disk = journal.migration.spec.disk
+    element = ET.Element("journal")
+    element.text = journal.model_dump_json(by_alias=True, exclude_none=True)
+    domain.set_metadata(uri(disk), _PREFIX, ET.tostring(element, encoding="unicode"))
+
+
+def erase(domain: Domain, disk: str) -> None:
+    """Removes the journal; the disk is free."""
+    domain.set_metadata(uri(disk), _PREFIX, None)

@@ -1,0 +1,194 @@
+"""What the status says of a migration at each moment. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.progress import Meter
+from diskmigration.api import conditions
+from diskmigration.api.conditions import Condition, ConditionStatus
+from diskmigration.api.disk_migration import (
+    ConditionType,
+    DiskMigration,
+    DiskMigrationStatus,
+    Display,
+    Effective,
+    Failure,
+    Phase,
+    Progress,
+    Side,
+    Volume,
+    VolumeRole,
+)
+from diskmigration.api.errors import Reason
+from diskmigration.api.quantity import human_readable
+from diskmigration.api.storage_domain import StorageDomain, StorageType
+
+
+@dataclass(frozen=True)
+class VolumeFigures:
+    """What was measured of one volume, in bytes, and how often it was extended."""
+
+    size_bytes: int
+    allocated_bytes: int
+    extensions: int
+
+
+def side(
+    domain: StorageDomain,
+    chain: tuple[JournalVolume, ...],
+    extra: JournalVolume | None,
+    figures: dict[str, VolumeFigures],
+) -> Side:
+    """One side of the move; a volume that is not there (any more) is left out."""
+    roles = [VolumeRole.INTERNAL] * (len(chain) - 1) + [VolumeRole.ACTIVE]
+    volumes = [*zip(chain, roles, strict=True), *([(extra, VolumeRole.SNAPSHOT)] if extra is not None else [])]
+    return Side(
+        storage_domain=domain.metadata.name,
+        type=domain.spec.type,
+        volumes=tuple(
+            Volume(
+                name=volume.name,
+                role=role,
+                path=volume.path,
+                format=volume.format,
+                capacity_bytes=volume.capacity_bytes,
+                size_bytes=figures[volume.path].size_bytes,
+                allocated_bytes=figures[volume.path].allocated_bytes,
+                extensions=figures[volume.path].extensions,
+            )
+            for volume, role in volumes
+            if volume.path in figures
+        ),
+    )
+
+
+def effective(migration: DiskMigration, destination: StorageDomain) -> Effective:
+    """What was resolved; the watermark and the chunk are for a destination on block storage only."""
+    is_block = destination.spec.type is StorageType.BLOCK
+    thin = destination.spec.thin_provisioning
+    return Effective(
+        bandwidth_bytes_per_second=migration.spec.bandwidth,
+        chunk_size_bytes=thin.replication_chunk_size if is_block else None,
+        high_watermark_bytes=thin.high_watermark if is_block else None,
+        format=migration.spec.destination.format,
+        copy_mode=migration.spec.copy_mode,
+    )
+
+
+def under_way(
+    before: DiskMigrationStatus,
+    migration: DiskMigration,
+    *,
+    phase: Phase,
+    journal: Journal,
+    figures: dict[str, VolumeFigures],
+    meter: Meter,
+    message: str,
+    now: datetime,
+) -> DiskMigrationStatus:
+    """The status while the migration runs; `message` tells what it waits for, or is empty."""
+    destination = side(journal.destination_domain, journal.destination, journal.overlay, figures)
+    progress = meter.to_status(wall_clock=now)
+    allocated = sum(volume.allocated_bytes for volume in destination.volumes)
+    synchronized = phase in (Phase.SYNCHRONIZED, Phase.PIVOTING, Phase.MERGING) or before.pivoted_time is not None
+    since = before.last_progress_time
+    if since is None or (before.progress or Progress()).copied_bytes < progress.copied_bytes:
+        since = now
+    return before.model_copy(
+        update={
+            "observed_generation": migration.metadata.generation,
+            "phase": phase,
+            "conditions": _conditions(
+                before.conditions,
+                migration,
+                succeeded=ConditionStatus.UNKNOWN,
+                synchronized=synchronized,
+                reason=phase.value,
+                message=message,
+                now=now,
+            ),
+            "synchronized_time": before.synchronized_time or (now if phase is Phase.SYNCHRONIZED else None),
+            "last_progress_time": since,
+            "attempts": journal.attempt,
+            "effective": effective(migration, journal.destination_domain),
+            "allocated_bytes": allocated,
+            "progress": progress,
+            "source": side(journal.source_domain, journal.source, journal.snapshot, figures),
+            "destination": destination,
+            "failure": journal.failure,
+            "display": Display(progress=f"{progress.percent}%", allocated=human_readable(allocated)),
+        }
+    )
+
+
+def ended(
+    before: DiskMigrationStatus,
+    migration: DiskMigration,
+    *,
+    phase: Phase,
+    reason: Reason,
+    message: str,
+    now: datetime,
+) -> DiskMigrationStatus:
+    """The last status: Succeeded, Failed or Cancelled, with why."""
+    success = phase is Phase.SUCCEEDED
+    progress = before.progress
+    if success and progress is not None:
+        progress = progress.model_copy(
+            update={"percent": 100, "copied_bytes": progress.total_bytes, "estimated_completion_time": None}
+        )
+    failure = None
+    if not success:
+        failed_in = before.failure.phase if before.failure is not None else before.phase or Phase.SCHEDULED
+        failure = Failure(reason=reason, message=message, phase=failed_in)
+    return before.model_copy(
+        update={
+            "observed_generation": migration.metadata.generation,
+            "phase": phase,
+            "conditions": _conditions(
+                before.conditions,
+                migration,
+                succeeded=ConditionStatus.TRUE if success else ConditionStatus.FALSE,
+                synchronized=conditions.is_true(before.conditions, ConditionType.SYNCHRONIZED) and success,
+                reason=reason.value,
+                message=message,
+                now=now,
+            ),
+            "completion_time": now,
+            "attempts": max(before.attempts, 1),
+            "progress": progress,
+            "failure": failure,
+            "display": Display(
+                progress="100%" if success else (before.display.progress if before.display is not None else None),
+                allocated=before.display.allocated if before.display is not None else None,
+            ),
+        }
+    )
+
+
+def _conditions(
+    before: tuple[Condition, ...],
+    migration: DiskMigration,
+    *,
+    succeeded: ConditionStatus,
+    synchronized: bool,
+    reason: str,
+    message: str,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """The agent's five conditions. Stalled is what tells kstatus, and so GitOps, not to wait any longer."""
+    active = succeeded is ConditionStatus.UNKNOWN
+    values: tuple[tuple[ConditionType, ConditionStatus | bool], ...] = (
+        (ConditionType.SYNCHRONIZED, synchronized),
+        (ConditionType.SUCCEEDED, succeeded),
+        (ConditionType.READY, succeeded is ConditionStatus.TRUE),
+        (ConditionType.RECONCILING, active),
+        (ConditionType.STALLED, succeeded is ConditionStatus.FALSE),
+    )
+    return tuple(
+        conditions.condition(
+            before, kind, value, reason=reason, message=message, generation=migration.metadata.generation, now=now
+        )
+        for kind, value in values
+    )

@@ -1,0 +1,218 @@
+"""Begin: check everything that can be checked before anything is touched, then write the journal."""
+
+from pathlib import Path
+
+from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.statistics import of_domain
+from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration.attempt import Node
+from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.domains import OpenDomain
+from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.api.disk_migration import BackingChain, DiskMigration, Provisioning, Strategy, VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.names import SYSTEM_NAMESPACE
+from diskmigration.api.quantity import human_readable
+from diskmigration.api.storage_domain import StorageType
+
+_LIBVIRT_TYPES = {"file": StorageType.FILE, "block": StorageType.BLOCK}
+
+
+def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int) -> Journal | None:
+    """The journal of a migration that may start, written to the VM; None when the disk is at its destination already.
+
+    Raises:
+        MigrationError: it is refused, with the reason; nothing was touched.
+    """
+    disk = _movable_disk(domain, migration)
+    source = _source_domain(node, disk)
+    destination = node.domains.get(migration.spec.destination.storage_domain)
+    if source.name == destination.name:
+        return None
+    for side in (source, destination):
+        if not side.domain.allows(migration.metadata.namespace, system_namespace=SYSTEM_NAMESPACE):
+            raise MigrationError(
+                Reason.NAMESPACE_NOT_ALLOWED,
+                f"The storage domain {side.name} does not allow migrations of namespace "
+                f"{migration.metadata.namespace}. Ask its administrator to add it to spec.allowedNamespaces.",
+            )
+        side.driver.check()
+    journal = _plan(domain, disk, migration, source, destination, attempt=attempt)
+    _require_room(journal, source.driver, destination.driver)
+    journals.write(domain, journal)
+    return journal
+
+
+def _movable_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
+    """The disk, if it can be moved live at all."""
+    target = migration.spec.disk
+    if not domain.state().has_process:
+        raise MigrationError(
+            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
+            f"The VM {migration.spec.virtual_machine} is shut off. Only a running VM's disk can be moved yet: start it.",
+        )
+    description = domain.describe()
+    disk = description.disk(target)
+    if disk is None:
+        known = ", ".join(found.target for found in description.disks) or "none"
+        raise MigrationError(
+            Reason.DISK_NOT_FOUND, f"The VM {description.name} has no disk {target!r}. Its disks: {known}."
+        )
+    _require_supported(disk)
+    if journals.read(domain, target) is not None:
+        raise MigrationError(
+            Reason.DISK_BUSY, f"The disk {target} carries the journal of another migration. Wait for that one to end."
+        )
+    job = block_jobs.current(domain, disk)
+    if job is not None or disk.mirror is not None:
+        kind = job.kind if job is not None else "mirror"
+        raise MigrationError(
+            Reason.DISK_BUSY,
+            f"The disk {target} is under a block job already ({kind}). Wait for it, or end it with "
+            f"`virsh blockjob {description.name} {target} --abort`.",
+        )
+    if domain.has_checkpoints():
+        raise MigrationError(
+            Reason.DISK_BUSY,
+            f"The VM {description.name} has checkpoints of a backup, which a moved disk would lose. Delete them first "
+            f"(`virsh checkpoint-list {description.name}`), then back up anew after the move.",
+        )
+    return disk
+
+
+def _require_supported(disk: DomainDisk) -> None:
+    def refuse(what: str) -> MigrationError:
+        return MigrationError(Reason.DISK_NOT_SUPPORTED, f"The disk {disk.target} cannot be moved: {what}.")
+
+    if disk.device != "disk":
+        raise refuse(f"it is a {disk.device}, not a disk")
+    if disk.type not in _LIBVIRT_TYPES:
+        raise refuse(f"its source is of type {disk.type}; only file and block can be moved")
+    if disk.readonly:
+        raise refuse("it is read-only")
+    if disk.shareable:
+        raise refuse("it is shareable, and another VM may write to it")
+    if disk.transient:
+        raise refuse("it is transient")
+    if not disk.chain_is_known:
+        raise refuse("libvirt does not know its whole backing chain")
+    for layer in disk.chain:
+        if layer.type not in _LIBVIRT_TYPES:
+            raise refuse(f"the volume {layer.path} of its chain is of type {layer.type}")
+        if layer.format not in list(VolumeFormat):
+            raise refuse(f"the volume {layer.path} has format {layer.format or 'unknown'}; only qcow2 and raw can be moved")
+        if layer.has_special_access:
+            raise refuse(f"the volume {layer.path} is encrypted or a slice")
+
+
+def _source_domain(node: Node, disk: DomainDisk) -> OpenDomain:
+    """The one storage domain in which the whole chain lies."""
+    found: dict[str, OpenDomain] = {}
+    for layer in disk.chain:
+        located = node.domains.locate(Path(layer.path))
+        if located is None:
+            raise MigrationError(
+                Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
+                f"The volume {layer.path} of disk {disk.target} lies in no StorageDomain of this node. "
+                "Create one for the place where it lies.",
+            )
+        domain = located[0]
+        if domain.domain.spec.type is not _LIBVIRT_TYPES[layer.type]:
+            raise MigrationError(
+                Reason.DISK_NOT_SUPPORTED,
+                f"The VM uses the volume {layer.path} as {layer.type}, but the storage domain {domain.name} is of type "
+                f"{domain.domain.spec.type}. Correct the VM's definition.",
+            )
+        found[domain.name] = domain
+    if len(found) != 1:
+        raise MigrationError(
+            Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
+            f"The chain of disk {disk.target} is spread over several storage domains: {', '.join(sorted(found))}. "
+            "Only a chain within one can be moved.",
+        )
+    return found.popitem()[1]
+
+
+def _plan(
+    domain: Domain,
+    disk: DomainDisk,
+    migration: DiskMigration,
+    source: OpenDomain,
+    destination: OpenDomain,
+    *,
+    attempt: int,
+) -> Journal:
+    capacities = _capacities(domain, disk)
+    chain = tuple(
+        JournalVolume(
+            name=source.driver.volume_at(Path(layer.path)) or "",
+            path=layer.path,
+            format=VolumeFormat(layer.format),
+            type=_LIBVIRT_TYPES[layer.type],
+            capacity_bytes=capacity,
+        )
+        for layer, capacity in reversed(list(zip(disk.chain, capacities, strict=True)))
+    )
+
+    def made(side: OpenDomain, suffix: str, image_format: VolumeFormat, capacity: int) -> JournalVolume:
+        name = f"dm-{migration.metadata.uid}-{suffix}"
+        return JournalVolume(
+            name=name,
+            path=str(side.driver.path(name)),
+            format=image_format,
+            type=side.driver.type,
+            capacity_bytes=capacity,
+        )
+
+    spec = migration.spec
+    capacity = chain[-1].capacity_bytes
+    copied = chain if spec.backing_chain is BackingChain.PRESERVE else chain[-1:]
+    takes_snapshot = spec.strategy is Strategy.SNAPSHOT
+    return Journal(
+        migration=DiskMigration(metadata=migration.metadata, spec=spec),
+        attempt=attempt,
+        source_domain=source.domain,
+        destination_domain=destination.domain,
+        source=chain,
+        snapshot=made(source, "snapshot", VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
+        destination=tuple(
+            made(destination, str(position), spec.destination.format, volume.capacity_bytes)
+            for position, volume in enumerate(copied)
+        ),
+        overlay=made(destination, "overlay", VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
+    )
+
+
+def _capacities(domain: Domain, disk: DomainDisk) -> list[int]:
+    """The virtual size of each layer, active layer first, as QEMU has them open."""
+    by_index = {layer.index: layer.capacity_bytes for layer in of_domain(domain).layers if layer.target == disk.target}
+    found = [by_index.get(layer.index if layer.index is not None else -1, 0) for layer in disk.chain]
+    if not all(found):
+        raise MigrationError(
+            Reason.HYPERVISOR_UNAVAILABLE, f"libvirt does not tell the virtual size of each volume of {disk.target}."
+        )
+    return found
+
+
+def _require_room(journal: Journal, source: StorageDriver, destination: StorageDriver) -> None:
+    """Raises DestinationFull when what is there now does not fit; what the guest adds meanwhile is extended for."""
+    spec = journal.migration.spec
+    whole_size = journal.source[-1].capacity_bytes
+    is_thick = spec.destination.provisioning is Provisioning.THICK
+    if is_thick or (spec.destination.format is VolumeFormat.RAW and destination.type is StorageType.BLOCK):
+        needed = whole_size
+    else:
+        needed = sum(source.allocated_bytes(volume.name) for volume in journal.source)
+    available = destination.space().available_bytes
+    if needed > available:
+        raise MigrationError(
+            Reason.DESTINATION_FULL,
+            f"The disk {spec.disk} needs {human_readable(needed)}, but the storage domain {destination.name} has "
+            f"{human_readable(available)} left. Free some room, or choose another destination.",
+        )
+    for volume in journal.destination:
+        if volume.format is VolumeFormat.RAW and whole_size % 512:
+            qemu_img.require_exact_size(volume.image, -(-whole_size // 512) * 512, whole_size)

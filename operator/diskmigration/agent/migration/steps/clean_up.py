@@ -1,0 +1,69 @@
+"""CleaningUp: after a success the source's volumes go, after a failure the destination's; nothing is left unowned."""
+
+import logging
+from pathlib import Path
+
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.references import paths_in_use
+from diskmigration.agent.migration.steps.pivot import settle_persistent_source
+from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.api.disk_migration import Phase, SourceVolumes
+from diskmigration.api.errors import MigrationError, Reason
+
+_log = logging.getLogger(__name__)
+
+
+def clean_up_source(attempt: Attempt) -> None:
+    """Removes the source's volumes, once the live and the persistent XML were both seen on the destination.
+
+    The migration's own volumes always go; the user's go unless they are to be retained, or somebody else uses them.
+
+    Raises:
+        MigrationError: StorageFailed, PivotFailed.
+    """
+    journal = attempt.journal
+    settle_persistent_source(attempt, journal.destination[-1])
+    _require_on(attempt, journal.destination[-1])
+    in_use = paths_in_use(attempt.node.connection)
+    if journal.overlay is not None:
+        _remove(attempt.destination.driver, journal.overlay, in_use)
+    if journal.snapshot is not None:
+        _remove(attempt.source.driver, journal.snapshot, in_use)
+    if journal.migration.spec.source_volumes is SourceVolumes.DELETE:
+        for volume in reversed(journal.source):
+            _remove(attempt.source.driver, volume, in_use)
+    attempt.record(outcome=Phase.SUCCEEDED)
+
+
+def discard_destination(attempt: Attempt) -> None:
+    """Removes all that the migration made, the VM being on its source.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    journal = attempt.journal
+    in_use = paths_in_use(attempt.node.connection)
+    for volume in (*([journal.overlay] if journal.overlay is not None else []), *reversed(journal.destination)):
+        _remove(attempt.destination.driver, volume, in_use)
+    if journal.snapshot is not None:
+        _remove(attempt.source.driver, journal.snapshot, in_use)
+    attempt.record(outcome=Phase.FAILED if journal.failure is not None else Phase.CANCELLED)
+
+
+def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
+    for description in (attempt.domain.describe(), attempt.domain.describe_persistent()):
+        disk = description.disk(attempt.target) if description is not None else None
+        active = disk.active if disk is not None else None
+        if description is not None and (active is None or active.path != volume.path):
+            raise MigrationError(
+                Reason.PIVOT_FAILED,
+                f"The disk {attempt.target} was not seen on {volume.path}, so nothing of its source is deleted.",
+            )
+
+
+def _remove(driver: StorageDriver, volume: JournalVolume, in_use: frozenset[Path]) -> None:
+    if Path(volume.path).resolve() in in_use:
+        _log.info("kept a volume that is in use", extra={"volume": volume.name, "storageDomain": driver.name})
+        return
+    driver.remove(volume.name)

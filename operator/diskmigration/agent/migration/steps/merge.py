@@ -1,0 +1,82 @@
+"""Merging: the migration's snapshot, or its copy at the destination, goes into the volume below it."""
+
+from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.sizing import merged_volume_size
+from diskmigration.agent.migration.steps.pivot import settle_persistent_source, wait_for_pivot
+from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.domains import OpenDomain
+from diskmigration.api.disk_migration import VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+_POLL_SECONDS = 1.0
+
+
+def merge_at_destination(attempt: Attempt) -> None:
+    """After the pivot: the overlay goes into the destination's top volume, which becomes the active layer.
+
+    Raises:
+        MigrationError: MergeFailed, PivotFailed; the VM runs on the overlay, and this is tried again.
+    """
+    overlay = attempt.journal.overlay
+    assert overlay is not None  # noqa: S101 - decided only where there is one
+    _merge(attempt, overlay=overlay, base=attempt.journal.destination[-1], home=attempt.destination)
+
+
+def merge_back(attempt: Attempt) -> None:
+    """A migration that was given up: the snapshot goes back into the source's top volume.
+
+    Raises:
+        MigrationError: MergeFailed, PivotFailed; the VM runs on the snapshot, and this is tried again.
+    """
+    snapshot = attempt.journal.snapshot
+    assert snapshot is not None  # noqa: S101 - decided only where there is one
+    _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
+
+
+def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    with attempt.node.turns.of(attempt.domain.uuid):
+        if attempt.is_running():
+            _merge_live(attempt, overlay=overlay, base=base, home=home)
+        else:
+            _make_room(attempt, overlay=overlay, base=base, home=home)
+            qemu_img.commit(overlay.image, base.image)
+    settle_persistent_source(attempt, base)
+
+
+def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    while attempt.active_path() == overlay.path:
+        disk = attempt.disk()
+        job = attempt.job(disk)
+        if job is None:
+            _make_room(attempt, overlay=overlay, base=base, home=home)
+            block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
+            attempt.node.extender.look(attempt.domain.uuid)
+        elif not job.is_commit or job.mirror is None or job.mirror.layer.path != base.path:
+            raise MigrationError(
+                Reason.FOREIGN_CHANGE,
+                f"The disk {attempt.target} is under a foreign block job ({job.kind}), so {overlay.path} cannot be "
+                f"merged. End it with `virsh blockjob VM {attempt.target} --abort`: the migration then goes on.",
+            )
+        elif job.is_ready:
+            block_jobs.pivot(attempt.domain, target=attempt.target)
+            wait_for_pivot(attempt, base)
+        else:
+            attempt.wait(_POLL_SECONDS)
+
+
+def _make_room(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    """Extends the volume below for all that the overlay holds, before a merge that could outrun the watermark."""
+    if base.type is not StorageType.BLOCK or base.format is not VolumeFormat.QCOW2:
+        return
+    home.driver.extend(
+        base.name,
+        merged_volume_size(
+            base_size=home.driver.size_bytes(base.name),
+            overlay_allocated=attempt.allocated_by(overlay, home.driver),
+            high_watermark=home.domain.spec.thin_provisioning.high_watermark,
+            capacity=base.capacity_bytes,
+        ),
+    )

@@ -1,0 +1,110 @@
+"""PreparingDestination: the chain of volumes at the destination, each as large as it must be, none filled yet."""
+
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.journal import JournalVolume, Stage
+from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
+from diskmigration.agent.storage import qemu_img
+from diskmigration.api.disk_migration import Provisioning, VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.quantity import human_readable
+from diskmigration.api.storage_domain import StorageType
+
+
+def prepare_destination(attempt: Attempt) -> None:
+    """Measures what is frozen, makes the destination's volumes base first, and links them into a chain.
+
+    Raises:
+        MigrationError: DestinationFull, StorageFailed.
+    """
+    attempt.require_running()
+    journal = attempt.journal
+    measured = tuple(
+        qemu_img.measure(
+            source.image,
+            target=destination.format,
+            with_backing=journal.flattens,
+        ).required_bytes
+        for source, destination in journal.internal_copies
+    )
+    sizes = {
+        destination.name: _frozen_size(attempt, destination, required)
+        for (_, destination), required in zip(journal.internal_copies, measured, strict=True)
+    }
+    mirror = journal.mirror
+    sizes[mirror.name] = mirror_size(attempt)
+    _require_room(attempt, sum(sizes.values()))
+    below: JournalVolume | None = None
+    for volume in (*journal.destination, *([journal.overlay] if journal.overlay is not None else [])):
+        _make(attempt, volume, sizes[volume.name], below)
+        below = volume
+    attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
+
+
+def mirror_size(attempt: Attempt) -> int:
+    """The size of the volume that the mirror writes to: never below what the source has now and a chunk of head room.
+
+    A destination that is too small when the mirror starts fails it before the first extension (BZ1958032).
+    """
+    journal = attempt.journal
+    mirror = journal.mirror
+    spec = journal.migration.spec.destination
+    if mirror.format is VolumeFormat.RAW:
+        return mirror.capacity_bytes
+    layers = journal.source if journal.flattens and not journal.takes_snapshot else (journal.mirrored,)
+    allocated = sum(attempt.allocated_by(volume, attempt.source.driver) for volume in layers)
+    if spec.provisioning is Provisioning.THICK and not journal.takes_snapshot:
+        return frozen_volume_size(
+            required=allocated,
+            capacity=mirror.capacity_bytes,
+            image_format=mirror.format,
+            provisioning=spec.provisioning,
+            is_whole_disk=True,
+        )
+    return written_volume_size(
+        allocated=allocated,
+        at_least=allocated,
+        capacity=mirror.capacity_bytes,
+        chunk=attempt.destination.domain.spec.thin_provisioning.replication_chunk_size
+        if attempt.destination.driver.type is StorageType.BLOCK
+        else 0,
+    )
+
+
+def _frozen_size(attempt: Attempt, volume: JournalVolume, required: int) -> int:
+    return frozen_volume_size(
+        required=required,
+        capacity=volume.capacity_bytes,
+        image_format=volume.format,
+        provisioning=attempt.journal.migration.spec.destination.provisioning,
+        is_whole_disk=volume == attempt.journal.destination[-1],
+    )
+
+
+def _require_room(attempt: Attempt, needed: int) -> None:
+    destination = attempt.destination
+    already = sum(
+        destination.driver.allocated_bytes(name)
+        for name in destination.driver.volumes()
+        if name.startswith(f"dm-{attempt.journal.uid}-")
+    )
+    available = destination.driver.space().available_bytes + already
+    if needed > available:
+        raise MigrationError(
+            Reason.DESTINATION_FULL,
+            f"The chain of {attempt.target} needs {human_readable(needed)}, but the storage domain {destination.name} "
+            f"has {human_readable(available)} left. Free some room, or choose another destination.",
+        )
+
+
+def _make(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolume | None) -> None:
+    destination = attempt.destination
+    destination.driver.create(volume.name, size)
+    qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
+    qemu_img.create(
+        volume.image,
+        volume.capacity_bytes,
+        backing=below.image if below is not None else None,
+        preallocate=attempt.journal.migration.spec.destination.provisioning is Provisioning.THICK
+        and below is None
+        and volume == attempt.journal.destination[-1],
+    )

@@ -1,0 +1,66 @@
+"""Replicating and Synchronized: mirror the active layer to the destination, and keep it in step until the pivot."""
+
+import time
+
+from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor.block_jobs import BlockJob
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.steps.prepare_destination import mirror_size
+from diskmigration.api.disk_migration import CopyMode
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+
+def start_replication(attempt: Attempt) -> None:
+    """Sizes the mirror's volume for what the guest has written by now, verifies it, then starts the block copy.
+
+    Raises:
+        MigrationError: BlockJobFailed, StorageFailed, DestinationFull.
+    """
+    attempt.require_running()
+    journal = attempt.journal
+    mirror = journal.mirror
+    destination = attempt.destination.driver
+    if mirror.type is StorageType.BLOCK:
+        wanted = mirror_size(attempt)
+        size = destination.extend(mirror.name, wanted)
+        if size < wanted:
+            raise MigrationError(
+                Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."
+            )
+    spec = attempt.latest().spec
+    block_jobs.start_copy(
+        attempt.domain,
+        target=attempt.target,
+        kind=mirror.type.lower(),
+        path=mirror.path,
+        image_format=mirror.format,
+        shallow=journal.takes_snapshot or (len(journal.source) > 1 and not journal.flattens),
+        write_blocking=spec.copy_mode is CopyMode.WRITE_BLOCKING,
+        bandwidth_bytes_per_second=spec.bandwidth,
+    )
+    attempt.bandwidth_in_force = spec.bandwidth
+    attempt.node.extender.look(attempt.domain.uuid)
+
+
+def follow_replication(attempt: Attempt, job: BlockJob) -> None:
+    """Shows the progress of the mirror and applies a changed bandwidth."""
+    internal = sum(attempt.journal.copy_bytes)
+    attempt.show_progress(
+        now=time.monotonic(), copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1)
+    )
+    wanted = attempt.latest().spec.bandwidth
+    if wanted != attempt.bandwidth_in_force:
+        block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=wanted)
+        attempt.bandwidth_in_force = wanted
+
+
+def abort_replication(attempt: Attempt) -> None:
+    """Ends the mirror; the guest goes on writing to the source alone.
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
+    block_jobs.abort(attempt.domain, target=attempt.target)
+    while attempt.disk().mirror is not None:
+        attempt.wait(1.0)

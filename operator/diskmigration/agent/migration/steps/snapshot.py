@@ -1,0 +1,34 @@
+"""Snapshotting: freeze the chain, so that it can be copied while the guest writes to a fresh active layer."""
+
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.sizing import written_volume_size
+from diskmigration.agent.storage import qemu_img
+from diskmigration.api.errors import MigrationError, Reason
+
+
+def take_snapshot(attempt: Attempt) -> None:
+    """Makes the migration's snapshot on the source and lets the guest write to it.
+
+    Raises:
+        MigrationError: SnapshotFailed, StorageFailed, SourceFull.
+    """
+    snapshot = attempt.journal.snapshot
+    assert snapshot is not None  # noqa: S101 - decided only where the strategy takes one
+    below = attempt.journal.source[-1]
+    source = attempt.source
+    with attempt.node.turns.of(attempt.domain.uuid):
+        attempt.require_running()
+        size = written_volume_size(
+            allocated=0,
+            at_least=0,
+            capacity=snapshot.capacity_bytes,
+            chunk=source.domain.spec.thin_provisioning.replication_chunk_size,
+        )
+        source.driver.create(snapshot.name, size)
+        qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
+        attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
+    if attempt.active_path() != snapshot.path:
+        raise MigrationError(
+            Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
+        )
+    attempt.node.extender.look(attempt.domain.uuid)

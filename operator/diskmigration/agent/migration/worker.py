@@ -1,0 +1,383 @@
+"""One migration from the delegation to its end, in a thread of its own: look, decide, act, and again.
+
+Nothing here is remembered that libvirt and the journal do not know: a worker that starts in the middle goes on.
+"""
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+
+from diskmigration.agent.hypervisor.domain import find
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
+from diskmigration.agent.hypervisor.events import DomainEvent
+from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration import limits, report
+from diskmigration.agent.migration.attempt import Attempt, Node
+from diskmigration.agent.migration.decision import Place, Situation, Step, next_step, phase_of, place_of
+from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.migration.steps.begin import begin
+from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
+from diskmigration.agent.migration.steps.copy_chain import copy_chain
+from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
+from diskmigration.agent.migration.steps.pivot import pivot
+from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
+from diskmigration.agent.migration.steps.replicate import abort_replication, follow_replication, start_replication
+from diskmigration.agent.migration.steps.snapshot import take_snapshot
+from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Failure, Phase
+from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How long to wait for an event before looking anyway."""
+
+
+
+_ACTS = {
+    Step.TAKE_SNAPSHOT: take_snapshot,
+    Step.PREPARE_DESTINATION: prepare_destination,
+    Step.COPY_CHAIN: copy_chain,
+    Step.START_REPLICATION: start_replication,
+    Step.PIVOT: pivot,
+    Step.MERGE: merge_at_destination,
+    Step.CLEAN_UP_SOURCE: clean_up_source,
+    Step.ABORT_REPLICATION: abort_replication,
+    Step.MERGE_BACK: merge_back,
+    Step.DISCARD_DESTINATION: discard_destination,
+}
+
+
+class Worker:
+    """Runs one DiskMigration. `update`, `notice` and `stop` may be called from any thread."""
+
+    def __init__(self, node: Node, migration: DiskMigration, statuses: StatusWriter) -> None:
+        """Nothing starts before `start`."""
+        self._node = node
+        self._statuses = statuses
+        self._latest = migration
+        self._status = migration.status
+        self._object_is_gone = False
+        self._vm_uuid: str | None = None
+        self._vm_has_changed = False
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._attempt: Attempt | None = None
+        self._attempt_number = max(migration.status.attempts, 1)
+        self._place: Place | None = None
+        self._phase = Phase.SCHEDULED
+        self._message = ""
+        self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
+
+    def start(self) -> None:
+        """Starts the worker's thread."""
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether it still works."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Asks the thread to end; the block job in QEMU goes on, and the next agent finds it."""
+        self._stopping.set()
+        self._wake.set()
+
+    def update(self, migration: DiskMigration) -> None:
+        """Takes in the object as it is now."""
+        self._latest = migration
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """The object is gone although its migration runs: what it made is cleaned up all the same."""
+        self._object_is_gone = True
+        self._wake.set()
+
+    def notice(self, event: DomainEvent) -> None:
+        """Takes note of something that happened to a VM."""
+        if event.uuid == self._vm_uuid:
+            self._vm_has_changed = True
+            self._wake.set()
+
+    def _run(self) -> None:
+        self._tell("began to work on the migration")
+        ended = False
+        while not ended and not self._stopping.is_set():
+            try:
+                ended = self._look_and_act()
+            except HypervisorUnavailableError as error:
+                self._show(self._phase, message=error.message)
+                self._wait(LOOK_SECONDS)
+            except MigrationError as error:
+                ended = self._fail(error)
+            except Exception as error:
+                _log.exception("unexpected failure", extra={"migration": self._latest.key, "phase": self._phase})
+                ended = self._fail(
+                    MigrationError(
+                        Reason.INTERNAL_ERROR, f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}."
+                    )
+                )
+
+    def _look_and_act(self) -> bool:
+        """One round; True when the migration has ended."""
+        if self._attempt is None:
+            self._attempt = self._open()
+            if self._attempt is None:
+                return self._status.phase is not None and self._status.phase.is_final
+        attempt = self._attempt
+        disk = attempt.disk()
+        path = disk.active.path if disk.active is not None else ""
+        self._place = place_of(attempt.journal, path)
+        self._take_wishes(attempt)
+        situation = Situation(
+            active_path=path,
+            job=attempt.job(disk),
+            cutover_is_open=limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
+        )
+        step = next_step(attempt.journal, situation)
+        if step is Step.FINISH:
+            return self._finish(attempt)
+        if step is Step.STOP_FOR_FOREIGN_CHANGE:
+            return self._stop_for_foreign_change(attempt, path)
+        self._show(phase_of(step))
+        if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and situation.job is not None:
+            follow_replication(attempt, situation.job)
+            if step is Step.AWAIT_CUTOVER:
+                attempt.meter = attempt.meter.restarted(now=time.monotonic())
+            self._show(phase_of(step))
+            self._wait(LOOK_SECONDS)
+        else:
+            _ACTS[step](attempt)
+        return False
+
+    def _open(self) -> Attempt | None:
+        """The attempt in progress, or a new one; None when there is nothing to do (any more)."""
+        spec = self._latest.spec
+        domain = find(self._node.connection, name=spec.virtual_machine.name, uuid=spec.virtual_machine.uuid)
+        self._vm_uuid = domain.uuid
+        journal = journals.read(domain, spec.disk)
+        if journal is None or journal.uid != self._latest.metadata.uid:
+            if limits.wants_cancel(self._latest) or self._object_is_gone:
+                self._end(Phase.CANCELLED, Reason.CANCELLED, "Cancelled before anything was touched.")
+                return None
+            if spec.suspend:
+                self._wait(LOOK_SECONDS)
+                return None
+            journal = begin(self._node, domain, self._latest, attempt=self._attempt_number)
+            if journal is None:
+                self._end(
+                    Phase.SUCCEEDED,
+                    Reason.ALREADY_AT_DESTINATION,
+                    f"The disk lives in the storage domain {spec.destination.storage_domain} already.",
+                )
+                return None
+        self._attempt_number = journal.attempt
+        return Attempt(
+            node=self._node,
+            domain=domain,
+            journal=journal,
+            latest=lambda: self._latest,
+            keep_on=self._keep_on,
+            wait=self._wait,
+            on_progress=lambda _meter: self._show(self._phase),
+        )
+
+    def _take_wishes(self, attempt: Attempt) -> None:
+        """Turns a wish to stop, and a limit that was passed, into a journal that rolls back. After the pivot: neither."""
+        journal = attempt.journal
+        if journal.rolls_back or journal.outcome is not None or self._is_past_pivot():
+            return
+        if limits.wants_cancel(self._latest) or self._object_is_gone:
+            attempt.record(cancelled=True)
+            return
+        failure = self._passed_limit(attempt)
+        if failure is not None:
+            attempt.record(failure=failure)
+
+    def _passed_limit(self, attempt: Attempt) -> Failure | None:
+        spec = self._latest.spec
+        if limits.deadline_has_passed(self._latest, started=self._status.start_time, now=datetime.now(UTC)):
+            return Failure(
+                reason=Reason.DEADLINE_EXCEEDED,
+                message=f"It was not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s).",
+                phase=self._phase,
+            )
+        if attempt.meter.is_stuck(now=time.monotonic(), timeout_seconds=spec.progress_timeout_seconds):
+            return Failure(
+                reason=Reason.NO_PROGRESS,
+                message=f"No byte was copied for progressTimeoutSeconds ({spec.progress_timeout_seconds} s). "
+                "Look at the destination's storage, or at spec.bandwidth.",
+                phase=self._phase,
+            )
+        return None
+
+    def _keep_on(self) -> bool:
+        """For a long copy: False once the round has to begin again."""
+        attempt = self._attempt
+        if attempt is None or self._stopping.is_set() or self._object_is_gone or limits.wants_cancel(self._latest):
+            return False
+        if self._vm_has_changed:
+            self._vm_has_changed = False
+            if not attempt.is_running():
+                return False
+        return self._passed_limit(attempt) is None
+
+    def _is_past_pivot(self) -> bool:
+        return self._place in (Place.OVERLAY, Place.DESTINATION)
+
+    def _fail(self, error: MigrationError) -> bool:
+        """Takes in a failure; True when it is the migration's end."""
+        _log.warning(
+            "a step failed",
+            extra={
+                "migration": self._latest.key,
+                "phase": self._phase,
+                "reason": error.reason,
+                "error": error.message,
+            },
+        )
+        attempt = self._attempt
+        if attempt is None:
+            return self._fail_before_begin(error)
+        if attempt.journal.rolls_back or self._is_past_pivot():
+            # The one way left is the one that failed: it is tried again for as long as it takes, and said so.
+            self._show(self._phase, message=error.message)
+            self._wait(limits.backoff_seconds(1))
+            return False
+        try:
+            attempt.record(failure=Failure(reason=error.reason, message=error.message, phase=self._phase))
+        except DomainGoneError:
+            return self._end(
+                Phase.FAILED,
+                Reason.VIRTUAL_MACHINE_STOPPED,
+                f"The VM is gone with its definition. Volumes named dm-{attempt.journal.uid}-… may be left in the "
+                f"storage domains {attempt.source.name} and {attempt.destination.name}; the newest data is at "
+                f"{attempt.journal.mirrored.path}.",
+            )
+        except MigrationError as again:
+            self._show(self._phase, message=again.message)
+            self._wait(LOOK_SECONDS)
+        return False
+
+    def _fail_before_begin(self, error: MigrationError) -> bool:
+        if error.reason in RETRYABLE and self._attempt_number <= self._latest.spec.backoff_limit:
+            self._wait_for_next_attempt(error.message)
+            return False
+        return self._end(Phase.FAILED, error.reason, error.message)
+
+    def _wait_for_next_attempt(self, message: str) -> None:
+        delay = limits.backoff_seconds(self._attempt_number)
+        self._attempt_number += 1
+        until = time.monotonic() + delay
+        self._show(self._phase, message=f"Attempt {self._attempt_number} follows. {message}")
+        while time.monotonic() < until and not self._stopping.is_set() and not limits.wants_cancel(self._latest):
+            self._wait(max(until - time.monotonic(), 0.0))
+
+    def _stop_for_foreign_change(self, attempt: Attempt, path: str) -> bool:
+        """Somebody else moved the disk or works on it: what is ours and unused goes, and the rest is left to him."""
+        message = (
+            f"Somebody else changed the disk {attempt.target} during the migration: its active layer is {path}, or a "
+            "foreign block job is on it. What the migration made and nobody uses was removed; look at the VM's chain."
+        )
+        attempt.record(failure=Failure(reason=Reason.FOREIGN_CHANGE, message=message, phase=self._phase))
+        discard_destination(attempt)
+        return False
+
+    def _finish(self, attempt: Attempt) -> bool:
+        """Says how it ended, or begins anew where another attempt may help."""
+        journal = attempt.journal
+        failure = journal.failure
+        wants_more = failure is not None and failure.reason in RETRYABLE and not limits.wants_cancel(self._latest)
+        if journal.outcome is Phase.FAILED and wants_more and journal.attempt <= self._latest.spec.backoff_limit:
+            journals.erase(attempt.domain, attempt.target)
+            self._attempt = None
+            self._place = None
+            self._wait_for_next_attempt(failure.message if failure is not None else "")
+            return False
+        if journal.outcome is Phase.SUCCEEDED:
+            message = f"The disk lives in the storage domain {attempt.destination.name}."
+            if limits.wants_cancel(self._latest):
+                message += " It could not be cancelled any more: the pivot had happened."
+            self._end(Phase.SUCCEEDED, Reason.MIGRATED, message)
+        elif failure is not None:
+            self._end(Phase.FAILED, failure.reason, failure.message)
+        else:
+            self._end(
+                Phase.CANCELLED, Reason.CANCELLED, f"The disk stays in the storage domain {attempt.source.name}."
+            )
+        self._settle(attempt)
+        return True
+
+    def _settle(self, attempt: Attempt) -> None:
+        """Erases the journal once the API server has the last word: before that, it is the only place that has it."""
+        uid = attempt.journal.uid
+        while not self._statuses.wait_until_settled(uid, timeout=LOOK_SECONDS):
+            if self._stopping.is_set():
+                return
+        journals.erase(attempt.domain, attempt.target)
+        self._statuses.forget(uid)
+
+    def _end(self, phase: Phase, reason: Reason, message: str) -> bool:
+        """Shows the last status. Always True, for a caller whose migration ends with it."""
+        self._phase = phase
+        self._status = report.ended(
+            self._status, self._latest, phase=phase, reason=reason, message=message, now=datetime.now(UTC)
+        )
+        self._statuses.show(self._latest, self._status)
+        self._tell("the migration ended", reason=reason.value)
+        return True
+
+    def _show(self, phase: Phase, *, message: str = "") -> None:
+        """Has the status say where the migration stands."""
+        if phase is not self._phase:
+            self._phase = phase
+            self._tell("entered a phase")
+        attempt = self._attempt
+        if attempt is None:
+            return
+        now = datetime.now(UTC)
+        status = report.under_way(
+            self._status,
+            self._latest,
+            phase=phase,
+            journal=attempt.journal,
+            figures=self._figures(attempt),
+            meter=attempt.meter,
+            message=message,
+            now=now,
+        )
+        if self._is_past_pivot() and status.pivoted_time is None:
+            status = status.model_copy(update={"pivoted_time": now})
+        self._status = status
+        self._statuses.show(self._latest, status)
+
+    def _figures(self, attempt: Attempt) -> dict[str, report.VolumeFigures]:
+        journal = attempt.journal
+        sides = (
+            (attempt.source.driver, (*journal.source, journal.snapshot)),
+            (attempt.destination.driver, (*journal.destination, journal.overlay)),
+        )
+        found = {}
+        for driver, volumes in sides:
+            for volume in volumes:
+                if volume is None:
+                    continue
+                try:
+                    found[volume.path] = report.VolumeFigures(
+                        size_bytes=driver.size_bytes(volume.name),
+                        allocated_bytes=driver.allocated_bytes(volume.name),
+                        extensions=self._node.extender.extensions_of(volume.path),
+                    )
+                except (MigrationError, OSError):
+                    continue  # not made yet, or removed already
+        return found
+
+    def _wait(self, seconds: float) -> None:
+        """Until something happened, but no longer than that."""
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _tell(self, what: str, **extra: str) -> None:
+        _log.info(what, extra={"migration": self._latest.key, "phase": self._phase.value, **extra})
+
+

@@ -1,0 +1,106 @@
+"""Writes the status of DiskMigrations, behind the data path: nothing that copies, extends or pivots waits for it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus
+from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS
+from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
+
+_log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 1.0
+"""At most one write a migration in this time, unless its phase has changed."""
+
+
+@dataclass
+class _Entry:
+    migration: DiskMigration
+    wanted: DiskMigrationStatus
+    written: DiskMigrationStatus | None = None
+    not_before: float = 0.0
+    is_gone: bool = False
+
+
+class StatusWriter:
+    """One thread for all migrations of the node. The newest status wins; one that was not written is written later."""
+
+    def __init__(self, cluster: Cluster, *, on_gone: Callable[[str], None]) -> None:
+        """`on_gone` is told the uid of an object that is not there any more."""
+        self._cluster = cluster
+        self._on_gone = on_gone
+        self._changed = threading.Condition()
+        self._entries: dict[str, _Entry] = {}
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+
+    def start(self) -> None:
+        """Starts writing."""
+        self._thread.start()
+
+    def show(self, migration: DiskMigration, status: DiskMigrationStatus) -> None:
+        """Has the status written soon; returns at once."""
+        with self._changed:
+            entry = self._entries.get(migration.metadata.uid)
+            if entry is None:
+                self._entries[migration.metadata.uid] = _Entry(migration, status)
+            else:
+                if entry.wanted.phase is not status.phase:
+                    entry.not_before = 0.0
+                entry.wanted = status
+            self._changed.notify_all()
+
+    def is_settled(self, uid: str) -> bool:
+        """Whether the newest status was taken by the API server, or its object is gone."""
+        with self._changed:
+            entry = self._entries.get(uid)
+            return entry is None or entry.is_gone or entry.written == entry.wanted
+
+    def wait_until_settled(self, uid: str, *, timeout: float) -> bool:
+        """Waits for `is_settled`, at most so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.is_settled(uid), timeout)
+
+    def forget(self, uid: str) -> None:
+        """Drops the migration."""
+        with self._changed:
+            self._entries.pop(uid, None)
+
+    def _run(self) -> None:
+        while True:
+            entry = self._next()
+            status = entry.wanted
+            try:
+                self._cluster.apply_status(
+                    DISK_MIGRATIONS,
+                    entry.migration.metadata.name,
+                    status.to_wire(),
+                    namespace=entry.migration.metadata.namespace,
+                    uid=entry.migration.metadata.uid,
+                    field_manager=AGENT_FIELD_MANAGER,
+                )
+            except ObjectGoneError:
+                entry.is_gone = True
+                self._on_gone(entry.migration.metadata.uid)
+            except ClusterError as error:
+                level = logging.ERROR if isinstance(error, RefusedError) else logging.WARNING
+                _log.log(level, "status not written", extra={"migration": entry.migration.key, "error": str(error)})
+            else:
+                entry.written = status
+            with self._changed:
+                entry.not_before = time.monotonic() + INTERVAL_SECONDS
+                self._changed.notify_all()
+
+    def _next(self) -> _Entry:
+        """The next entry that is due, waiting until there is one."""
+        with self._changed:
+            while True:
+                pending = [e for e in self._entries.values() if e.written != e.wanted and not e.is_gone]
+                now = time.monotonic()
+                due = [entry for entry in pending if entry.not_before <= now]
+                if due:
+                    return min(due, key=lambda entry: entry.not_before)
+                self._changed.wait(min((entry.not_before - now for entry in pending), default=None))
