@@ -199,15 +199,18 @@ class Cluster:
         """
         return self._set_finalizers(plural, metadata, [*metadata.finalizers, finalizer])
 
-    def remove_finalizer(self, plural: str, metadata: ObjectMeta, finalizer: str) -> None:
-        """Takes a finalizer off the object as it was read; the server then deletes what has none and was to go.
+    def remove_finalizer(self, plural: str, metadata: ObjectMeta, finalizer: str) -> JsonObject | None:
+        """Takes a finalizer off the object as it was read; the object as it is now, None if it is gone.
+
+        The server deletes an object that was to go as soon as it has none left, and answers with what it deleted.
 
         Raises: as `add_finalizer`, but nothing if the object is gone already.
         """
+        kept = [held for held in metadata.finalizers if held != finalizer]
         try:
-            self._set_finalizers(plural, metadata, [held for held in metadata.finalizers if held != finalizer])
+            return self._set_finalizers(plural, metadata, kept)
         except ObjectGoneError:
-            return
+            return None
 
     def _set_finalizers(self, plural: str, metadata: ObjectMeta, finalizers: Sequence[str]) -> JsonObject:
         # The list is replaced whole, so the resourceVersion must hold: others' finalizers are not ours to lose.

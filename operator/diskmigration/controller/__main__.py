@@ -1,0 +1,5 @@
+"""`python -m diskmigration.controller`."""
+
+from diskmigration.controller.main import main
+
+main()

@@ -1,0 +1,239 @@
+"""The controller's tasks: read everything once, then work on whatever is woken, and look again now and then."""
+
+import asyncio
+import functools
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ParamSpec, TypeVar
+
+from diskmigration.api import names
+from diskmigration.cluster.client import Cluster, JsonObjects
+from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
+from diskmigration.cluster.events import Reporter
+from diskmigration.cluster.leases import list_leases
+from diskmigration.controller import liveness
+from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.reconciler import Reconciler
+from diskmigration.controller.reporting import Reporting
+from diskmigration.controller.workqueue import WorkQueue
+
+_log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+WORKERS = 16
+LEASE_POLL_SECONDS = 5.0
+RELIST_SECONDS = 180.0
+"""kopf lists again when its watch was down, but a deletion that fell into that gap it never tells."""
+POSITIONS_SECONDS = 5.0
+POSITIONS_AT_ONCE = 50
+DOMAIN_DELAY_SECONDS = 0.5
+"""Many nodes report at once: one write of a StorageDomain's status for all of them."""
+FIRST_RETRY_SECONDS = 0.25
+LAST_RETRY_SECONDS = 30.0
+STUCK_SECONDS = 120.0
+"""No step takes so long: a worker that is busy for longer hangs."""
+
+_DOMAIN_PREFIX = "storagedomain:"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may change."""
+
+    namespace: str = names.SYSTEM_NAMESPACE
+    acceptance_grace_seconds: float = 30.0
+    lease_stale_seconds: float = 30.0
+
+
+class Controller:
+    """One event loop owns it. Standing by, it may observe; `load` and `run` are for the one that leads."""
+
+    def __init__(self, cluster: Cluster, options: Options, *, instance: str) -> None:
+        """`instance` is this process's name in Events, say its pod."""
+        self._cluster = cluster
+        self._options = options
+        self._executor = ThreadPoolExecutor(max_workers=WORKERS + 4, thread_name_prefix="request")
+        self._work = WorkQueue()
+        self._reporting = Reporting(cluster, Reporter(f"{names.GROUP}/operator", instance), self._executor)
+        self.books = Books(
+            system_namespace=options.namespace,
+            wake=Wake(
+                migration=self._work.add,
+                domain=lambda name: self._work.add_after(_DOMAIN_PREFIX + name, DOMAIN_DELAY_SECONDS),
+            ),
+        )
+        self._reconciler = Reconciler(
+            cluster,
+            self.books,
+            self._reporting,
+            request=self._request,
+            look_again=self._work.add_after,
+            acceptance_grace_seconds=options.acceptance_grace_seconds,
+        )
+        self._leases: dict[str, liveness.Seen] = {}
+        self._looked_at_leases: float | None = None
+        self._failures: dict[str, int] = {}
+        self._busy_since: dict[int, float] = {}
+
+    async def load(self) -> None:
+        """Reads everything before anything is decided: a place that is taken must never be given again.
+
+        Raises:
+            ClusterError: the API server does not answer, does not know the kinds, or refuses.
+        """
+        await self._look_at_leases()
+        await self.relist()
+        self.books.open()
+        for name in self.books.inventory.domain_names():
+            self._work.add(_DOMAIN_PREFIX + name)
+        found = {"migrations": len(self.books.view.active), "queued": self.books.queue_length}
+        _log.info("everything is read", extra=found)
+
+    async def run(self) -> None:
+        """Works until it is cancelled; whatever it raises is a defect of this program."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(WORKERS):
+                tasks.create_task(self._worker(number), name=f"worker {number}")
+            tasks.create_task(_every(LEASE_POLL_SECONDS, self._look_at_leases), name="leases")
+            tasks.create_task(_every(RELIST_SECONDS, self.relist), name="relist")
+            tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
+            tasks.create_task(self._reporting.run(), name="events")
+
+    def stuck_workers(self) -> list[int]:
+        """The workers that are busy with one object for longer than any step may take."""
+        now = time.monotonic()
+        return [number for number, since in self._busy_since.items() if now - since > STUCK_SECONDS]
+
+    async def relist(self) -> None:
+        """Reads everything again.
+
+        Raises:
+            ClusterError: the API server does not answer; what was read before that counts.
+        """
+        books = self.books
+        await self._relist(
+            names.STORAGE_DOMAINS, books.inventory.domain_names, books.observe_domain, books.forget_domain
+        )
+        await self._relist(
+            names.HYPERVISORS, books.inventory.hypervisor_names, books.observe_hypervisor, books.forget_hypervisor
+        )
+        await self._relist(names.DISK_MIGRATIONS, books.view.keys, books.observe_migration, self._forget_migration)
+
+    async def _relist(
+        self,
+        plural: str,
+        known: Callable[[], list[str]],
+        observe: Callable[[Mapping[str, Any]], None],
+        forget: Callable[[str], None],
+    ) -> None:
+        missing = set(known())
+        async for page in self._pages(plural):
+            for body in page:
+                observe(body)
+                missing.discard(_key(body))
+        for key in missing:
+            # It may be younger than the list: only its own absence counts.
+            namespace, _, name = key.rpartition("/")
+            found = await self._request(self._cluster.get, plural, name, namespace)
+            if found is None:
+                forget(key)
+            else:
+                observe(found)
+
+    async def _pages(self, plural: str) -> AsyncIterator[JsonObjects]:
+        pages = self._cluster.pages(plural)
+        while (page := await self._request(next, pages, None)) is not None:
+            yield page
+
+    def _forget_migration(self, key: str) -> None:
+        if (uid := self.books.view.uid_of(key)) is not None:
+            self.books.forget_migration(key, uid)
+
+    async def _look_at_leases(self) -> None:
+        leases = await self._request(list_leases, self._cluster, self._options.namespace)
+        now = time.monotonic()
+        # In a longer gap the API server did not answer us, nor then the agents.
+        gap = now - self._looked_at_leases if self._looked_at_leases is not None else 0.0
+        self._looked_at_leases = now
+        self._leases = liveness.look(
+            self._leases, leases, looked_for_seconds=min(gap, 2 * LEASE_POLL_SECONDS), now=datetime.now(UTC)
+        )
+        self.books.set_live(liveness.live(self._leases, stale_seconds=self._options.lease_stale_seconds))
+
+    async def _refresh_positions(self) -> None:
+        self.books.refresh_positions(at_most=POSITIONS_AT_ONCE)
+
+    async def _worker(self, number: int) -> None:
+        while True:
+            key = await self._work.get()
+            self._busy_since[number] = time.monotonic()
+            try:
+                await self._step(key)
+            finally:
+                del self._busy_since[number]
+                self._work.done(key)
+
+    async def _step(self, key: str) -> None:
+        """One step, and what becomes of its failure: it is made again, later each time."""
+        try:
+            if key.startswith(_DOMAIN_PREFIX):
+                await self._reconciler.reconcile_domain(key.removeprefix(_DOMAIN_PREFIX))
+            else:
+                await self._reconcile_migration(key)
+        except ClusterError as error:
+            delay = self._next_delay(key)
+            _log.warning("a step failed; it is made again", extra={"object": key, "error": str(error), "in": delay})
+            self._work.add_after(key, delay)
+        except Exception:  # noqa: BLE001 - one object that trips a defect must not stop the others
+            delay = self._next_delay(key)
+            _log.exception("a step met a defect of this program", extra={"object": key})
+            self._work.add_after(key, delay)
+        else:
+            self._failures.pop(key, None)
+
+    async def _reconcile_migration(self, key: str) -> None:
+        try:
+            await self._reconciler.reconcile_migration(key)
+        except (ConflictError, ObjectGoneError) as stale:
+            # What was known is older than what is: take that in, which wakes the object again.
+            _log.debug("the object has changed meanwhile", extra={"migration": key, "error": str(stale)})
+            namespace, _, name = key.rpartition("/")
+            body = await self._request(self._cluster.get, names.DISK_MIGRATIONS, name, namespace)
+            if body is None:
+                self._forget_migration(key)
+            else:
+                self.books.observe_migration(body)
+                self._work.add_after(key, self._next_delay(key))
+
+    def _next_delay(self, key: str) -> float:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        longest = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * (1 << min(failures, 10)))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, keeps no secret
+
+    async def _request(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, functools.partial(call, *args, **kwargs)
+        )
+
+
+async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await act()
+        except ClusterError as error:
+            _log.warning("the API server did not answer; trying again", extra={"error": str(error)})
+
+
+def _key(body: Mapping[str, Any]) -> str:
+    metadata = body["metadata"]
+    namespace = metadata.get("namespace")
+    return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])

@@ -1,0 +1,172 @@
+"""What the cluster has: VMs, nodes that are alive, storage domains. Fed by events, read by placement.
+
+Everything is found by its name in constant time, and each change tells which topics it touches.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from diskmigration.api.disk_migration import DiskMigrationSpec
+from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine
+from diskmigration.controller import topics
+from diskmigration.controller.records import DomainRecord
+from diskmigration.controller.topics import Topic
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedMachine:
+    """A VM and the node whose agent reports it."""
+
+    node: str
+    machine: VirtualMachine
+
+
+class Inventory:
+    """Not thread-safe: one event loop owns it."""
+
+    def __init__(self) -> None:
+        """An empty one."""
+        self._hypervisors: dict[str, Hypervisor] = {}
+        self._machines_by_name: defaultdict[str, dict[str, VirtualMachine]] = defaultdict(dict)
+        self._machines_by_uuid: defaultdict[str, dict[str, VirtualMachine]] = defaultdict(dict)
+        self._reports: defaultdict[str, dict[str, NodeStorageDomain]] = defaultdict(dict)
+        self._domains: dict[str, DomainRecord] = {}
+        self._live: frozenset[str] = frozenset()
+
+    def put_hypervisor(self, hypervisor: Hypervisor) -> set[Topic]:
+        """Takes in what a node's agent reports; the topics that it changes."""
+        node = hypervisor.metadata.name
+        before = self._hypervisors.get(node)
+        self._hypervisors[node] = hypervisor
+        return self._replace_machines(node, before, hypervisor) | self._replace_reports(node, before, hypervisor)
+
+    def remove_hypervisor(self, node: str) -> set[Topic]:
+        """Forgets a node; the topics that this changes."""
+        before = self._hypervisors.pop(node, None)
+        return self._replace_machines(node, before, None) | self._replace_reports(node, before, None)
+
+    def put_domain(self, record: DomainRecord) -> set[Topic]:
+        """Takes in a StorageDomain; its topic if anything but its status changed."""
+        before = self._domains.get(record.metadata.name)
+        self._domains[record.metadata.name] = record
+        if before is not None and _spec_of(before) == _spec_of(record) and before.error == record.error:
+            return set()
+        return {topics.domain(record.metadata.name)}
+
+    def remove_domain(self, name: str) -> set[Topic]:
+        """Forgets a StorageDomain; its topic if it was known."""
+        return {topics.domain(name)} if self._domains.pop(name, None) is not None else set()
+
+    def set_live(self, nodes: frozenset[str]) -> set[Topic]:
+        """Says which nodes' agents are alive; the topics of all VMs and domains on those that came or went."""
+        changed = self._live ^ nodes
+        self._live = nodes
+        touched: set[Topic] = set()
+        for node in changed:
+            if (hypervisor := self._hypervisors.get(node)) is not None:
+                for machine in hypervisor.status.virtual_machines:
+                    touched |= {topics.machine_name(machine.name), topics.machine_uuid(machine.uuid)}
+                touched |= {topics.domain(report.name) for report in hypervisor.status.storage_domains}
+        return touched
+
+    def is_live(self, node: str) -> bool:
+        """Whether the node's agent renews its Lease."""
+        return node in self._live
+
+    def machines_named(self, name: str) -> list[LocatedMachine]:
+        """The VMs of that name, by node."""
+        return _by_node(self._machines_by_name.get(name, {}))
+
+    def machines_with_uuid(self, uuid: str) -> list[LocatedMachine]:
+        """The VM of that uuid, on every node that defines it."""
+        return _by_node(self._machines_by_uuid.get(uuid.lower(), {}))
+
+    def located_on(self, node: str, spec: DiskMigrationSpec) -> LocatedMachine | None:
+        """The VM that a spec means on the node that it was handed to."""
+        wanted = spec.virtual_machine
+        index = self._machines_by_uuid if wanted.uuid else self._machines_by_name
+        machine = index.get((wanted.uuid or "").lower() or wanted.name or "", {}).get(node)
+        return LocatedMachine(node, machine) if machine is not None else None
+
+    def domain(self, name: str) -> DomainRecord | None:
+        """The StorageDomain of that name."""
+        return self._domains.get(name)
+
+    def domain_names(self) -> list[str]:
+        """Every StorageDomain's name."""
+        return list(self._domains)
+
+    def hypervisor_names(self) -> list[str]:
+        """Every node that has a Hypervisor."""
+        return list(self._hypervisors)
+
+    def report(self, node: str, domain_name: str) -> NodeStorageDomain | None:
+        """What the node's agent says of a storage domain; None if it says nothing."""
+        return self._reports.get(domain_name, {}).get(node)
+
+    def reports(self, domain_name: str) -> dict[str, NodeStorageDomain]:
+        """What the agents that are alive say of a storage domain, by node."""
+        return {node: report for node, report in self._reports.get(domain_name, {}).items() if node in self._live}
+
+    def _replace_machines(self, node: str, before: Hypervisor | None, after: Hypervisor | None) -> set[Topic]:
+        old = {machine.uuid: machine for machine in before.status.virtual_machines} if before is not None else {}
+        new = {machine.uuid: machine for machine in after.status.virtual_machines} if after is not None else {}
+        touched: set[Topic] = set()
+        for uuid in old.keys() - new.keys():
+            _drop(self._machines_by_name, old[uuid].name, node)
+            _drop(self._machines_by_uuid, uuid.lower(), node)
+            touched |= {topics.machine_name(old[uuid].name), topics.machine_uuid(uuid)}
+        for uuid, machine in new.items():
+            known = old.get(uuid)
+            if known is not None and known.name != machine.name:
+                _drop(self._machines_by_name, known.name, node)
+                touched.add(topics.machine_name(known.name))
+            self._machines_by_name[machine.name][node] = machine
+            self._machines_by_uuid[uuid.lower()][node] = machine
+            if known is None or _shape(known) != _shape(machine):
+                touched |= {topics.machine_name(machine.name), topics.machine_uuid(uuid)}
+        return touched
+
+    def _replace_reports(self, node: str, before: Hypervisor | None, after: Hypervisor | None) -> set[Topic]:
+        old = {report.name: report for report in before.status.storage_domains} if before is not None else {}
+        new = {report.name: report for report in after.status.storage_domains} if after is not None else {}
+        touched: set[Topic] = set()
+        for name in old.keys() - new.keys():
+            _drop(self._reports, name, node)
+            touched.add(topics.domain(name))
+        for name, report in new.items():
+            known = old.get(name)
+            self._reports[name][node] = report
+            if known is None or (known.ready, known.reason) != (report.ready, report.reason):
+                touched.add(topics.domain(name))
+            if known is None or known.available_bytes != report.available_bytes:
+                touched.add(topics.space(name, node))
+        return touched
+
+
+def _by_node(machines: dict[str, VirtualMachine]) -> list[LocatedMachine]:
+    return [LocatedMachine(node, machine) for node, machine in sorted(machines.items())]
+
+
+def _drop(index: defaultdict[str, dict[str, _T]], name: str, node: str) -> None:
+    if name in index:
+        index[name].pop(node, None)
+        if not index[name]:
+            del index[name]
+
+
+def _spec_of(record: DomainRecord) -> object:
+    return record.domain.spec if record.domain is not None else None
+
+
+def _shape(machine: VirtualMachine) -> tuple[object, ...]:
+    """What placement judges a VM by; its disks' bytes change all the time."""
+    return (machine.name, machine.state, _shapes(machine.disks))
+
+
+def _shapes(disks: Iterable[Disk]) -> tuple[object, ...]:
+    return tuple((disk.target, disk.storage_domain, disk.type) for disk in disks)

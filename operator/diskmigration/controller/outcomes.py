@@ -1,0 +1,44 @@
+"""What a look at a migration may end in: a place, a refusal, or nothing to do."""
+
+from dataclasses import dataclass, field
+
+from diskmigration.api.disk_migration import Side
+from diskmigration.api.errors import Reason
+from diskmigration.controller.topics import Topic
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """It cannot start as things are. A permanent one stays so whatever changes around it."""
+
+    reason: Reason
+    message: str
+    is_permanent: bool = False
+    topics: frozenset[Topic] = field(default=frozenset())
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where it can run: the node, the disk under the names by which others may claim it, and both domains.
+
+    `needed_bytes` is what the destination has to take in on that node.
+    """
+
+    node: str
+    disk_keys: tuple[str, ...]
+    source: Side
+    destination: Side
+    needed_bytes: int
+    topics: frozenset[Topic] = field(default=frozenset())
+
+
+@dataclass(frozen=True)
+class AlreadyThere:
+    """The disk lives on the destination: nothing is to be moved."""
+
+    message: str
+    source: Side
+    topics: frozenset[Topic] = field(default=frozenset())
+
+
+Outcome = Placement | Refusal | AlreadyThere

@@ -1,0 +1,249 @@
+"""Which node runs a migration, or why none can. Pure: everything it judges by is handed to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diskmigration.api.disk_migration import DiskMigrationSpec, Provisioning, Side, VolumeFormat
+from diskmigration.api.errors import Reason
+from diskmigration.api.hypervisor import Disk, VirtualMachine
+from diskmigration.api.quantity import human_readable
+from diskmigration.api.storage_domain import StorageDomain, StorageType
+from diskmigration.controller import topics
+from diskmigration.controller.inventory import Inventory, LocatedMachine
+from diskmigration.controller.outcomes import AlreadyThere, Outcome, Placement, Refusal
+from diskmigration.controller.topics import Topic
+
+_MOVABLE_TYPES = frozenset({"File", "Block"})
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Besides the inventory, what placement judges by.
+
+    `blocked_by` names another migration that has the disk of these keys, or is None.
+    `reserved_bytes` is what other migrations have yet to write to a domain on a node.
+    """
+
+    inventory: Inventory
+    system_namespace: str
+    blocked_by: Callable[[tuple[str, ...]], str | None]
+    reserved_bytes: Callable[[str, str], int]
+
+
+class _RefusedError(Exception):
+    """Carries a refusal out of the checks, so that they read in their order."""
+
+    def __init__(self, reason: Reason, message: str, *, is_permanent: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.is_permanent = is_permanent
+
+
+def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outcome:
+    """Finds the VM's node and disk, and judges both storage domains.
+
+    The outcome's topics are those whose change may lead to another outcome.
+    """
+    watched: set[Topic] = {topics.domain(spec.destination.storage_domain)}
+    try:
+        return _place(namespace, spec, around, watched)
+    except _RefusedError as refused:
+        return Refusal(refused.reason, refused.message, is_permanent=refused.is_permanent, topics=frozenset(watched))
+
+
+def disk_keys(located: LocatedMachine, target: str) -> tuple[str, ...]:
+    """The names of a disk by which two migrations meet; the second outlives a uuid that nobody reports any more."""
+    return (f"{located.machine.uuid.lower()}/{target}", f"{located.node}/{located.machine.name}/{target}")
+
+
+def find_disk(machine: VirtualMachine, target: str) -> Disk | None:
+    """The VM's disk with that target device, or None."""
+    return next((disk for disk in machine.disks if disk.target == target), None)
+
+
+def needed_bytes(spec: DiskMigrationSpec, disk: Disk, destination: StorageType) -> int:
+    """What the destination must have free: what the guest has written, or the whole disk where it is pre-allocated."""
+    is_raw_on_block = spec.destination.format is VolumeFormat.RAW and destination is StorageType.BLOCK
+    if spec.destination.provisioning is Provisioning.THICK or is_raw_on_block:
+        return max(disk.capacity_bytes, disk.allocated_bytes)
+    return disk.allocated_bytes
+
+
+def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watched: set[Topic]) -> Outcome:
+    destination = _usable_domain(spec.destination.storage_domain, "destination", namespace, around)
+    located = _find_machine(spec, around.inventory, watched)
+    disk = _movable_disk(spec, located)
+    keys = disk_keys(located, spec.disk)
+    watched |= {topics.disk(key) for key in keys}
+    if not disk.storage_domain:
+        raise _RefusedError(
+            Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
+            f"Disk {spec.disk} of VM {spec.virtual_machine} on node {located.node} lies in no StorageDomain. "
+            "Ask an administrator for a StorageDomain that holds its volume.",
+        )
+    watched.add(topics.domain(disk.storage_domain))
+    source = _usable_domain(disk.storage_domain, "source", namespace, around)
+    if (holder := around.blocked_by(keys)) is not None:
+        raise _RefusedError(
+            Reason.DISK_BUSY,
+            f"DiskMigration {holder} already moves disk {spec.disk} of VM {spec.virtual_machine}. "
+            "Wait until it has ended, or cancel it.",
+        )
+    source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
+    if source.metadata.name == destination.metadata.name:
+        return AlreadyThere(
+            f"Disk {spec.disk} of VM {spec.virtual_machine} already lives on StorageDomain {source.metadata.name}.",
+            source_side,
+        )
+    if not located.machine.state.has_process:
+        raise _RefusedError(
+            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
+            f"VM {spec.virtual_machine} on node {located.node} is {located.machine.state.value}. "
+            "Start it: only a running VM's disk can be moved.",
+        )
+    for side in (source, destination):
+        _check_ready(side, located.node, around.inventory)
+    needed = needed_bytes(spec, disk, destination.spec.type)
+    watched.add(topics.space(destination.metadata.name, located.node))
+    _check_space(destination, located.node, needed, around)
+    return Placement(
+        node=located.node,
+        disk_keys=keys,
+        source=source_side,
+        destination=Side(storage_domain=destination.metadata.name, type=destination.spec.type),
+        needed_bytes=needed,
+        # The space is judged again when its turn has come, and not at each change of a byte count.
+        topics=frozenset(topic for topic in watched if not topic.startswith("space/")),
+    )
+
+
+def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -> StorageDomain:
+    record = around.inventory.domain(name)
+    if record is None:
+        raise _RefusedError(
+            Reason.STORAGE_DOMAIN_NOT_FOUND,
+            f"There is no StorageDomain {name} (the {role}). See `kubectl get storagedomains` for those that exist.",
+        )
+    if record.domain is None:
+        raise _RefusedError(
+            Reason.STORAGE_DOMAIN_NOT_READY,
+            f"The spec of StorageDomain {name} (the {role}) cannot be read: {record.error}. "
+            "Ask an administrator to correct it.",
+        )
+    if not record.domain.allows(namespace, system_namespace=around.system_namespace):
+        raise _RefusedError(
+            Reason.NAMESPACE_NOT_ALLOWED,
+            f"StorageDomain {name} (the {role}) does not allow namespace {namespace}. "
+            "Ask an administrator to add it to spec.allowedNamespaces, then make a new DiskMigration.",
+            is_permanent=True,
+        )
+    if record.domain.spec.lvm is not None:
+        raise _RefusedError(
+            Reason.NOT_IMPLEMENTED,
+            f"StorageDomain {name} (the {role}) is on LVM, which this version does not move disks off or onto. "
+            "Choose a StorageDomain of kind file or loop.",
+            is_permanent=True,
+        )
+    return record.domain
+
+
+def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Topic]) -> LocatedMachine:
+    wanted = spec.virtual_machine
+    if wanted.uuid:
+        watched.add(topics.machine_uuid(wanted.uuid))
+        found = inventory.machines_with_uuid(wanted.uuid)
+    else:
+        watched.add(topics.machine_name(wanted.name or ""))
+        found = inventory.machines_named(wanted.name or "")
+    matching = [
+        one
+        for one in found
+        if (not wanted.name or one.machine.name == wanted.name)
+        and (not wanted.node_name or one.node == wanted.node_name)
+    ]
+    if not matching:
+        raise _RefusedError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, found))
+    if len(matching) > 1:
+        matching = _only_one_that_runs(matching) or matching
+    if len(matching) > 1:
+        nodes = ", ".join(f"{one.node} (uuid {one.machine.uuid})" for one in matching)
+        raise _RefusedError(
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
+            f"VM {wanted} is on several nodes: {nodes}. "
+            "Make a new DiskMigration that says which with virtualMachine.uuid or virtualMachine.nodeName.",
+            is_permanent=True,
+        )
+    if not inventory.is_live(matching[0].node):
+        raise _RefusedError(
+            Reason.VIRTUAL_MACHINE_NOT_FOUND,
+            f"VM {wanted} was last seen on node {matching[0].node}, whose agent does not renew its Lease. "
+            "Check the agent's pod on that node.",
+        )
+    return matching[0]
+
+
+def _only_one_that_runs(machines: list[LocatedMachine]) -> list[LocatedMachine]:
+    """One VM defined on two nodes is where it runs; two VMs that share a name stay ambiguous whatever they do."""
+    if len({one.machine.uuid.lower() for one in machines}) > 1:
+        return []
+    running = [one for one in machines if one.machine.state.has_process]
+    return running if len(running) == 1 else []
+
+
+def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:
+    wanted = spec.virtual_machine
+    on = f" on node {wanted.node_name}" if wanted.node_name else " on any node with an agent"
+    if found:
+        seen = ", ".join(f'"{one.machine.name}" on node {one.node}' for one in found)
+        return f"There is no VM {wanted}{on}; what comes nearest: {seen}. Name and uuid must belong to one VM."
+    return f"There is no VM {wanted}{on}. See `kubectl get hypervisors -o yaml` for the VMs that are known."
+
+
+def _movable_disk(spec: DiskMigrationSpec, located: LocatedMachine) -> Disk:
+    disk = find_disk(located.machine, spec.disk)
+    if disk is None:
+        targets = ", ".join(disk.target for disk in located.machine.disks) or "none"
+        raise _RefusedError(
+            Reason.DISK_NOT_FOUND,
+            f"VM {spec.virtual_machine} on node {located.node} has no disk {spec.disk}; its disks: {targets}.",
+        )
+    if disk.type not in _MOVABLE_TYPES:
+        raise _RefusedError(
+            Reason.DISK_NOT_SUPPORTED,
+            f"Disk {spec.disk} of VM {spec.virtual_machine} is of type {disk.type}. "
+            "Only disks on files and block devices can be moved.",
+            is_permanent=True,
+        )
+    return disk
+
+
+def _check_ready(domain: StorageDomain, node: str, inventory: Inventory) -> None:
+    name = domain.metadata.name
+    report = inventory.report(node, name)
+    if report is None:
+        raise _RefusedError(
+            Reason.STORAGE_DOMAIN_NOT_READY,
+            f"StorageDomain {name} is not known on node {node}, where the VM is. "
+            "Check its spec.nodeSelector against the node's labels.",
+        )
+    if not report.ready:
+        raise _RefusedError(
+            Reason.STORAGE_DOMAIN_NOT_READY,
+            f"StorageDomain {name} is not ready on node {node}: {report.reason or 'no reason given'}. "
+            "Mend it on the node, or choose another one.",
+        )
+
+
+def _check_space(destination: StorageDomain, node: str, needed: int, around: Surroundings) -> None:
+    name = destination.metadata.name
+    report = around.inventory.report(node, name)
+    available = report.available_bytes if report is not None else 0
+    reserved = around.reserved_bytes(name, node)
+    if needed > available - reserved:
+        raise _RefusedError(
+            Reason.DESTINATION_FULL,
+            f"StorageDomain {name} on node {node} has {human_readable(available)} free, of which other migrations need "
+            f"{human_readable(reserved)}; this disk needs {human_readable(needed)}. "
+            "Free or add space, or choose another StorageDomain.",
+        )

@@ -1,0 +1,274 @@
+"""One step for one object: look at what is known, decide, write at most what is missing, take in the answer.
+
+Level-triggered: nothing here knows why it was called. A step that fails half-way is made again from the beginning.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import ParamSpec, Protocol, TypeVar
+
+from diskmigration.api import names
+from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
+from diskmigration.api.errors import Reason
+from diskmigration.api.model import ObjectMeta
+from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.events import EventType
+from diskmigration.controller import deadlines, domain_statuses, statuses, validation
+from diskmigration.controller.books import Books
+from diskmigration.controller.outcomes import AlreadyThere, Placement, Refusal
+from diskmigration.controller.records import Migration
+from diskmigration.controller.reporting import Reporting
+from diskmigration.controller.view import Finished
+
+_log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+AGENT_RECHECK_SECONDS = 15.0
+
+
+class Request(Protocol):
+    """Runs a blocking request beside the event loop."""
+
+    def __call__(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
+        """Its answer, or what it raised."""
+
+
+class Reconciler:
+    """The steps. Requests are awaited, and after each the object may be another: the next step looks again."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        books: Books,
+        reporting: Reporting,
+        *,
+        request: Request,
+        look_again: Callable[[str, float], None],
+        acceptance_grace_seconds: float,
+    ) -> None:
+        """`look_again` has a migration looked at after so many seconds, if nothing wakes it before."""
+        self._cluster = cluster
+        self._books = books
+        self._reporting = reporting
+        self._request = request
+        self._look_again = look_again
+        self._grace_seconds = acceptance_grace_seconds
+        self._told_of_waiting: set[str] = set()
+
+    async def reconcile_migration(self, key: str) -> None:
+        """One step for a DiskMigration.
+
+        Raises:
+            ClusterError: the step could not be made; make it again.
+        """
+        finished = self._books.view.finished.get(key)
+        if finished is not None:
+            await self._tidy(key, finished)
+            return
+        migration = self._books.view.active.get(key)
+        if migration is None:
+            return
+        if migration.is_delegated:
+            await self._accompany(migration)
+        elif migration.is_deleting:
+            self._books.withdraw(migration)
+            await self._remove_finalizer(migration.metadata)
+        else:
+            await self._decide(migration)
+
+    async def reconcile_domain(self, name: str) -> None:
+        """Writes a StorageDomain's status if it is not what the nodes report.
+
+        Raises:
+            ClusterError: the step could not be made; make it again.
+        """
+        record = self._books.inventory.domain(name)
+        if record is None:
+            return
+        wanted = domain_statuses.status_of(record, self._books.inventory.reports(name), _now())
+        if wanted == record.status:
+            return
+        body = await self._request(
+            self._cluster.apply_status,
+            names.STORAGE_DOMAINS,
+            name,
+            wanted.to_wire(),
+            uid=record.metadata.uid,
+            field_manager=names.OPERATOR_FIELD_MANAGER,
+        )
+        self._books.observe_domain(body)
+
+    async def _decide(self, migration: Migration) -> None:
+        """Before it is handed over: refuse it, hold it, queue it, or hand it over."""
+        now = _now()
+        spec = migration.spec
+        if spec is not None and spec.cancel:
+            await self._conclude(migration, statuses.cancelled(migration, now))
+            return
+        refusal = validation.refusal_of(migration)
+        if spec is None or refusal is not None:
+            await self._refuse(migration, refusal or validation.unreadable(migration), now)
+            return
+        if spec.suspend:
+            self._books.withdraw(migration)
+            await self._write(migration, statuses.held(migration, now))
+            return
+        left = deadlines.seconds_to_deadline(migration, now)
+        if left is not None and left <= 0:
+            message = (
+                f"It did not start within activeDeadlineSeconds ({spec.active_deadline_seconds}); nothing was touched. "
+                "Allow it more time, or let fewer migrations wait before it."
+            )
+            await self._conclude(migration, statuses.failed(migration, Reason.DEADLINE_EXCEEDED, message, now))
+            return
+        match self._books.judge(migration):
+            case Refusal() as refusal:
+                await self._refuse(migration, refusal, now)
+            case AlreadyThere() as found:
+                await self._conclude(migration, statuses.already_there(migration, found, now))
+            case Placement() as placement:
+                await self._queue_or_hand_over(migration, placement, now)
+        if left is not None:
+            self._look_again(migration.key, left)
+
+    async def _refuse(self, migration: Migration, refusal: Refusal, now: datetime) -> None:
+        left = deadlines.seconds_to_giving_up(migration, self._grace_seconds, now)
+        if refusal.is_permanent or left <= 0:
+            await self._conclude(migration, statuses.failed(migration, refusal.reason, refusal.message, now))
+            return
+        self._books.withdraw(migration)
+        await self._write(migration, statuses.refused(migration, refusal, now))
+        self._look_again(migration.key, left)
+
+    async def _queue_or_hand_over(self, migration: Migration, placement: Placement, now: datetime) -> None:
+        if not self._books.ask_for_place(migration, placement):
+            await self._write(migration, statuses.queued(migration, placement, self._books.position(migration), now))
+            return
+        if not migration.has_finalizer:
+            # Before the node is written, as from then on there is something to clean up; and not before that, so that
+            # whatever only waits can be deleted although no operator runs.
+            body = await self._request(
+                self._cluster.add_finalizer, names.DISK_MIGRATIONS, migration.metadata, names.FINALIZER
+            )
+            self._books.observe_migration(body)
+            await self.reconcile_migration(migration.key)
+            return
+        status = statuses.scheduled(migration, placement, now)
+        await self._write(migration, status)
+        _log.info("handed over", extra={"migration": migration.key, "phase": "Scheduled", "node": placement.node})
+        self._reporting.tell(
+            migration.metadata,
+            reason=statuses.SCHEDULED,
+            note=f"Handed to the agent on node {placement.node}",
+            action="Schedule",
+        )
+
+    async def _conclude(self, migration: Migration, status: DiskMigrationStatus) -> None:
+        """Ends a migration that no agent has seen."""
+        await self._write(migration, status)
+        succeeded = status.conditions[0]
+        phase = status.phase or Phase.FAILED
+        _log.info(
+            "ended without being handed over",
+            extra={"migration": migration.key, "phase": phase.value, "reason": succeeded.reason},
+        )
+        self._reporting.tell(
+            migration.metadata,
+            reason=succeeded.reason,
+            note=succeeded.message,
+            action="Refuse" if phase is Phase.FAILED else "Conclude",
+            event_type=EventType.WARNING if phase is Phase.FAILED else EventType.NORMAL,
+        )
+
+    async def _accompany(self, migration: Migration) -> None:
+        """After it is handed over: keep Accepted current, and its deletion from waiting for nobody."""
+        if migration.spec is not None:
+            wanted = statuses.delegated(migration, _now())
+            # Until the agent takes over, the phase is in it, and must not fall on the agent's first.
+            await self._write(migration, wanted, is_whole=False, is_locked=migration.status.phase is Phase.SCHEDULED)
+        if migration.is_deleting:
+            await self._await_agent(migration)
+
+    async def _await_agent(self, migration: Migration) -> None:
+        """A deletion waits for the agent to clean up; unless its node is gone, then nobody will."""
+        node = migration.status.node_name or ""
+        self._look_again(migration.key, AGENT_RECHECK_SECONDS)
+        if self._books.inventory.is_live(node):
+            self._told_of_waiting.discard(migration.uid)
+            return
+        if await self._request(self._cluster.get_node, node) is None:
+            self._reporting.tell(
+                migration.metadata,
+                reason="ReleasedWithoutCleanUp",
+                note=f"Node {node} is gone, so its agent cannot clean up. If its storage lives on, volumes whose names "
+                f"contain {migration.uid} may be left on it.",
+                action="Release",
+                event_type=EventType.WARNING,
+            )
+            await self._remove_finalizer(migration.metadata)
+        elif migration.uid not in self._told_of_waiting:
+            self._told_of_waiting.add(migration.uid)
+            _log.warning("a deletion waits for an agent", extra={"migration": migration.key, "node": node})
+            self._reporting.tell(
+                migration.metadata,
+                reason="WaitingForAgent",
+                note=f"The deletion waits for the agent on node {node} to clean up, and that agent does not renew its "
+                "Lease. Check its pod. Should the node never come back, delete the Node object.",
+                action="Wait",
+                event_type=EventType.WARNING,
+            )
+
+    async def _tidy(self, key: str, finished: Finished) -> None:
+        """After it has ended: nothing holds its deletion any more, and its TTL deletes it."""
+        if names.FINALIZER in finished.metadata.finalizers:
+            await self._remove_finalizer(finished.metadata)
+            return
+        left = deadlines.seconds_to_removal(finished.completed, finished.ttl_seconds, _now())
+        if left is None or finished.metadata.deletion_timestamp is not None:
+            return
+        if left > 0:
+            self._look_again(key, left)
+            return
+        metadata = finished.metadata
+        await self._request(
+            self._cluster.delete, names.DISK_MIGRATIONS, metadata.name, metadata.namespace, uid=metadata.uid
+        )
+        _log.info("deleted after its TTL", extra={"migration": key})
+
+    async def _remove_finalizer(self, metadata: ObjectMeta) -> None:
+        if names.FINALIZER not in metadata.finalizers:
+            return
+        body = await self._request(self._cluster.remove_finalizer, names.DISK_MIGRATIONS, metadata, names.FINALIZER)
+        self._told_of_waiting.discard(metadata.uid)
+        key = f"{metadata.namespace}/{metadata.name}"
+        if body is None or (metadata.deletion_timestamp is not None and not body["metadata"].get("finalizers")):
+            self._books.forget_migration(key, metadata.uid)
+        else:
+            self._books.observe_migration(body)
+
+    async def _write(
+        self, migration: Migration, wanted: DiskMigrationStatus, *, is_whole: bool = True, is_locked: bool = True
+    ) -> None:
+        """Writes a status if it differs. Locked, it lands only on the object that the decision was made on."""
+        if not statuses.differs(migration.status, wanted, is_whole=is_whole):
+            return
+        metadata = migration.metadata
+        body = await self._request(
+            self._cluster.apply_status,
+            names.DISK_MIGRATIONS,
+            metadata.name,
+            statuses.to_wire(wanted),
+            namespace=metadata.namespace,
+            uid=metadata.uid,
+            field_manager=names.OPERATOR_FIELD_MANAGER,
+            resource_version=metadata.resource_version if is_locked else "",
+        )
+        self._books.observe_migration(body)
+
+
+def _now() -> datetime:
+    """To the second, as times are written: what was written and what is wanted compare equal."""
+    return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,124 @@
+"""Who uses what right now: places in storage domains, space promised at destinations, and disks being moved.
+
+Each change costs constant time. A migration is known by its uid.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What an active migration occupies. Its node is empty and its bytes 0 where nobody can tell any more."""
+
+    source: str
+    destination: str
+    node: str = ""
+    needed_bytes: int = 0
+    written_bytes: int = 0
+
+    @property
+    def outstanding_bytes(self) -> int:
+        """What it has yet to write."""
+        return max(0, self.needed_bytes - self.written_bytes)
+
+
+class Slots:
+    """The active migrations of each storage domain, over all nodes."""
+
+    def __init__(self) -> None:
+        """Nothing is active."""
+        self._holds: dict[str, Hold] = {}
+        self._active: Counter[str] = Counter()
+        self._outstanding: Counter[tuple[str, str]] = Counter()
+
+    def hold(self, uid: str, hold: Hold) -> None:
+        """Counts a migration as active; an earlier hold of it is replaced."""
+        self.release(uid)
+        self._holds[uid] = hold
+        self._active.update((hold.source, hold.destination))
+        self._outstanding[hold.destination, hold.node] += hold.outstanding_bytes
+
+    def progress(self, uid: str, written_bytes: int) -> None:
+        """Lowers what a migration has yet to write; nothing if it is not active."""
+        if (hold := self._holds.get(uid)) is not None and hold.written_bytes != written_bytes:
+            self.hold(uid, replace(hold, written_bytes=written_bytes))
+
+    def release(self, uid: str) -> Hold | None:
+        """Ends a hold; what it was, or None."""
+        hold = self._holds.pop(uid, None)
+        if hold is not None:
+            self._active.subtract((hold.source, hold.destination))
+            self._outstanding[hold.destination, hold.node] -= hold.outstanding_bytes
+            for name in (hold.source, hold.destination):
+                if not self._active[name]:
+                    del self._active[name]
+            if not self._outstanding[hold.destination, hold.node]:
+                del self._outstanding[hold.destination, hold.node]
+        return hold
+
+    def holds(self, uid: str) -> bool:
+        """Whether the migration counts as active."""
+        return uid in self._holds
+
+    def active(self, domain: str) -> int:
+        """How many migrations read from or write to a storage domain."""
+        return self._active[domain]
+
+    def outstanding_bytes(self, domain: str, node: str, *, but: str = "") -> int:
+        """What the active migrations, one left out, have yet to write to a domain on a node."""
+        own = self._holds.get(but)
+        mine = own.outstanding_bytes if own is not None and (own.destination, own.node) == (domain, node) else 0
+        return self._outstanding[domain, node] - mine
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Rank:
+    """Who comes first to a disk: one that an agent has, then the older one."""
+
+    waits: bool
+    created: datetime
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A migration's claim on a disk; `key` names it in messages."""
+
+    rank: Rank
+    key: str
+
+
+class DiskClaims:
+    """One migration a disk: the rest is refused until it has ended."""
+
+    def __init__(self) -> None:
+        """No disk is claimed."""
+        self._claims: defaultdict[str, dict[str, Claim]] = defaultdict(dict)
+        self._disks_of: dict[str, tuple[str, ...]] = {}
+
+    def claim(self, uid: str, disk_keys: tuple[str, ...], claim: Claim) -> set[str]:
+        """Makes or renews a claim; the disk keys whose order of claims it changed."""
+        if self._disks_of.get(uid) == disk_keys and all(self._claims[key].get(uid) == claim for key in disk_keys):
+            return set()
+        touched = self.withdraw(uid) | set(disk_keys)
+        self._disks_of[uid] = disk_keys
+        for key in disk_keys:
+            self._claims[key][uid] = claim
+        return touched
+
+    def withdraw(self, uid: str) -> set[str]:
+        """Ends a migration's claims; the disk keys that it had claimed."""
+        keys = self._disks_of.pop(uid, ())
+        for key in keys:
+            self._claims[key].pop(uid, None)
+            if not self._claims[key]:
+                del self._claims[key]
+        return set(keys)
+
+    def blocker(self, disk_keys: Iterable[str], rank: Rank) -> str | None:
+        """The migration that comes before this rank on any of the keys, or None."""
+        ahead = [claim for key in disk_keys for claim in self._claims.get(key, {}).values() if claim.rank < rank]
+        return min(ahead, key=lambda claim: claim.rank).key if ahead else None

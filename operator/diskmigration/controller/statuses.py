@@ -1,0 +1,221 @@
+"""The statuses that the operator writes. Pure.
+
+Until it hands a migration over, the operator owns the whole status, and each of these is the whole of it: with
+server-side apply, what one leaves out is removed. After that the agent owns it, and `delegated` has all that stays the
+operator's: without the rest, the next apply would remove what the agent has not yet written.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from diskmigration.api.conditions import Condition, ConditionStatus, condition, find
+from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Failure, Phase
+from diskmigration.api.errors import Reason
+from diskmigration.controller.outcomes import AlreadyThere, Placement, Refusal
+from diskmigration.controller.records import Migration
+
+QUEUED = "Queued"
+SCHEDULED = "Scheduled"
+SUSPENDED = "Suspended"
+
+
+def held(migration: Migration, now: datetime) -> DiskMigrationStatus:
+    """Held by `suspend`. As with a Job, its time starts again when it is let go."""
+    message = "Held by spec.suspend; set it to false to let it start."
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.PENDING,
+        conditions=_active(migration, ConditionStatus.UNKNOWN, SUSPENDED, message, now),
+    )
+
+
+def refused(migration: Migration, refusal: Refusal, now: datetime) -> DiskMigrationStatus:
+    """Refused as things are, and looked at again when they change."""
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.PENDING,
+        conditions=_active(migration, ConditionStatus.FALSE, refusal.reason.value, refusal.message, now),
+        start_time=migration.status.start_time,
+    )
+
+
+def queued(migration: Migration, placement: Placement, position: int, now: datetime) -> DiskMigrationStatus:
+    """Accepted, and waiting for a place in both of its storage domains."""
+    source, destination = placement.source.storage_domain, placement.destination.storage_domain
+    message = f"Waits for a place among the concurrent migrations of StorageDomains {source} and {destination}."
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.PENDING,
+        conditions=_active(migration, ConditionStatus.TRUE, QUEUED, message, now),
+        start_time=migration.status.start_time or now,
+        queue_position=position,
+        source=placement.source,
+        destination=placement.destination,
+    )
+
+
+def scheduled(migration: Migration, placement: Placement, now: datetime) -> DiskMigrationStatus:
+    """Handed to the agent of its node."""
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        node_name=placement.node,
+        phase=Phase.SCHEDULED,
+        conditions=_active(migration, ConditionStatus.TRUE, SCHEDULED, _handed_to(placement.node), now),
+        start_time=migration.status.start_time or now,
+        source=placement.source,
+        destination=placement.destination,
+    )
+
+
+def delegated(migration: Migration, now: datetime) -> DiskMigrationStatus:
+    """What stays the operator's once a migration is handed over: the same values as before, Accepted renewed.
+
+    As long as the agent has not taken over, the phase and the other conditions are the operator's too.
+    """
+    status = migration.status
+    message = _handed_to(status.node_name or "")
+    if status.phase is Phase.SCHEDULED:
+        return DiskMigrationStatus(
+            observed_generation=migration.metadata.generation,
+            node_name=status.node_name,
+            phase=status.phase,
+            conditions=_active(migration, ConditionStatus.TRUE, SCHEDULED, message, now),
+            start_time=status.start_time,
+            source=status.source,
+            destination=status.destination,
+        )
+    return DiskMigrationStatus(
+        node_name=status.node_name,
+        conditions=_all(migration, {ConditionType.ACCEPTED: ConditionStatus.TRUE}, SCHEDULED, message, now),
+        start_time=status.start_time,
+        source=status.source,
+        destination=status.destination,
+    )
+
+
+def failed(migration: Migration, reason: Reason, message: str, now: datetime) -> DiskMigrationStatus:
+    """Ended before anything was touched: refused for good, or out of time."""
+    is_refusal = reason is not Reason.DEADLINE_EXCEEDED
+    accepted = ConditionStatus.FALSE if is_refusal else _accepted_before(migration)
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.FAILED,
+        conditions=_ended_badly(migration, accepted, reason.value, message, now),
+        start_time=migration.status.start_time,
+        completion_time=now,
+        source=migration.status.source,
+        destination=migration.status.destination,
+        failure=Failure(reason=reason, message=message, phase=Phase.PENDING),
+    )
+
+
+def cancelled(migration: Migration, now: datetime) -> DiskMigrationStatus:
+    """Cancelled before anything was touched."""
+    message = "Cancelled by spec.cancel before it started; nothing was touched."
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.CANCELLED,
+        conditions=_ended_badly(migration, _accepted_before(migration), Reason.CANCELLED.value, message, now),
+        start_time=migration.status.start_time,
+        completion_time=now,
+        source=migration.status.source,
+        destination=migration.status.destination,
+    )
+
+
+def already_there(migration: Migration, found: AlreadyThere, now: datetime) -> DiskMigrationStatus:
+    """Succeeded with nothing moved."""
+    reason = Reason.ALREADY_AT_DESTINATION.value
+    states = {
+        ConditionType.ACCEPTED: ConditionStatus.TRUE,
+        ConditionType.SUCCEEDED: ConditionStatus.TRUE,
+        ConditionType.READY: ConditionStatus.TRUE,
+        ConditionType.RECONCILING: ConditionStatus.FALSE,
+        ConditionType.STALLED: ConditionStatus.FALSE,
+    }
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.SUCCEEDED,
+        conditions=_all(migration, states, reason, found.message, now),
+        start_time=migration.status.start_time or now,
+        completion_time=now,
+        source=found.source,
+        destination=found.source,
+    )
+
+
+_COMPARED = (
+    "observed_generation",
+    "node_name",
+    "phase",
+    "start_time",
+    "completion_time",
+    "queue_position",
+    "source",
+    "destination",
+)
+
+
+def differs(now: DiskMigrationStatus, wanted: DiskMigrationStatus, *, is_whole: bool) -> bool:
+    """Whether writing `wanted` would change anything; the whole status also says what is not to be there."""
+    names = _COMPARED if is_whole else tuple(name for name in _COMPARED if name in wanted.model_fields_set)
+    if any(getattr(now, name) != getattr(wanted, name) for name in names):
+        return True
+    return any(find(now.conditions, one.type) != one for one in wanted.conditions)
+
+
+def to_wire(status: DiskMigrationStatus) -> dict[str, Any]:
+    """Only what was said: a default that is written would become the operator's, and take the agent's value away."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+
+
+def _handed_to(node: str) -> str:
+    return f"Handed to the agent on node {node}."
+
+
+def _accepted_before(migration: Migration) -> ConditionStatus:
+    before = find(migration.status.conditions, ConditionType.ACCEPTED)
+    return before.status if before is not None else ConditionStatus.UNKNOWN
+
+
+def _active(
+    migration: Migration, accepted: ConditionStatus, reason: str, message: str, now: datetime
+) -> tuple[Condition, ...]:
+    states = {
+        ConditionType.ACCEPTED: accepted,
+        ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
+        ConditionType.READY: ConditionStatus.FALSE,
+        ConditionType.RECONCILING: ConditionStatus.TRUE,
+        ConditionType.STALLED: ConditionStatus.FALSE,
+    }
+    return _all(migration, states, reason, message, now)
+
+
+def _ended_badly(
+    migration: Migration, accepted: ConditionStatus, reason: str, message: str, now: datetime
+) -> tuple[Condition, ...]:
+    states = {
+        ConditionType.ACCEPTED: accepted,
+        ConditionType.SUCCEEDED: ConditionStatus.FALSE,
+        ConditionType.READY: ConditionStatus.FALSE,
+        ConditionType.RECONCILING: ConditionStatus.FALSE,
+        ConditionType.STALLED: ConditionStatus.TRUE,
+    }
+    return _all(migration, states, reason, message, now)
+
+
+def _all(
+    migration: Migration, states: dict[ConditionType, ConditionStatus], reason: str, message: str, now: datetime
+) -> tuple[Condition, ...]:
+    return tuple(
+        condition(
+            migration.status.conditions,
+            kind.value,
+            status,
+            reason=reason,
+            message=message,
+            generation=migration.metadata.generation,
+            now=now,
+        )
+        for kind, status in states.items()
+    )

@@ -1,0 +1,115 @@
+"""kopf's part: it watches the three kinds and tells the controller of every event. It decides and writes nothing."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import kopf
+
+from diskmigration.api import names
+from diskmigration.cluster.client import Cluster
+from diskmigration.controller.controller import Controller
+
+_log = logging.getLogger(__name__)
+
+RESTART_SECONDS = 2.0
+
+
+class _ForEver:
+    """Delays between tries that never end: kopf gives up a watch, and the process with it, when they do."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.5, 1, 2)
+        while True:
+            yield 5
+
+
+async def watch(cluster: Cluster, controller: Controller, *, liveness_port: int) -> None:
+    """Feeds the controller until the process is told to end. A watch that breaks for good is begun again.
+
+    kopf takes SIGTERM and SIGINT for itself, and returns on them.
+    """
+    while True:
+        try:
+            await kopf.operator(
+                registry=_registry(cluster, controller),
+                settings=_settings(),
+                clusterwide=True,
+                standalone=True,
+                liveness_endpoint=f"http://0.0.0.0:{liveness_port}/healthz" if liveness_port else None,
+            )
+        except Exception:  # noqa: BLE001 - kopf ends on any answer it does not know, say of an etcd without a leader
+            _log.exception("the watch broke; beginning again")
+            await asyncio.sleep(RESTART_SECONDS)
+        else:
+            return
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # There is one operator at work at a time, and it is not kopf that sees to it.
+    settings.peering.standalone = True
+    # The kinds are known and never change while it runs; it needs no rights on CRDs and namespaces.
+    settings.scanning.disabled = True
+    # kopf strips its finalizer from every object as no handler needs it: it must not be ours.
+    settings.persistence.finalizer = f"{names.GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"operator.{names.GROUP}")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"operator.{names.GROUP}")
+    # Events are the reconciler's to tell.
+    settings.posting.enabled = False
+    # A list of 10,000 objects in one answer is a peak of memory on both sides.
+    settings.watching.chunk_size = 500
+    # The server ends a watch after this, so that a balancer that forgot the connection costs no more than that.
+    settings.watching.server_timeout = 300
+    # In case the server's end of the watch does not arrive either.
+    settings.watching.client_timeout = 330
+    settings.networking.connect_timeout = 5
+    settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _ForEver()
+    # A worker a live object is kept for this long: short, as thousands of objects change at once.
+    settings.queueing.idle_timeout = 1.0
+    return settings
+
+
+def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+    books = controller.books
+
+    @kopf.on.login(registry=registry)
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(**asdict(cluster.credentials()))
+
+    @kopf.on.probe(registry=registry, id="workers", errors=kopf.ErrorsMode.PERMANENT)
+    def workers(**_: Any) -> str:
+        if stuck := controller.stuck_workers():
+            raise RuntimeError(f"workers {stuck} hang")
+        return "ok"
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.DISK_MIGRATIONS, registry=registry)
+    async def on_migration(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            metadata = body["metadata"]
+            books.forget_migration(f"{metadata['namespace']}/{metadata['name']}", metadata["uid"])
+        else:
+            books.observe_migration(body)
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.HYPERVISORS, registry=registry)
+    async def on_hypervisor(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            books.forget_hypervisor(body["metadata"]["name"])
+        else:
+            books.observe_hypervisor(body)
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.STORAGE_DOMAINS, registry=registry)
+    async def on_domain(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            books.forget_domain(body["metadata"]["name"])
+        else:
+            books.observe_domain(body)
+
+    return registry
