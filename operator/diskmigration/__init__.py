@@ -1,0 +1,1 @@
+"""Moves a running virtual machine's disk between storage domains."""

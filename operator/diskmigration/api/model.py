@@ -28,7 +28,7 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @classmethod
-    def from_wire(cls, value: Any) -> Self:  # noqa: ANN401 - JSON of any shape is what this checks
+    def from_wire(cls, value: Any) -> Self:
         """Reads JSON as decoded by any client.
 
         Raises:

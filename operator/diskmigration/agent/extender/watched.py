@@ -97,13 +97,15 @@ def _volume(
     Type and format are asserted, not assumed: a block volume taken for a file, or the reverse, is extended without end
     (BZ1176673).
     """
-    if layer is None or layer.type != "block" or layer.format != "qcow2" or layer.index not in by_index:
+    if layer is None or layer.type != "block" or layer.format != "qcow2" or layer.index is None:
+        return None
+    found = by_index.get(layer.index)
+    if found is None:
         return None
     located = domains.locate(Path(layer.path))
     if located is None or located[0].domain.spec.type is not StorageType.BLOCK:
         return None
     domain, volume = located
-    found = by_index[layer.index]
     thin = domain.domain.spec.thin_provisioning
     return WatchedVolume(
         statistics=found,

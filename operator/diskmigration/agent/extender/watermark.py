@@ -96,7 +96,7 @@ def plan_replication(source: ThinVolume, mirror: ThinVolume) -> tuple[Extension,
 
 
 def plan_mirror_of_file(mirror: ThinVolume, source_allocated: int) -> tuple[Extension, ...]:
-    """The extension of a mirror on block storage whose source is a file: the source's need counts when it is greater."""
+    """The extension of a mirror on block storage of a file: the source's need counts where it is the greater one."""
     need = min(max(mirror.allocated, source_allocated), largest_useful_size(mirror.capacity))
     return _grow((mirror, _size_for(mirror, need)))
 

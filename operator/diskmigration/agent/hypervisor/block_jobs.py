@@ -35,9 +35,7 @@ class BlockJob:
     @property
     def is_ready(self) -> bool:
         """Whether it may be pivoted: both sides are in sync."""
-        return (
-            self.mirror is not None and self.mirror.ready == "yes" and self.current_bytes == self.end_bytes > 0
-        )
+        return self.mirror is not None and self.mirror.ready == "yes" and self.current_bytes == self.end_bytes > 0
 
 
 _KINDS = {
@@ -50,7 +48,7 @@ _KINDS = {
 
 
 def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
-    """The disk's block job now, or None. `disk` must have been read before the call: a job's end is seen, not missed."""
+    """The disk's block job now, or None. `disk` is read before the call, so that a job's end is not missed."""
     with domain.call(f"asking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
         info = handle.blockJobInfo(disk.target, 0)
     if not info:

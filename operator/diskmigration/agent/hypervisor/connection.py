@@ -15,7 +15,6 @@ KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_COUNT = 3
 
 
-
 def _start_event_loop() -> None:
     libvirt.virEventRegisterDefaultImpl()
 
@@ -27,7 +26,7 @@ def _start_event_loop() -> None:
 
 
 def _ignore_error(_context: object, _error: object) -> None:
-    """libvirt prints every error to stderr unless told otherwise; ours are raised and logged once."""
+    """Keeps libvirt from printing every error to stderr; ours are raised and logged once."""
 
 
 _event_loop_lock = threading.Lock()

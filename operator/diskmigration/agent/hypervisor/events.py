@@ -23,7 +23,7 @@ class DomainEvent:
 
 @dataclass(frozen=True)
 class ThresholdPassed(DomainEvent):
-    """A write went past an armed threshold; `device` is `vda[2]`, or `vda` where the event repeats one with an index."""
+    """A write went past an armed threshold of `device`: `vda[2]`, or `vda` where it repeats one with an index."""
 
     device: str
 

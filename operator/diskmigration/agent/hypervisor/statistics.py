@@ -86,7 +86,7 @@ def of_domain(domain: Domain) -> DomainStatistics:
 
 
 def of_running_domains(connection: Connection) -> tuple[DomainStatistics, ...]:
-    """The statistics of every running VM, in one call; a VM that is busy with another call is left out, not waited for."""
+    """The statistics of every running VM, in one call; one that is busy with another call is not waited for."""
     handle = connection.get()
     flags = (
         libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING

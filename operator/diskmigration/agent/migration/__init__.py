@@ -1,1 +1,1 @@
-"""One migration from its journal to its clean-up: what to do next is decided in `decision`, done in one module a step."""
+"""One migration from its journal to its clean-up: `decision` says what to do next, one module a step does it."""

@@ -89,7 +89,7 @@ class Attempt:
         """The destination's storage domain."""
         return self.node.domains.adopt(self.journal.destination_domain)
 
-    def record(self, **changes: Any) -> None:  # noqa: ANN401 - the journal's own fields, checked by its model
+    def record(self, **changes: Any) -> None:
         """Writes the journal with these fields changed.
 
         Raises:

@@ -47,7 +47,7 @@ def _of_description(description: DomainDescription) -> set[Path]:
 
 
 def _below(path: Path, image_format: str) -> set[Path]:
-    """The chain of a VM that is off: libvirt has not walked it, so its headers are asked, to keep and never to delete."""
+    """The chain of a VM that is off, which libvirt has not walked: its headers say what to keep, and no more."""
     if not path.exists():
         return set()
     try:

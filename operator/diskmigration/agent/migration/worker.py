@@ -15,7 +15,6 @@ from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import limits, report
 from diskmigration.agent.migration.attempt import Attempt, Node
 from diskmigration.agent.migration.decision import Place, Situation, Step, next_step, phase_of, place_of
-from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
@@ -25,14 +24,13 @@ from diskmigration.agent.migration.steps.prepare_destination import prepare_dest
 from diskmigration.agent.migration.steps.replicate import abort_replication, follow_replication, start_replication
 from diskmigration.agent.migration.steps.snapshot import take_snapshot
 from diskmigration.agent.status_writer import StatusWriter
-from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Failure, Phase
+from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
 
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How long to wait for an event before looking anyway."""
-
 
 
 _ACTS = {
@@ -110,11 +108,12 @@ class Worker:
                 self._wait(LOOK_SECONDS)
             except MigrationError as error:
                 ended = self._fail(error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - what nobody foresaw must end in a status, not in silence
                 _log.exception("unexpected failure", extra={"migration": self._latest.key, "phase": self._phase})
                 ended = self._fail(
                     MigrationError(
-                        Reason.INTERNAL_ERROR, f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}."
+                        Reason.INTERNAL_ERROR,
+                        f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}.",
                     )
                 )
 
@@ -183,7 +182,7 @@ class Worker:
         )
 
     def _take_wishes(self, attempt: Attempt) -> None:
-        """Turns a wish to stop, and a limit that was passed, into a journal that rolls back. After the pivot: neither."""
+        """Turns a wish to stop, or a limit that was passed, into a journal that rolls back; not after the pivot."""
         journal = attempt.journal
         if journal.rolls_back or journal.outcome is not None or self._is_past_pivot():
             return
@@ -302,9 +301,7 @@ class Worker:
         elif failure is not None:
             self._end(Phase.FAILED, failure.reason, failure.message)
         else:
-            self._end(
-                Phase.CANCELLED, Reason.CANCELLED, f"The disk stays in the storage domain {attempt.source.name}."
-            )
+            self._end(Phase.CANCELLED, Reason.CANCELLED, f"The disk stays in the storage domain {attempt.source.name}.")
         self._settle(attempt)
         return True
 
@@ -379,5 +376,3 @@ class Worker:
 
     def _tell(self, what: str, **extra: str) -> None:
         _log.info(what, extra={"migration": self._latest.key, "phase": self._phase.value, **extra})
-
-

@@ -20,7 +20,7 @@ def run(
     """Runs a program to its end and returns what it printed.
 
     Raises:
-        MigrationError: it failed, is missing, or took longer than `timeout` seconds; the message holds what it answered.
+        MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
     """
     try:
         done = subprocess.run(

@@ -10,9 +10,7 @@ from diskmigration.api.errors import MigrationError, Reason
 def check(root: Path) -> None:
     """Raises MigrationError (StorageFailed) unless the directory is there and can be written."""
     if not root.is_dir():
-        raise MigrationError(
-            Reason.STORAGE_FAILED, f"{root} is not a directory on this node. Create or mount it."
-        )
+        raise MigrationError(Reason.STORAGE_FAILED, f"{root} is not a directory on this node. Create or mount it.")
     if not os.access(root, os.W_OK | os.X_OK):
         raise MigrationError(Reason.STORAGE_FAILED, f"{root} cannot be written by the agent.")
 

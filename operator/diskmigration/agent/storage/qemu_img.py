@@ -70,10 +70,7 @@ def measure(image: Image, *, target: VolumeFormat, with_backing: bool) -> Measur
     Raises:
         MigrationError: StorageFailed.
     """
-    if with_backing:
-        source = ["-f", image.format, str(image.path)]
-    else:
-        source = [_alone(image)]
+    source = ["-f", image.format, str(image.path)] if with_backing else [_alone(image)]
     printed = command.run(
         ["qemu-img", "measure", "-U", "--output", "json", "-O", target, *source], doing=f"measuring {image.path}"
     )

@@ -1,1 +1,1 @@
-"""One module a step. Each may be repeated after a crash at any point of it: it looks first, then does what is missing."""
+"""One module a step. Each may be repeated after a crash at any point: it looks first, then does what is missing."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.domain import Domain
-from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration.attempt import Node
@@ -52,7 +52,7 @@ def _movable_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
     if not domain.state().has_process:
         raise MigrationError(
             Reason.VIRTUAL_MACHINE_NOT_RUNNING,
-            f"The VM {migration.spec.virtual_machine} is shut off. Only a running VM's disk can be moved yet: start it.",
+            f"The VM {migration.spec.virtual_machine} is shut off. Only a running VM's disk can be moved: start it.",
         )
     description = domain.describe()
     disk = description.disk(target)
@@ -84,28 +84,31 @@ def _movable_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
 
 
 def _require_supported(disk: DomainDisk) -> None:
-    def refuse(what: str) -> MigrationError:
-        return MigrationError(Reason.DISK_NOT_SUPPORTED, f"The disk {disk.target} cannot be moved: {what}.")
+    obstacle = _obstacle_of_disk(disk) or next(filter(None, map(_obstacle_of_layer, disk.chain)), None)
+    if obstacle is not None:
+        raise MigrationError(Reason.DISK_NOT_SUPPORTED, f"The disk {disk.target} cannot be moved: {obstacle}.")
 
-    if disk.device != "disk":
-        raise refuse(f"it is a {disk.device}, not a disk")
-    if disk.type not in _LIBVIRT_TYPES:
-        raise refuse(f"its source is of type {disk.type}; only file and block can be moved")
-    if disk.readonly:
-        raise refuse("it is read-only")
-    if disk.shareable:
-        raise refuse("it is shareable, and another VM may write to it")
-    if disk.transient:
-        raise refuse("it is transient")
-    if not disk.chain_is_known:
-        raise refuse("libvirt does not know its whole backing chain")
-    for layer in disk.chain:
-        if layer.type not in _LIBVIRT_TYPES:
-            raise refuse(f"the volume {layer.path} of its chain is of type {layer.type}")
-        if layer.format not in list(VolumeFormat):
-            raise refuse(f"the volume {layer.path} has format {layer.format or 'unknown'}; only qcow2 and raw can be moved")
-        if layer.has_special_access:
-            raise refuse(f"the volume {layer.path} is encrypted or a slice")
+
+def _obstacle_of_disk(disk: DomainDisk) -> str | None:
+    obstacles = {
+        f"it is a {disk.device}, not a disk": disk.device != "disk",
+        f"its source is of type {disk.type}; only file and block can be moved": disk.type not in _LIBVIRT_TYPES,
+        "it is read-only": disk.readonly,
+        "it is shareable, and another VM may write to it": disk.shareable,
+        "it is transient": disk.transient,
+        "libvirt does not know its whole backing chain": not disk.chain_is_known,
+    }
+    return next((obstacle for obstacle, applies in obstacles.items() if applies), None)
+
+
+def _obstacle_of_layer(layer: Layer) -> str | None:
+    if layer.type not in _LIBVIRT_TYPES:
+        return f"the volume {layer.path} of its chain is of type {layer.type}"
+    if layer.format not in list(VolumeFormat):
+        return f"the volume {layer.path} has format {layer.format or 'unknown'}; only qcow2 and raw can be moved"
+    if layer.has_special_access:
+        return f"the volume {layer.path} is encrypted or a slice"
+    return None
 
 
 def _source_domain(node: Node, disk: DomainDisk) -> OpenDomain:

@@ -1,0 +1,148 @@
+"""Tells the cluster that this node's agent lives (a Lease), and what the node has (a Hypervisor)."""
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
+from diskmigration.agent.inventory import survey
+from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.api import conditions
+from diskmigration.api.conditions import Condition
+from diskmigration.api.errors import MigrationError
+from diskmigration.api.hypervisor import HypervisorStatus
+from diskmigration.api.names import AGENT_FIELD_MANAGER, HYPERVISORS
+from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.errors import ClusterError
+from diskmigration.cluster.leases import renew_lease
+
+_log = logging.getLogger(__name__)
+
+LEASE_RENEW_SECONDS = 5.0
+LEASE_DURATION_SECONDS = 20
+LOOK_SECONDS = 2.0
+FIGURES_SECONDS = 5.0
+"""How often changed byte counts alone are worth a write."""
+
+
+class Announcer:
+    """Two threads, so that a libvirtd that hangs does not make the node look dead."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        connection: Connection,
+        events: Events,
+        domains: StorageDomains,
+        node_name: str,
+        namespace: str,
+        agent_version: str,
+    ) -> None:
+        """Nothing is written before `start`."""
+        self._cluster = cluster
+        self._connection = connection
+        self._domains = domains
+        self._node_name = node_name
+        self._namespace = namespace
+        self._agent_version = agent_version
+        self._wake = threading.Event()
+        self._conditions: tuple[Condition, ...] = ()
+        self._uid = ""
+        self._written = HypervisorStatus()
+        self._written_at = 0.0
+        events.listen(self._notice)
+
+    def start(self) -> None:
+        """Starts both."""
+        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        threading.Thread(target=self._announce, name="inventory", daemon=True).start()
+
+    def look_soon(self) -> None:
+        """Looks at the node without waiting for the next turn."""
+        self._wake.set()
+
+    def _notice(self, event: DomainEvent) -> None:
+        if isinstance(event, LifecycleChanged):
+            self._wake.set()
+
+    def _renew(self) -> None:
+        while True:
+            try:
+                renew_lease(
+                    self._cluster,
+                    self._namespace,
+                    self._node_name,
+                    holder=AGENT_FIELD_MANAGER,
+                    duration_seconds=LEASE_DURATION_SECONDS,
+                )
+            except ClusterError as error:
+                _log.warning("the Lease was not renewed", extra={"error": str(error)})
+            time.sleep(LEASE_RENEW_SECONDS)
+
+    def _announce(self) -> None:
+        while True:
+            try:
+                self._write(self._look())
+            except ClusterError as error:
+                _log.warning("the Hypervisor was not written", extra={"error": str(error)})
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+
+    def _look(self) -> HypervisorStatus:
+        now = datetime.now(UTC)
+        try:
+            found = survey(self._connection, self._domains, agent_version=self._agent_version)
+        except MigrationError as error:
+            found, ready, reason, message = self._written, False, error.reason.value, error.message
+        else:
+            ready, reason, message = True, "LibvirtAnswers", "libvirtd answers and the node's VMs are known."
+        self._conditions = (
+            conditions.condition(
+                self._conditions, "Ready", ready, reason=reason, message=message, generation=None, now=now
+            ),
+        )
+        return found.model_copy(update={"conditions": self._conditions})
+
+    def _write(self, status: HypervisorStatus) -> None:
+        only_figures = _without_figures(status) == _without_figures(self._written)
+        too_soon = time.monotonic() - self._written_at < FIGURES_SECONDS
+        if self._uid and (status == self._written or (only_figures and too_soon)):
+            return
+        if not self._uid:
+            self._uid = self._create()
+        try:
+            self._cluster.apply_status(
+                HYPERVISORS, self._node_name, status.to_wire(), uid=self._uid, field_manager=AGENT_FIELD_MANAGER
+            )
+        except ClusterError:
+            # Perhaps it was deleted, with its Node or by hand: the next turn makes it anew.
+            self._uid = ""
+            raise
+        self._written, self._written_at = status, time.monotonic()
+
+    def _create(self) -> str:
+        """The Hypervisor's uid; it is made, owned by the Node so that it goes with it, where it is not there."""
+        node = self._cluster.get_node(self._node_name)
+        metadata = {}
+        if node is not None:
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._node_name, "uid": node[0]}
+            metadata = {"ownerReferences": [owner]}
+        made = self._cluster.apply(
+            HYPERVISORS, self._node_name, {"metadata": metadata}, field_manager=AGENT_FIELD_MANAGER
+        )
+        return str(made["metadata"]["uid"])
+
+
+def _without_figures(status: HypervisorStatus) -> HypervisorStatus:
+    zero = {"size_bytes": 0, "allocated_bytes": 0}
+    machines = tuple(
+        machine.model_copy(update={"disks": tuple(disk.model_copy(update=zero) for disk in machine.disks)})
+        for machine in status.virtual_machines
+    )
+    domains = tuple(
+        domain.model_copy(update={"available_bytes": 0, "capacity_bytes": 0}) for domain in status.storage_domains
+    )
+    return status.model_copy(update={"virtual_machines": machines, "storage_domains": domains})

@@ -1,0 +1,89 @@
+"""What this node has: the Hypervisor object's status, made from libvirt and the storage domains."""
+
+from pathlib import Path
+
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.domain import Domain, every_domain
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.errors import DomainGoneError
+from diskmigration.agent.hypervisor.statistics import DomainStatistics, of_running_domains
+from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.api.errors import MigrationError
+from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, VirtualMachine
+
+_TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
+
+
+def survey(connection: Connection, domains: StorageDomains, *, agent_version: str) -> HypervisorStatus:
+    """The node as it is now, conditions aside.
+
+    Raises:
+        HypervisorUnavailableError: libvirtd does not answer.
+    """
+    libvirt_version, qemu_version = connection.versions()
+    statistics = {found.uuid: found for found in of_running_domains(connection)}
+    machines = []
+    for domain in every_domain(connection):
+        try:
+            machines.append(_machine(domain, statistics.get(domain.uuid), domains))
+        except DomainGoneError:
+            continue
+    return HypervisorStatus(
+        libvirt_version=libvirt_version,
+        qemu_version=qemu_version,
+        agent_version=agent_version,
+        storage_domains=tuple(_storage_domain(known) for known in domains.all()),
+        virtual_machines=tuple(sorted(machines, key=lambda machine: machine.uuid)),
+    )
+
+
+def _storage_domain(known: OpenDomain) -> NodeStorageDomain:
+    try:
+        known.driver.check()
+        space = known.driver.space()
+    except MigrationError as error:
+        return NodeStorageDomain(name=known.name, ready=False, reason=error.message)
+    return NodeStorageDomain(
+        name=known.name, ready=True, capacity_bytes=space.capacity_bytes, available_bytes=space.available_bytes
+    )
+
+
+def _machine(domain: Domain, statistics: DomainStatistics | None, domains: StorageDomains) -> VirtualMachine:
+    description = domain.describe()
+    return VirtualMachine(
+        name=description.name,
+        uuid=description.uuid,
+        state=domain.state(),
+        disks=tuple(_disk(disk, statistics, domains) for disk in description.disks),
+    )
+
+
+def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: StorageDomains) -> Disk:
+    """Sizes are those of the active layer; what is allocated is that of the whole chain."""
+    active = disk.active
+    kind = _TYPES.get(disk.type, disk.type.capitalize())
+    located = domains.locate(Path(active.path)) if active is not None and active.path else None
+    if active is None or located is None:
+        return Disk(target=disk.target, type=kind, format=active.format if active is not None else "")
+    domain, volume = located
+    layer = statistics.layer(active.path, disk.target) if statistics is not None else None
+    try:
+        size = domain.driver.size_bytes(volume)
+        allocated = sum(_allocated(layer.path, domains) for layer in disk.chain)
+    except (MigrationError, OSError):
+        size = allocated = 0
+    return Disk(
+        target=disk.target,
+        storage_domain=domain.name,
+        volume=volume,
+        type=kind,
+        format=active.format,
+        capacity_bytes=layer.capacity_bytes if layer is not None else 0,
+        size_bytes=size,
+        allocated_bytes=allocated,
+    )
+
+
+def _allocated(path: str, domains: StorageDomains) -> int:
+    located = domains.locate(Path(path))
+    return located[0].driver.allocated_bytes(located[1]) if located is not None else 0

@@ -1,0 +1,104 @@
+"""The agent of one node: the extender, the announcer, and a worker for each migration delegated to the node."""
+
+import logging
+import threading
+
+from diskmigration.agent.announcer import Announcer
+from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.events import DomainEvent, Events
+from diskmigration.agent.migration.attempt import Node
+from diskmigration.agent.migration.worker import Worker
+from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.api.disk_migration import DiskMigration
+from diskmigration.api.storage_domain import StorageDomain
+from diskmigration.cluster.client import Cluster
+
+_log = logging.getLogger(__name__)
+
+
+class Agent:
+    """Fed with the objects that the API server shows; everything else it finds out for itself."""
+
+    def __init__(
+        self, *, cluster: Cluster, libvirt_uri: str, node_name: str, namespace: str, agent_version: str
+    ) -> None:
+        """Nothing starts before `start`."""
+        self._node_name = node_name
+        connection = Connection(libvirt_uri)
+        events = Events(connection)
+        self._domains = StorageDomains()
+        extender = Extender(connection, events, self._domains)
+        self._node = Node(name=node_name, connection=connection, domains=self._domains, extender=extender)
+        self._extender = extender
+        self._statuses = StatusWriter(cluster, on_gone=self._abandon)
+        self._announcer = Announcer(
+            cluster=cluster,
+            connection=connection,
+            events=events,
+            domains=self._domains,
+            node_name=node_name,
+            namespace=namespace,
+            agent_version=agent_version,
+        )
+        self._guard = threading.Lock()
+        self._workers: dict[str, Worker] = {}
+        events.listen(self._notice)
+
+    def start(self, domains: list[StorageDomain]) -> None:
+        """Starts with the storage domains that are known: no migration may find them missing."""
+        for domain in domains:
+            self._domains.put(domain)
+        self._extender.start()
+        self._statuses.start()
+        self._announcer.start()
+
+    def stop(self) -> None:
+        """Ends the workers' and the extender's own work. The jobs in QEMU go on, and the next agent finds them."""
+        with self._guard:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.stop()
+        self._extender.stop()
+
+    def see_storage_domain(self, domain: StorageDomain) -> None:
+        """Takes in a storage domain, new or changed."""
+        self._domains.put(domain)
+        self._announcer.look_soon()
+
+    def forget_storage_domain(self, name: str) -> None:
+        """A storage domain was deleted."""
+        self._domains.remove(name)
+        self._announcer.look_soon()
+
+    def see_migration(self, migration: DiskMigration) -> None:
+        """Takes in a migration that was delegated to this node: its worker is told, or started."""
+        if migration.status.node_name != self._node_name:
+            return
+        uid = migration.metadata.uid
+        with self._guard:
+            self._workers = {key: worker for key, worker in self._workers.items() if worker.is_alive()}
+            worker = self._workers.get(uid)
+            if worker is not None:
+                worker.update(migration)
+            elif migration.status.phase is None or not migration.status.phase.is_final:
+                worker = Worker(self._node, migration, self._statuses)
+                self._workers[uid] = worker
+                worker.start()
+
+    def forget_migration(self, uid: str) -> None:
+        """The object is gone; what its migration made is cleaned up if it still runs."""
+        self._abandon(uid)
+
+    def _abandon(self, uid: str) -> None:
+        with self._guard:
+            worker = self._workers.get(uid)
+        if worker is not None:
+            worker.abandon()
+
+    def _notice(self, event: DomainEvent) -> None:
+        with self._guard:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.notice(event)
