@@ -1,0 +1,104 @@
+"""The programs of the control plane: built once from the Go modules beside this file, kept outside the checkout."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.processes import TestbedError
+
+KUBERNETES_VERSION = "1.34.4"
+
+_HERE = Path(__file__).resolve().parent
+_KUBERNETES_MODULE = _HERE / "kubernetes"
+_ETCD_MODULE = _HERE / "etcd"
+_MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
+# Without these a client sees version v0.0.0.
+_VERSION_FLAGS = " ".join(
+    f"-X k8s.io/component-base/version.{name}={value}"
+    for name, value in (("gitVersion", f"v{KUBERNETES_VERSION}"), ("gitMajor", _MAJOR), ("gitMinor", _MINOR))
+)
+# Each program with its module and its package.
+_PROGRAMS = {
+    "etcd": (_ETCD_MODULE, "go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": (_KUBERNETES_MODULE, "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kubectl": (_KUBERNETES_MODULE, "k8s.io/kubernetes/cmd/kubectl"),
+}
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """Where the control plane's programs are."""
+
+    etcd: Path
+    kube_apiserver: Path
+    kubectl: Path
+
+
+def cache_directory() -> Path:
+    """Return the directory of everything the project keeps outside the checkout."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "diskmigration"
+
+
+def control_plane_binaries() -> Binaries:
+    """Return the programs of `KUBEBUILDER_ASSETS` where that is set, else those built here; builds what is missing.
+
+    Raises:
+        TestbedError: a program is missing from `KUBEBUILDER_ASSETS`, or its build failed.
+    """
+    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
+        missing = [name for name in _PROGRAMS if not os.access(Path(assets) / name, os.X_OK)]
+        if missing:
+            raise TestbedError(
+                f"KUBEBUILDER_ASSETS is {assets}, which lacks {', '.join(missing)}: add them there, or unset it to "
+                "have them built."
+            )
+        return _in(Path(assets))
+    directory = cache_directory() / f"kubernetes-{KUBERNETES_VERSION}-{_modules_digest()}"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in _PROGRAMS:
+            if not (directory / name).exists():
+                _build(name, directory)
+    return _in(directory)
+
+
+def _in(directory: Path) -> Binaries:
+    return Binaries(etcd=directory / "etcd", kube_apiserver=directory / "kube-apiserver", kubectl=directory / "kubectl")
+
+
+def _modules_digest() -> str:
+    digest = hashlib.sha256()
+    for module in (_KUBERNETES_MODULE, _ETCD_MODULE):
+        digest.update((module / "go.sum").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _build(name: str, directory: Path) -> None:
+    module, package = _PROGRAMS[name]
+    if shutil.which("go") is None:
+        raise TestbedError(f"Go is needed to build {name}: install it, or set KUBEBUILDER_ASSETS.")
+    print(f"Building {name} (once; a few minutes when Go's own cache is cold)", file=sys.stderr, flush=True)
+    # Renamed into its place when whole: an interrupted build leaves nothing that looks done.
+    with tempfile.TemporaryDirectory(dir=directory) as unfinished:
+        built = Path(unfinished) / name
+        command = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {_VERSION_FLAGS}"]
+        completed = subprocess.run(
+            [*command, "-o", str(built), package],
+            cwd=module,
+            env={**os.environ, "CGO_ENABLED": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if completed.returncode != 0:
+            raise TestbedError(f"go build {package} failed:\n{completed.stderr}")
+        built.rename(directory / name)

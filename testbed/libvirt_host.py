@@ -1,0 +1,178 @@
+"""A libvirt host of its own: libvirtd, virtlogd and QEMUs that share nothing with the system's libvirt.
+
+It has its own mount, network and pid namespaces; /dev and all files but libvirt's are the system's. Several run at
+once.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from testbed import libvirt_namespace, processes
+from testbed.processes import TestbedError
+
+_SOCKET_PATH_BYTES = 107  # sun_path in unix(7), without its final zero
+
+# As root, libvirt does not probe QEMU again for every definition, and disks may lie anywhere.
+_QEMU_CONF = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+"""
+_LIBVIRTD_CONF = """\
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+log_outputs = "2:stderr"
+"""
+_VIRTLOGD_CONF = """\
+log_outputs = "2:stderr"
+"""
+
+
+class LibvirtHost:
+    """A running libvirt host. Made by `running_libvirt`."""
+
+    def __init__(self, directory: Path, namespaces: subprocess.Popen[bytes]) -> None:
+        self._directory = directory
+        self._namespaces = namespaces
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self.log = directory / "libvirtd.log"
+        self.qemu_log_directory = directory / "log" / "qemu"
+        self.socket_directory = directory / "run" / "libvirt"
+        self.uri = uri(directory)
+
+    def start_daemon(self) -> None:
+        """Start libvirtd and wait until it answers; it finds the QEMUs that run already."""
+        if self._daemon is not None:
+            raise TestbedError("libvirtd runs already.")
+        self._daemon = self._start("libvirtd", log=self.log)
+        processes.wait_for(
+            self._answers, what=f"Waiting for libvirtd at {self.uri}", process=self._daemon, log=self.log
+        )
+
+    def stop_daemon(self) -> None:
+        """Ask libvirtd to end and wait for its end; QEMUs go on."""
+        self._end_daemon("TERM")
+
+    def kill_daemon(self) -> None:
+        """Kill libvirtd at once (SIGKILL) and wait for its end; QEMUs go on."""
+        self._end_daemon("KILL")
+
+    def restart_daemon(self) -> None:
+        """Stop libvirtd and start it again; QEMUs go on."""
+        self.stop_daemon()
+        self.start_daemon()
+
+    def virsh(self, *arguments: str) -> str:
+        """Run virsh on this host and return what it printed.
+
+        Raises:
+            TestbedError: virsh failed; the message has its answer.
+        """
+        return processes.run(["virsh", "--quiet", "-c", self.uri, *arguments])
+
+    def start_log_daemon(self) -> None:
+        """Start virtlogd, which keeps the consoles and logs of the QEMUs, and wait for its socket."""
+        log = self._directory / "virtlogd.log"
+        daemon = self._start("virtlogd", log=log)
+        listening = self.socket_directory / "virtlogd-sock"
+        processes.wait_for(listening.exists, what="Waiting for virtlogd", process=daemon, log=log)
+
+    def _start(self, program: str, *, log: Path) -> subprocess.Popen[bytes]:
+        pid_file = f"/run/libvirt/{program}.pid"
+        config = f"/etc/libvirt/{program}.conf"
+        return processes.start(self._inside([program, "--config", config, "--pid-file", pid_file]), log=log)
+
+    def _inside(self, command: list[str]) -> list[str]:
+        own = Path("/proc", str(self._namespaces.pid), "ns")
+        spaces = [f"--mount={own / 'mnt'}", f"--net={own / 'net'}", f"--pid={own / 'pid_for_children'}"]
+        return ["nsenter", *spaces, "--", *command]
+
+    def _end_daemon(self, signal_name: str) -> None:
+        if self._daemon is None:
+            raise TestbedError("libvirtd does not run.")
+        # The number in the file is the daemon's in its own pid namespace, so the signal is sent from in there.
+        number = (self.socket_directory / "libvirtd.pid").read_text().strip()
+        processes.run(self._inside(["kill", "-s", signal_name, number]))
+        self._daemon.wait(60)
+        self._daemon = None
+
+    def _answers(self) -> bool:
+        try:
+            self.virsh("version")
+        except TestbedError:
+            return False
+        return True
+
+
+def uri(directory: Path) -> str:
+    """Return the libvirt URI of the host that keeps its state in `directory`.
+
+    Raises:
+        TestbedError: the directory's name is too long for a socket in it.
+    """
+    socket = directory / "run" / "libvirt" / "libvirt-sock"
+    if len(bytes(socket)) > _SOCKET_PATH_BYTES:
+        raise TestbedError(f"{socket} is longer than a socket's name may be: choose a directory with a shorter name.")
+    return f"qemu+unix:///system?socket={socket}"
+
+
+@contextmanager
+def running_libvirt(directory: Path) -> Iterator[LibvirtHost]:
+    """Run a libvirt host that keeps its state in `directory` (made where missing).
+
+    At the end, and when this process dies, the kernel kills libvirtd, virtlogd and every QEMU, and drops the mounts.
+
+    Raises:
+        TestbedError: a daemon did not start.
+    """
+    directory = directory.resolve()
+    uri(directory)
+    for name in libvirt_namespace.OVERLAID:
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "run" / libvirt_namespace.READY).unlink(missing_ok=True)
+    (directory / "run" / "libvirt").mkdir(exist_ok=True)
+    (directory / "etc" / "qemu.conf").write_text(_QEMU_CONF)
+    (directory / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
+    (directory / "etc" / "virtlogd.conf").write_text(_VIRTLOGD_CONF)
+    with ExitStack() as running:
+        namespaces = _make_namespaces(directory)
+        running.callback(_end_namespaces, namespaces)
+        host = LibvirtHost(directory, namespaces)
+        host.start_log_daemon()
+        host.start_daemon()
+        yield host
+
+
+def _make_namespaces(directory: Path) -> subprocess.Popen[bytes]:
+    log = directory / "namespace.log"
+    namespaces = processes.start(
+        # Mounts of the system arrive inside; none made inside goes out.
+        [
+            *["unshare", "--mount", "--propagation", "slave", "--net", "--pid", "--fork", "--kill-child"],
+            *["--mount-proc", sys.executable, "-I", libvirt_namespace.__file__, str(directory)],
+        ],
+        log=log,
+        stdin=subprocess.PIPE,
+    )
+    ready = directory / "run" / libvirt_namespace.READY
+    try:
+        processes.wait_for(ready.exists, what="Making libvirt's namespaces", process=namespaces, log=log)
+    except TestbedError:
+        namespaces.kill()
+        namespaces.wait()
+        raise
+    return namespaces
+
+
+def _end_namespaces(namespaces: subprocess.Popen[bytes]) -> None:
+    # Process 1 ends with its stdin; unshare returns when the kernel has ended everything else in there.
+    if namespaces.stdin is not None:
+        namespaces.stdin.close()
+    namespaces.wait(60)
