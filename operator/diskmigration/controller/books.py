@@ -113,7 +113,7 @@ class Books:
         """
         if migration.spec is None:
             raise ValueError(f"{migration.key} has no readable spec")
-        rank = _rank(migration)
+        rank = self._rank(migration)
         around = Surroundings(
             inventory=self.inventory,
             system_namespace=self._system_namespace,
@@ -221,8 +221,13 @@ class Books:
             return disk_keys(located, spec.disk)
         return _disk_keys_by_spec(spec, node)
 
+    def _rank(self, migration: Migration) -> Rank:
+        """Whoever was granted a place comes before those who wait: its node may be written already."""
+        waits = not migration.is_delegated and migration.uid not in self._grants
+        return Rank(waits, migration.created, migration.uid)
+
     def _claim(self, migration: Migration, keys: tuple[str, ...]) -> None:
-        claim = Claim(_rank(migration), migration.key)
+        claim = Claim(self._rank(migration), migration.key)
         touched = self._claims.claim(migration.uid, keys, claim)
         self._touch({topics.disk(key) for key in touched}, but=migration.key)
 
@@ -252,8 +257,10 @@ class Books:
         if not self._is_open:
             return
         while (ticket := self._queue.take(self._has_room)) is not None:
-            self._slots.hold(ticket.uid, Hold(*ticket.lane))
-            self._grants[ticket.uid] = ticket.lane
+            # Where an older one has claimed the disk meanwhile, this one only learns of it when it is woken.
+            if self._claims.secure(ticket.uid):
+                self._slots.hold(ticket.uid, Hold(*ticket.lane))
+                self._grants[ticket.uid] = ticket.lane
             self._wake.migration(ticket.key)
 
     def _has_room(self, source: str, destination: str) -> bool:
@@ -273,10 +280,6 @@ def _may_wait(migration: Migration) -> bool:
         and not spec.suspend
         and validation.refusal_of(migration) is None
     )
-
-
-def _rank(migration: Migration) -> Rank:
-    return Rank(not migration.is_delegated, migration.created, migration.uid)
 
 
 def _lane(placement: Placement) -> Lane:

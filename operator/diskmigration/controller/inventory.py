@@ -116,17 +116,17 @@ class Inventory:
         old = {machine.uuid: machine for machine in before.status.virtual_machines} if before is not None else {}
         new = {machine.uuid: machine for machine in after.status.virtual_machines} if after is not None else {}
         touched: set[Topic] = set()
-        for uuid in old.keys() - new.keys():
-            _drop(self._machines_by_name, old[uuid].name, node)
-            _drop(self._machines_by_uuid, uuid.lower(), node)
-            touched |= {topics.machine_name(old[uuid].name), topics.machine_uuid(uuid)}
+        # Everything old goes first: a name may have passed from one uuid to another.
+        for uuid, machine in old.items():
+            if uuid not in new:
+                _drop(self._machines_by_uuid, uuid.lower(), node)
+            if uuid not in new or new[uuid].name != machine.name:
+                _drop(self._machines_by_name, machine.name, node)
+                touched |= {topics.machine_name(machine.name), topics.machine_uuid(uuid)}
         for uuid, machine in new.items():
-            known = old.get(uuid)
-            if known is not None and known.name != machine.name:
-                _drop(self._machines_by_name, known.name, node)
-                touched.add(topics.machine_name(known.name))
             self._machines_by_name[machine.name][node] = machine
             self._machines_by_uuid[uuid.lower()][node] = machine
+            known = old.get(uuid)
             if known is None or _shape(known) != _shape(machine):
                 touched |= {topics.machine_name(machine.name), topics.machine_uuid(uuid)}
         return touched

@@ -109,6 +109,15 @@ class DiskClaims:
             self._claims[key][uid] = claim
         return touched
 
+    def secure(self, uid: str) -> bool:
+        """Puts a migration's claims before all that wait. False if another one has the disk: then nothing changes."""
+        claims = [self._claims[key][uid] for key in self._disks_of.get(uid, ())]
+        if any(self.blocker(self._disks_of[uid], claim.rank) is not None for claim in claims):
+            return False
+        for key, claim in zip(self._disks_of.get(uid, ()), claims, strict=True):
+            self._claims[key][uid] = replace(claim, rank=replace(claim.rank, waits=False))
+        return True
+
     def withdraw(self, uid: str) -> set[str]:
         """Ends a migration's claims; the disk keys that it had claimed."""
         keys = self._disks_of.pop(uid, ())

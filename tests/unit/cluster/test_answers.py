@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from diskmigration.cluster.client import _answer
+from diskmigration.cluster.errors import (
+    ClusterError,
+    ClusterUnavailableError,
+    ConflictError,
+    ObjectGoneError,
+    RefusedError,
+)
+from diskmigration.cluster.events import NOTE_LIMIT_BYTES, _cut
+from diskmigration.cluster.resources import BY_PLURAL
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, RefusedError),
+        (401, ClusterUnavailableError),
+        (403, RefusedError),
+        (404, ObjectGoneError),
+        (408, ClusterUnavailableError),
+        (409, ConflictError),
+        (410, ObjectGoneError),
+        (413, RefusedError),
+        (422, RefusedError),
+        (429, ClusterUnavailableError),
+        (500, ClusterUnavailableError),
+        (503, ClusterUnavailableError),
+        (504, ClusterUnavailableError),
+    ],
+)
+def test_an_error_says_what_the_caller_can_do_and_what_the_server_said(status: int, error: type[ClusterError]) -> None:
+    with pytest.raises(error, match=rf"PATCH /x: HTTP {status}: the server's words"):
+        _answer("PATCH /x", status, json.dumps({"kind": "Status", "message": "the server's words"}).encode())
+
+
+def test_a_balancers_page_is_no_answer() -> None:
+    with pytest.raises(ClusterUnavailableError, match="not JSON"):
+        _answer("GET /x", 502, b"<html>Bad Gateway</html>")
+
+
+@pytest.mark.parametrize(
+    ("plural", "arguments", "path"),
+    [
+        ("diskmigrations", {}, "/apis/diskmigration.dev/v1alpha1/diskmigrations"),
+        (
+            "diskmigrations",
+            {"name": "m", "namespace": "vms", "subresource": "status"},
+            "/apis/diskmigration.dev/v1alpha1/namespaces/vms/diskmigrations/m/status",
+        ),
+        ("hypervisors", {"name": "n1"}, "/apis/diskmigration.dev/v1alpha1/hypervisors/n1"),
+        ("nodes", {"name": "n1"}, "/api/v1/nodes/n1"),
+        ("leases", {"name": "a/../b", "namespace": "s"}, "/apis/coordination.k8s.io/v1/namespaces/s/leases/a%2F..%2Fb"),
+    ],
+)
+def test_paths_are_those_of_the_api_and_a_name_stays_one_part(
+    plural: str, arguments: dict[str, str], path: str
+) -> None:
+    assert BY_PLURAL[plural].path(**arguments) == path
+
+
+@pytest.mark.parametrize("text", ["", "short", "ä" * 2000, "x" * NOTE_LIMIT_BYTES, "x" * (NOTE_LIMIT_BYTES + 1)])
+def test_a_note_is_cut_to_what_the_server_takes_between_characters(text: str) -> None:
+    cut = _cut(text, NOTE_LIMIT_BYTES)
+    assert len(cut.encode()) <= NOTE_LIMIT_BYTES
+    assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]))

@@ -1,0 +1,214 @@
+"""The books against random histories: whatever is observed in whatever order, no place is given twice."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.outcomes import Placement, Refusal
+from tests.unit.controller.builders import disk, domain_body, hypervisor_body, machine, migration_body
+
+LIMIT = 2
+MACHINES = [f"vm-{number}" for number in range(6)]
+
+
+@dataclass
+class Woken:
+    migrations: set[str] = field(default_factory=set)
+    domains: set[str] = field(default_factory=set)
+
+
+def opened(
+    migrations: list[dict[str, Any]], *, limit: int = LIMIT, machines: list[dict[str, Any]] | None = None
+) -> tuple[Books, Woken]:
+    woken = Woken()
+    books = Books(system_namespace="system", wake=Wake(migration=woken.migrations.add, domain=woken.domains.add))
+    for name in "ab":
+        books.observe_domain(domain_body(name, limit=limit))
+    books.observe_hypervisor(hypervisor_body("n1", machines or [machine(name) for name in MACHINES]))
+    books.set_live(frozenset({"n1"}))
+    for body in migrations:
+        books.observe_migration(body)
+    books.open()
+    return books, woken
+
+
+def placed(books: Books, key: str) -> Placement:
+    outcome = books.judge(books.view.active[key])
+    assert isinstance(outcome, Placement)
+    return outcome
+
+
+def delegated(body: dict[str, Any], *, phase: str = "Scheduled", allocated: int = 0) -> dict[str, Any]:
+    metadata = body["metadata"]
+    return migration_body(
+        metadata["name"],
+        namespace=metadata["namespace"],
+        vm=body["spec"]["virtualMachine"]["name"],
+        status={
+            "nodeName": "n1",
+            "phase": phase,
+            "allocatedBytes": allocated,
+            "source": {"storageDomain": "a", "type": "File"},
+            "destination": {"storageDomain": "b", "type": "File"},
+        },
+    )
+
+
+def test_the_place_of_a_delegated_one_is_taken_from_the_first_moment_after_a_restart() -> None:
+    first = migration_body("m0", vm="vm-0")
+    books, _ = opened([delegated(first), migration_body("m1", vm="vm-1", created=5)], limit=1)
+    assert not books.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+    assert (books.active_on("a"), books.active_on("b"), books.queue_length) == (1, 1, 1)
+
+
+def test_a_final_phase_frees_the_place_at_once_and_wakes_the_next() -> None:
+    first = migration_body("m0", vm="vm-0")
+    books, woken = opened([delegated(first), migration_body("m1", vm="vm-1")], limit=1)
+    woken.migrations.clear()
+    books.observe_migration(delegated(first, phase="Succeeded"))
+    assert "vms/m1" in woken.migrations
+    assert books.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+
+
+def test_a_deletion_seen_only_by_its_event_frees_the_place() -> None:
+    first = delegated(migration_body("m0", vm="vm-0"))
+    books, _ = opened([first, migration_body("m1", vm="vm-1")], limit=1)
+    books.forget_migration("vms/m0", first["metadata"]["uid"])
+    assert books.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+
+
+def test_of_two_for_one_disk_the_younger_is_busy_until_the_older_has_ended() -> None:
+    old, young = migration_body("old", vm="vm-0", created=0), migration_body("young", vm="vm-0", created=9)
+    books, woken = opened([young, old])
+    refused = books.judge(books.view.active["vms/young"])
+    assert isinstance(refused, Refusal)
+    assert refused.reason.value == "DiskBusy"
+    assert "vms/old" in refused.message
+    woken.migrations.clear()
+    books.forget_migration("vms/old", old["metadata"]["uid"])
+    assert woken.migrations == {"vms/old", "vms/young"}
+    placed(books, "vms/young")
+
+
+def test_a_byte_count_that_changes_wakes_nobody_who_only_waits_for_his_turn() -> None:
+    books, woken = opened([migration_body(f"m{n}", vm=f"vm-{n}") for n in range(4)], limit=1)
+    for n in range(4):
+        placed(books, f"vms/m{n}")
+    woken.migrations.clear()
+    books.observe_hypervisor(hypervisor_body("n1", [machine(name, disks=[disk(allocated=77)]) for name in MACHINES]))
+    assert woken.migrations == set()
+
+
+def test_a_vm_that_stops_wakes_its_own_migration_only() -> None:
+    books, woken = opened([migration_body(f"m{n}", vm=f"vm-{n}") for n in range(4)], limit=1)
+    for n in range(4):
+        placed(books, f"vms/m{n}")
+    woken.migrations.clear()
+    books.observe_hypervisor(
+        hypervisor_body("n1", [machine(name, state="ShutOff" if name == "vm-2" else "Running") for name in MACHINES])
+    )
+    assert woken.migrations == {"vms/m2"}
+
+
+def test_what_others_have_yet_to_write_is_not_free() -> None:
+    books, _ = opened([])
+    books.observe_hypervisor(
+        hypervisor_body(
+            "n1",
+            [machine(name, disks=[disk(allocated=600)]) for name in MACHINES],
+            [
+                {"name": "a", "ready": True, "availableBytes": 0},
+                {"name": "b", "ready": True, "availableBytes": 1000},
+            ],
+        )
+    )
+    first, second = migration_body("m0", vm="vm-0"), migration_body("m1", vm="vm-1")
+    books.observe_migration(first)
+    books.observe_migration(second)
+    assert books.ask_for_place(books.view.active["vms/m0"], placed(books, "vms/m0"))
+    refused = books.judge(books.view.active["vms/m1"])
+    assert isinstance(refused, Refusal)
+    assert refused.reason.value == "DestinationFull"
+    books.observe_migration(delegated(first, phase="Replicating", allocated=300))
+    placed(books, "vms/m1")
+
+
+class Histories(RuleBasedStateMachine):
+    """An API server, late events and a restarting operator, against the limit of each domain."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.server: dict[str, dict[str, Any]] = {}
+        self.seen_late: list[dict[str, Any]] = []
+        self.made = 0
+        self.books, _ = opened([])
+
+    @rule(vm=st.sampled_from(MACHINES), namespace=st.sampled_from(("red", "green")))
+    def create(self, vm: str, namespace: str) -> None:
+        self.made += 1
+        body = migration_body(f"m{self.made}", namespace=namespace, vm=vm, created=self.made)
+        self._store(body)
+        self.books.observe_migration(body)
+
+    @precondition(lambda self: self.server)
+    @rule(data=st.data())
+    def reconcile(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.server)))
+        migration = self.books.view.active.get(key)
+        if migration is None or migration.is_delegated:
+            return
+        outcome = self.books.judge(migration)
+        if not isinstance(outcome, Placement):
+            self.books.withdraw(migration)
+        elif self.books.ask_for_place(migration, outcome):
+            body = delegated(self.server[key])
+            self._store(body)
+            if data.draw(st.booleans(), label="the answer arrives"):
+                self.books.observe_migration(body)
+            else:
+                self.seen_late.append(body)
+
+    @precondition(lambda self: self.seen_late)
+    @rule(data=st.data())
+    def a_late_event_arrives(self, data: st.DataObject) -> None:
+        body = data.draw(st.sampled_from(self.seen_late))
+        if body in self.server.values() or data.draw(st.booleans()):
+            self.books.observe_migration(body)
+
+    @precondition(lambda self: self.server)
+    @rule(data=st.data(), is_deletion=st.booleans())
+    def end(self, data: st.DataObject, is_deletion: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.server)))
+        body = self.server.pop(key)
+        if is_deletion:
+            self.books.forget_migration(key, body["metadata"]["uid"])
+        else:
+            self.books.observe_migration(delegated(body, phase="Failed"))
+
+    @rule()
+    def restart(self) -> None:
+        self.seen_late.clear()
+        self.books, _ = opened(list(self.server.values()))
+
+    def _store(self, body: dict[str, Any]) -> None:
+        self.server[f"{body['metadata']['namespace']}/{body['metadata']['name']}"] = body
+
+    @invariant()
+    def no_domain_has_more_than_its_limit(self) -> None:
+        active = [body for body in self.server.values() if body["status"].get("nodeName")]
+        assert len(active) <= LIMIT
+        for name in "ab":
+            assert len(active) <= self.books.active_on(name) <= LIMIT
+
+    @invariant()
+    def no_disk_is_moved_twice(self) -> None:
+        moving = [b["spec"]["virtualMachine"]["name"] for b in self.server.values() if b["status"].get("nodeName")]
+        assert len(moving) == len(set(moving))
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

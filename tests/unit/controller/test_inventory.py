@@ -1,0 +1,91 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.controller import domain_statuses, topics
+from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.records import read_domain
+from diskmigration.controller.waiters import Waiters
+from tests.unit.controller.builders import EPOCH, domain_body, hypervisor_body, inventory, machine, report
+
+machines = st.lists(
+    st.tuples(st.sampled_from(("v1", "v2", "v3")), st.sampled_from(("u1", "u2", "u3"))),
+    unique_by=(lambda pair: pair[0], lambda pair: pair[1]),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(("n1", "n2")), st.one_of(st.none(), machines)), max_size=12))
+def test_the_indexes_are_those_of_the_last_reports(history: list[tuple[str, list[tuple[str, str]] | None]]) -> None:
+    made = Inventory()
+    last: dict[str, list[tuple[str, str]]] = {}
+    for node, found in history:
+        if found is None:
+            made.remove_hypervisor(node)
+            last.pop(node, None)
+        else:
+            body = hypervisor_body(node, [machine(name, uuid=uuid) for name, uuid in found])
+            made.put_hypervisor(Hypervisor.from_wire(body))
+            last[node] = found
+    for name in ("v1", "v2", "v3"):
+        expected = sorted(node for node, found in last.items() if name in [pair[0] for pair in found])
+        assert [one.node for one in made.machines_named(name)] == expected
+    for uuid in ("u1", "u2", "u3"):
+        expected = sorted(node for node, found in last.items() if uuid in [pair[1] for pair in found])
+        assert [one.node for one in made.machines_with_uuid(uuid.upper())] == expected
+
+
+def test_a_change_touches_what_it_concerns_and_no_more() -> None:
+    made = inventory([hypervisor_body("n1", [machine("v1"), machine("v2")])], [domain_body("a")])
+    same = Hypervisor.from_wire(hypervisor_body("n1", [machine("v1"), machine("v2")]))
+    assert made.put_hypervisor(same) == set()
+    paused = Hypervisor.from_wire(hypervisor_body("n1", [machine("v1", state="Paused"), machine("v2")]))
+    assert made.put_hypervisor(paused) == {topics.machine_name("v1"), topics.machine_uuid("uuid-v1")}
+    full = Hypervisor.from_wire(
+        hypervisor_body("n1", [machine("v1", state="Paused"), machine("v2")], [report("a", available=0), report("b")])
+    )
+    assert made.put_hypervisor(full) == {topics.space("a", "n1")}
+    assert made.put_domain(read_domain(domain_body("a"))) == set()
+    assert made.put_domain(read_domain(domain_body("a", limit=9))) == {topics.domain("a")}
+    assert made.set_live(frozenset()) >= {topics.machine_name("v2"), topics.domain("a")}
+    assert made.set_live(frozenset()) == set()
+
+
+def test_a_domain_is_ready_where_a_live_node_says_so() -> None:
+    made = inventory(
+        [
+            hypervisor_body("n1", [], [report("a")]),
+            hypervisor_body("n2", [], [report("a", ready=False, reason="no mount")]),
+            hypervisor_body("n3", [], [report("a")]),
+        ],
+        [domain_body("a")],
+        live={"n1", "n2"},
+    )
+    record = made.domain("a")
+    assert record is not None
+    status = domain_statuses.status_of(record, made.reports("a"), EPOCH)
+    assert (status.ready_nodes, status.conditions[0].status.value) == (1, "True")
+    assert status.conditions[0].message == "Ready on 1 of 2 nodes. Not ready on n2: no mount."
+
+
+def test_a_domain_that_no_node_reports_or_nobody_can_read_is_not_ready() -> None:
+    record = read_domain(domain_body("a"))
+    status = domain_statuses.status_of(record, {}, EPOCH)
+    assert (status.ready_nodes, status.conditions[0].reason) == (0, "NoNode")
+    body = domain_body("b", kind="loop")
+    body["spec"]["thinProvisioning"] = {"chunkSize": "-1"}
+    unreadable = domain_statuses.status_of(read_domain(body), {}, EPOCH)
+    assert (unreadable.conditions[0].status.value, unreadable.conditions[0].reason) == ("False", "InvalidSpec")
+
+
+sets = st.frozensets(st.sampled_from(("t1", "t2", "t3")))
+
+
+@given(st.lists(st.tuples(st.sampled_from(("k1", "k2")), sets), max_size=10))
+def test_who_waits_is_who_said_so_last(history: list[tuple[str, frozenset[str]]]) -> None:
+    waiters = Waiters()
+    last: dict[str, frozenset[str]] = {}
+    for key, waited in history:
+        waiters.wait(key, waited)
+        last[key] = waited
+    for topic in ("t1", "t2", "t3"):
+        assert waiters.concerned([topic]) == {key for key, waited in last.items() if topic in waited}

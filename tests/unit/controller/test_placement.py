@@ -1,0 +1,273 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.api.disk_migration import DiskMigrationSpec
+from diskmigration.api.errors import Reason
+from diskmigration.controller.outcomes import AlreadyThere, Outcome, Placement, Refusal
+from diskmigration.controller.placement import Surroundings, place
+from tests.unit.controller.builders import (
+    GIB,
+    disk,
+    domain_body,
+    hypervisor_body,
+    inventory,
+    machine,
+    migration,
+    report,
+)
+
+DOMAINS = [domain_body("a"), domain_body("b", kind="loop")]
+
+
+def judged(
+    hypervisors: list[dict[str, Any]],
+    *,
+    domains: list[dict[str, Any]] | None = None,
+    live: set[str] | None = None,
+    blocked_by: str | None = None,
+    reserved: int = 0,
+    namespace: str = "vms",
+    **said: Any,
+) -> Outcome:
+    spec = migration(namespace=namespace, **said).spec
+    assert isinstance(spec, DiskMigrationSpec)
+    around = Surroundings(
+        inventory=inventory(hypervisors, DOMAINS if domains is None else domains, live=live),
+        system_namespace="diskmigration-system",
+        blocked_by=lambda _keys: blocked_by,
+        reserved_bytes=lambda _domain, _node: reserved,
+    )
+    return place(namespace, spec, around)
+
+
+WEB = machine("web-1")
+
+
+def test_a_migration_goes_to_the_node_of_its_vm() -> None:
+    outcome = judged([hypervisor_body("n1", [machine("other")]), hypervisor_body("n2", [WEB])])
+    assert isinstance(outcome, Placement)
+    assert (outcome.node, outcome.source.storage_domain, outcome.destination.storage_domain) == ("n2", "a", "b")
+    assert outcome.needed_bytes == GIB
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_permanent", "surroundings"),
+    [
+        (Reason.VIRTUAL_MACHINE_NOT_FOUND, False, {"hypervisors": []}),
+        (Reason.VIRTUAL_MACHINE_NOT_FOUND, False, {"hypervisors": [hypervisor_body("n1", [machine("web-10")])]}),
+        (Reason.VIRTUAL_MACHINE_NOT_FOUND, False, {"hypervisors": [hypervisor_body("n1", [WEB])], "live": set()}),
+        (
+            Reason.VIRTUAL_MACHINE_NOT_FOUND,
+            False,
+            {
+                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "spec": {"virtualMachine": {"name": "web-1", "uuid": "another"}},
+            },
+        ),
+        (
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
+            True,
+            {"hypervisors": [hypervisor_body(n, [machine("web-1", uuid=n)]) for n in ("n1", "n2")]},
+        ),
+        (
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
+            True,
+            {"hypervisors": [hypervisor_body(n, [WEB]) for n in ("n1", "n2")]},
+        ),
+        (
+            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [machine("web-1", state="ShutOff")])]},
+        ),
+        (
+            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [machine("web-1", state="Crashed")])]},
+        ),
+        (
+            Reason.DISK_NOT_FOUND,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [machine("web-1", disks=[disk("vdb")])])]},
+        ),
+        (
+            Reason.DISK_NOT_SUPPORTED,
+            True,
+            {"hypervisors": [hypervisor_body("n1", [machine("web-1", disks=[disk(kind="Network", domain="")])])]},
+        ),
+        (
+            Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [machine("web-1", disks=[disk(domain="")])])]},
+        ),
+        (Reason.STORAGE_DOMAIN_NOT_FOUND, False, {"hypervisors": [hypervisor_body("n1", [WEB])], "to": "nowhere"}),
+        (
+            Reason.STORAGE_DOMAIN_NOT_READY,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [WEB], [report("a"), report("b", ready=False, reason="no mount")])]},
+        ),
+        (
+            Reason.STORAGE_DOMAIN_NOT_READY,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [WEB], [report("a")])]},
+        ),
+        (
+            Reason.STORAGE_DOMAIN_NOT_READY,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [WEB], [report("b"), report("a", ready=False)])]},
+        ),
+        (
+            Reason.NAMESPACE_NOT_ALLOWED,
+            True,
+            {
+                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "domains": [domain_body("a"), domain_body("b", namespaces=("others",))],
+            },
+        ),
+        (
+            Reason.NAMESPACE_NOT_ALLOWED,
+            True,
+            {
+                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "domains": [domain_body("a", namespaces=()), domain_body("b")],
+            },
+        ),
+        (
+            Reason.NOT_IMPLEMENTED,
+            True,
+            {
+                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "domains": [domain_body("a"), domain_body("b", kind="lvm")],
+            },
+        ),
+        (
+            Reason.NOT_IMPLEMENTED,
+            True,
+            {
+                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "domains": [domain_body("a", kind="lvm"), domain_body("b")],
+            },
+        ),
+        (
+            Reason.DESTINATION_FULL,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [WEB], [report("a"), report("b", available=GIB - 1)])]},
+        ),
+        (
+            Reason.DESTINATION_FULL,
+            False,
+            {"hypervisors": [hypervisor_body("n1", [WEB], [report("a"), report("b", available=GIB)])], "reserved": 1},
+        ),
+        (Reason.DISK_BUSY, False, {"hypervisors": [hypervisor_body("n1", [WEB])], "blocked_by": "vms/first"}),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_reason(
+    reason: Reason, is_permanent: bool, surroundings: dict[str, Any]
+) -> None:
+    outcome = judged(**surroundings)
+    assert isinstance(outcome, Refusal)
+    assert (outcome.reason, outcome.is_permanent) == (reason, is_permanent)
+    assert len(outcome.message) > 30
+
+
+def test_messages_name_the_objects() -> None:
+    ambiguous = judged([hypervisor_body(n, [machine("web-1", uuid=n)]) for n in ("n1", "n2")])
+    busy = judged([hypervisor_body("n1", [WEB])], blocked_by="vms/first")
+    full = judged([hypervisor_body("n1", [WEB], [report("a"), report("b", available=17)])])
+    assert isinstance(ambiguous, Refusal)
+    assert isinstance(busy, Refusal)
+    assert isinstance(full, Refusal)
+    assert all(word in ambiguous.message for word in ("web-1", "n1", "n2", "nodeName"))
+    assert all(word in busy.message for word in ("vda", "web-1", "vms/first"))
+    assert all(word in full.message for word in ("StorageDomain b", "n1", "17 free", "1.0Gi"))
+
+
+def test_a_node_name_or_a_uuid_settles_which_vm_is_meant() -> None:
+    both = [hypervisor_body(n, [machine("web-1", uuid=f"uuid-{n}")]) for n in ("n1", "n2")]
+    by_node = judged(both, spec={"virtualMachine": {"name": "web-1", "nodeName": "n2"}})
+    by_uuid = judged(both, spec={"virtualMachine": {"uuid": "UUID-n1"}})
+    assert isinstance(by_node, Placement)
+    assert isinstance(by_uuid, Placement)
+    assert (by_node.node, by_uuid.node) == ("n2", "n1")
+
+
+def test_one_vm_defined_on_two_nodes_is_where_it_runs() -> None:
+    outcome = judged([hypervisor_body("n1", [machine("web-1", state="ShutOff")]), hypervisor_body("n2", [WEB])])
+    assert isinstance(outcome, Placement)
+    assert outcome.node == "n2"
+
+
+@pytest.mark.parametrize("state", ["Running", "ShutOff"])
+def test_a_disk_that_lives_at_the_destination_needs_no_move_in_whatever_state_its_vm_is(state: str) -> None:
+    outcome = judged([hypervisor_body("n1", [machine("web-1", state=state, disks=[disk(domain="b")])])])
+    assert isinstance(outcome, AlreadyThere)
+
+
+def test_the_operators_own_namespace_is_always_allowed() -> None:
+    closed = [domain_body("a", namespaces=()), domain_body("b", namespaces=())]
+    outcome = judged([hypervisor_body("n1", [WEB])], domains=closed, namespace="diskmigration-system")
+    assert isinstance(outcome, Placement)
+
+
+@pytest.mark.parametrize(
+    ("destination", "kind", "needed"),
+    [
+        ({}, "loop", GIB),
+        ({"provisioning": "Thick"}, "file", 10 * GIB),
+        ({"format": "raw"}, "loop", 10 * GIB),
+        ({"format": "raw"}, "file", GIB),
+    ],
+)
+def test_what_is_pre_allocated_needs_its_whole_size(destination: dict[str, str], kind: str, needed: int) -> None:
+    spec = {"destination": {"storageDomain": "b", **destination}, "backingChain": "Flatten"}
+    outcome = judged([hypervisor_body("n1", [WEB])], domains=[domain_body("a"), domain_body("b", kind=kind)], spec=spec)
+    assert isinstance(outcome, Placement)
+    assert outcome.needed_bytes == needed
+
+
+@given(available=st.integers(0, 4 * GIB), reserved=st.integers(0, 4 * GIB), allocated=st.integers(0, 4 * GIB))
+def test_a_place_is_given_exactly_when_it_fits(available: int, reserved: int, allocated: int) -> None:
+    machines = [machine("web-1", disks=[disk(allocated=allocated)])]
+    outcome = judged(
+        [hypervisor_body("n1", machines, [report("a"), report("b", available=available)])], reserved=reserved
+    )
+    assert isinstance(outcome, Placement) == (allocated <= available - reserved)
+
+
+STATES = ("Running", "Paused", "ShutOff", "Crashed", "Suspended", "Unknown")
+
+
+@given(st.data())
+def test_whatever_the_cluster_looks_like_there_is_one_outcome_and_it_waits_for_something(data: st.DataObject) -> None:
+    hypervisors = [
+        hypervisor_body(
+            node,
+            [
+                machine(
+                    name,
+                    uuid=data.draw(st.sampled_from((f"uuid-{name}", f"uuid-{name}-{node}"))),
+                    state=data.draw(st.sampled_from(STATES)),
+                    disks=[
+                        disk(
+                            target,
+                            domain=data.draw(st.sampled_from(("", "a", "b", "c"))),
+                            kind=data.draw(st.sampled_from(("File", "Block", "Network"))),
+                        )
+                        for target in data.draw(st.sets(st.sampled_from(("vda", "vdb"))))
+                    ],
+                )
+                for name in data.draw(st.sets(st.sampled_from(("web-1", "web-2"))))
+            ],
+            [report(name, ready=data.draw(st.booleans())) for name in data.draw(st.sets(st.sampled_from("ab")))],
+        )
+        for node in ("n1", "n2")
+    ]
+    live = data.draw(st.sets(st.sampled_from(("n1", "n2"))))
+    outcome = judged(hypervisors, live=live, to=data.draw(st.sampled_from("abc")))
+    assert outcome.topics or isinstance(outcome, AlreadyThere)
+    if isinstance(outcome, Placement):
+        assert outcome.node in live
+        assert outcome.source.storage_domain != outcome.destination.storage_domain
+        assert len(outcome.disk_keys) == 2

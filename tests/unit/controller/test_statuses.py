@@ -1,0 +1,116 @@
+from datetime import timedelta
+
+import pytest
+
+from diskmigration.api.disk_migration import DiskMigrationStatus, Side
+from diskmigration.api.errors import Reason
+from diskmigration.api.storage_domain import StorageType
+from diskmigration.controller import statuses
+from diskmigration.controller.outcomes import AlreadyThere, Placement, Refusal
+from diskmigration.controller.records import Migration
+from tests.unit.controller.builders import EPOCH, migration
+
+LATER = EPOCH + timedelta(seconds=100)
+SOURCE = Side(storage_domain="a", type=StorageType.FILE)
+PLACE = Placement("n1", ("k",), SOURCE, Side(storage_domain="b", type=StorageType.BLOCK), 1)
+REFUSAL = Refusal(Reason.DISK_BUSY, "busy")
+
+
+def after(status: DiskMigrationStatus, **said: object) -> Migration:
+    """The migration as it is read back once that status is written."""
+    return migration(status=statuses.to_wire(status), **said)
+
+
+ALL = [
+    statuses.held(migration(), EPOCH),
+    statuses.refused(migration(), REFUSAL, EPOCH),
+    statuses.queued(migration(), PLACE, 3, EPOCH),
+    statuses.scheduled(migration(), PLACE, EPOCH),
+    statuses.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH),
+    statuses.failed(migration(), Reason.DEADLINE_EXCEEDED, "late", EPOCH),
+    statuses.cancelled(migration(), EPOCH),
+    statuses.already_there(migration(), AlreadyThere("there", SOURCE), EPOCH),
+]
+
+
+def states(status: DiskMigrationStatus) -> dict[str, str]:
+    return {one.type: one.status.value for one in status.conditions}
+
+
+@pytest.mark.parametrize("status", ALL)
+def test_what_is_read_back_after_writing_is_not_written_again(status: DiskMigrationStatus) -> None:
+    assert not statuses.differs(after(status).status, status, is_whole=True)
+
+
+@pytest.mark.parametrize("status", ALL)
+def test_conditions_are_those_that_kstatus_understands(status: DiskMigrationStatus) -> None:
+    assert status.phase is not None
+    said = states(status)
+    is_final = status.phase.is_final
+    assert said["Reconciling"] == ("False" if is_final else "True")
+    assert said["Stalled"] == ("True" if is_final and said["Succeeded"] == "False" else "False")
+    assert said["Ready"] == ("True" if said["Succeeded"] == "True" else "False")
+    assert (said["Succeeded"] == "Unknown") == (not is_final)
+    assert (status.completion_time is not None) == is_final
+    assert all(one.observed_generation == 1 for one in status.conditions)
+    assert status.observed_generation == 1
+
+
+@pytest.mark.parametrize("status", ALL)
+def test_nothing_is_written_that_is_the_agents(status: DiskMigrationStatus) -> None:
+    wire = statuses.to_wire(status)
+    assert not {"attempts", "progress", "allocatedBytes", "effective", "display", "synchronizedTime"} & set(wire)
+    for side in ("source", "destination"):
+        assert "volumes" not in wire.get(side, {})
+
+
+def test_accepted_says_which_way_it_ended() -> None:
+    assert states(statuses.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH))["Accepted"] == "False"
+    waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
+    assert states(statuses.failed(waiting, Reason.DEADLINE_EXCEEDED, "late", LATER))["Accepted"] == "True"
+    assert states(statuses.cancelled(waiting, LATER))["Accepted"] == "True"
+
+
+def test_the_time_starts_when_it_is_accepted_and_again_after_a_suspension() -> None:
+    assert statuses.refused(migration(), REFUSAL, EPOCH).start_time is None
+    waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
+    assert statuses.scheduled(waiting, PLACE, LATER).start_time == EPOCH
+    held = statuses.held(waiting, LATER)
+    assert held.start_time is None
+    assert statuses.differs(waiting.status, held, is_whole=True)
+
+
+def test_a_refusal_that_lasts_keeps_the_time_at_which_it_began() -> None:
+    refused = after(statuses.refused(migration(), REFUSAL, EPOCH))
+    again = statuses.refused(refused, Refusal(Reason.DESTINATION_FULL, "full"), LATER)
+    assert again.conditions[0].last_transition_time == EPOCH
+    assert statuses.differs(refused.status, again, is_whole=True)
+
+
+def test_a_position_goes_when_it_is_its_turn() -> None:
+    waiting = after(statuses.queued(migration(), PLACE, 7, EPOCH))
+    assert "queuePosition" not in statuses.to_wire(statuses.scheduled(waiting, PLACE, LATER))
+    assert statuses.differs(waiting.status, statuses.scheduled(waiting, PLACE, LATER), is_whole=True)
+
+
+def test_until_the_agent_takes_over_everything_is_said_again() -> None:
+    handed = statuses.scheduled(migration(), PLACE, EPOCH)
+    said_again = statuses.delegated(after(handed), LATER)
+    assert statuses.to_wire(said_again) == statuses.to_wire(handed)
+
+
+def test_once_the_agent_has_taken_over_only_what_never_changes_is_said() -> None:
+    taken = statuses.to_wire(statuses.scheduled(migration(), PLACE, EPOCH)) | {
+        "phase": "Replicating",
+        "attempts": 2,
+        "observedGeneration": 1,
+    }
+    changed = migration(status=taken, generation=2)
+    wanted = statuses.delegated(changed, LATER)
+    assert set(statuses.to_wire(wanted)) == {"nodeName", "startTime", "source", "destination", "conditions"}
+    assert states(wanted) == {"Accepted": "True"}
+    assert wanted.conditions[0].observed_generation == 2
+    assert statuses.differs(changed.status, wanted, is_whole=False)
+    assert not statuses.differs(
+        migration(status=taken | {"conditions": statuses.to_wire(wanted)["conditions"]}).status, wanted, is_whole=False
+    )

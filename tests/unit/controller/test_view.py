@@ -1,0 +1,75 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.api import names
+from diskmigration.controller.view import MigrationView
+from tests.unit.controller.builders import migration_body
+
+
+def test_what_is_older_than_what_is_known_is_passed_over() -> None:
+    old, new = migration_body("m"), migration_body("m", spec={"suspend": True})
+    view = MigrationView()
+    assert view.observe(new) is not None
+    assert view.observe(old) is None
+    assert view.observe(new) is None
+    spec = view.active["vms/m"].spec
+    assert spec is not None
+    assert spec.suspend
+
+
+def test_a_list_made_before_a_deletion_does_not_bring_the_object_back() -> None:
+    body = migration_body("m")
+    view = MigrationView()
+    view.observe(body)
+    assert view.forget("vms/m", body["metadata"]["uid"]) is not None
+    assert view.observe(body) is None
+    assert view.keys() == []
+
+
+def test_a_list_made_before_an_end_does_not_make_it_active_again() -> None:
+    running = migration_body("m", status={"nodeName": "n1", "phase": "Replicating"})
+    ended = migration_body("m", status={"nodeName": "n1", "phase": "Succeeded"})
+    view = MigrationView()
+    view.observe(ended)
+    assert view.observe(running) is None
+    assert view.active == {}
+
+
+def test_an_object_made_anew_under_its_name_replaces_the_one_before() -> None:
+    first, second = migration_body("m", uid="one"), migration_body("m", uid="two")
+    view = MigrationView()
+    view.observe(first)
+    change = view.observe(second)
+    assert change is not None
+    assert (change.uid, change.replaced_uid) == ("two", "one")
+    assert view.forget("vms/m", "one") is None
+    assert view.uid_of("vms/m") == "two"
+
+
+def test_of_what_has_ended_only_what_has_something_left_to_do_is_kept() -> None:
+    view = MigrationView()
+    ended = {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z"}
+    view.observe(migration_body("nothing", status=ended))
+    view.observe(migration_body("ttl", status=ended, spec={"ttlSecondsAfterFinished": 60}))
+    view.observe(migration_body("held", status=ended, finalizers=(names.FINALIZER,)))
+    assert set(view.finished) == {"vms/ttl", "vms/held"}
+    assert view.active == {}
+
+
+def test_a_ttl_given_after_the_end_is_taken_in() -> None:
+    ended = {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z"}
+    view = MigrationView()
+    view.observe(migration_body("m", status=ended))
+    view.observe(migration_body("m", status=ended, spec={"ttlSecondsAfterFinished": 60}))
+    assert view.finished["vms/m"].ttl_seconds == 60
+
+
+@given(st.permutations(range(6)))
+def test_in_whatever_order_versions_arrive_the_newest_stays(order: list[int]) -> None:
+    versions = [migration_body("m", spec={"activeDeadlineSeconds": number + 1}) for number in range(6)]
+    view = MigrationView()
+    for number in order:
+        view.observe(versions[number])
+    spec = view.active["vms/m"].spec
+    assert spec is not None
+    assert spec.active_deadline_seconds == 6
