@@ -1,0 +1,49 @@
+# Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup venv lint format test test-unit demo lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHON
+# The package runs from the checkout.
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
+export MYPYPATH := $(PYTHONPATH)
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: venv  ## Install what all the others need: Debian packages, Python packages, the control plane's programs
+	@$(BIN)/python -m testbed build
+
+venv:
+	@testbed/packages.sh
+	@testbed/venv.sh
+
+lint: venv  ## Check style, types and which module imports which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p diskmigration -p testbed -p tests
+	$(BIN)/lint-imports
+
+format: venv  ## Lay the code out as `make lint` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup  ## Run all tests: the pure parts, then those on the real apiserver, libvirt and QEMU
+	$(BIN)/pytest
+
+test-unit: venv  ## Run the tests of the pure parts alone
+	$(BIN)/pytest tests/unit
+
+demo: setup  ## Move a running guest's disk there and back, before your eyes
+	@$(BIN)/python -m testbed.demo
+
+lock: venv  ## Choose the newest allowed versions of all Python packages anew
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra agent --extra dev --generate-hashes \
+		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements/dev.lock pyproject.toml
+	@testbed/venv.sh
+
+clean:  ## Remove what the others left in the checkout; the caches outside stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
