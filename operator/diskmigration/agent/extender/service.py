@@ -6,7 +6,7 @@ never fires. Polling alone is not fast enough. Whatever wakes it, the extender l
 
 import logging
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from diskmigration.agent.extender import watermark
@@ -37,7 +37,6 @@ class Extender:
         self._poller = threading.Thread(target=self._poll, name="extender", daemon=True)
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
-        self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._extensions: Counter[str] = Counter()
         self._impossible: set[str] = set()
         events.listen(self._notice)
@@ -56,10 +55,13 @@ class Extender:
         return self._extensions[path]
 
     def _notice(self, event: DomainEvent) -> None:
-        self._look_soon(event.uuid)
+        self.look_soon(event.uuid)
 
-    def _look_soon(self, uuid: str) -> None:
-        """Looks at the VM in a worker. What comes while one looks makes it look once more, never twice at a time."""
+    def look_soon(self, uuid: str) -> None:
+        """Looks at the VM in a worker, and returns at once.
+
+        What comes while one looks makes it look once more; nobody looks twice at a time.
+        """
         if self._stopping.is_set():
             return
         with self._guard:
@@ -72,7 +74,7 @@ class Extender:
     def _look_until_quiet(self, uuid: str) -> None:
         while True:
             try:
-                self.look(uuid)
+                self._look(uuid)
             except DomainGoneError:
                 pass
             except MigrationError as error:
@@ -89,22 +91,19 @@ class Extender:
         while not self._stopping.wait(POLL_SECONDS):
             try:
                 for found in statistics.of_running_domains(self._connection):
-                    self._look_soon(found.uuid)
+                    self.look_soon(found.uuid)
             except MigrationError as error:
                 _log.warning("the node's VMs could not be listed", extra={"error": error.message})
 
-    def look(self, uuid: str) -> None:
+    def _look(self, uuid: str) -> None:
         """Extends what is due on one VM, arms its thresholds, and resumes it where a full volume had paused it.
 
         Raises:
             MigrationError: libvirt or the storage failed; the next look tries again.
         """
-        with self._guard:
-            turn = self._turns[uuid]
-        with turn:
-            # The guest may have gone past the new threshold while it was being armed: such a one never fires.
-            while self._extend_disks(Domain(self._connection, uuid)):
-                pass
+        # The guest may have gone past the new threshold while it was being armed: such a one never fires.
+        while self._extend_disks(Domain(self._connection, uuid)):
+            pass
 
     def _extend_disks(self, domain: Domain) -> bool:
         """One look at all the VM's disks; True when something grew."""

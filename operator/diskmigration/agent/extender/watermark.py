@@ -55,8 +55,12 @@ def largest_useful_size(capacity: int) -> int:
 
 
 def is_possible(volume: ThinVolume) -> bool:
-    """Whether the report can be true. One that cannot is not acted on, but asked again."""
-    return 0 <= volume.allocated <= volume.physical and volume.physical > 0 and volume.capacity > 0
+    """Whether the report can be true. One that cannot is not acted on, but asked again.
+
+    A little more than the volume's size is possible: QEMU counts a write that met the end of the volume as well.
+    """
+    highest = max(volume.physical, largest_useful_size(volume.capacity))
+    return 0 <= volume.allocated <= highest and volume.physical > 0 and volume.capacity > 0
 
 
 def wanted_size(volume: ThinVolume) -> int:

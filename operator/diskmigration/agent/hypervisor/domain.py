@@ -151,7 +151,7 @@ class Domain:
             domain.snapshotCreateXML(document, flags)
 
 
-_NO_QUIESCE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, libvirt.VIR_ERR_AGENT_COMMAND_FAILED)
+_NO_QUIESCE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED)
 
 
 def every_domain(connection: Connection) -> tuple[Domain, ...]:

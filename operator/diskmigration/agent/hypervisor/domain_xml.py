@@ -109,7 +109,7 @@ def _chain(element: ET.Element, kind: str, image_format: str) -> tuple[tuple[Lay
         source = below.find("source")
         if source is None:
             return tuple(layers), True
-        layers.append(_layer(source, below.get("type", ""), _format_of(below)))
+        layers.append(_layer(source, below.get("type", ""), _format_of(below), index=below.get("index")))
         below = below.find("backingStore")
     # QEMU has no backing file below a raw volume, so libvirt has nothing to walk to.
     return tuple(layers), layers[-1].format == "raw"
@@ -120,8 +120,9 @@ def _format_of(element: ET.Element) -> str:
     return found.get("type", "") if found is not None else ""
 
 
-def _layer(source: ET.Element, kind: str, image_format: str) -> Layer:
-    index = source.get("index")
+def _layer(source: ET.Element, kind: str, image_format: str, *, index: str | None = None) -> Layer:
+    """The volume of a `<source>`, which carries the index itself, but not below a `<backingStore>`."""
+    index = index or source.get("index")
     return Layer(
         type=kind,
         path=source.get("file") or source.get("dev") or "",

@@ -17,8 +17,9 @@ from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import StorageDriver
-from diskmigration.api.disk_migration import DiskMigration
+from diskmigration.api.disk_migration import DiskMigration, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
 
 
 class Turns:
@@ -72,6 +73,7 @@ class Attempt:
         self.wait = wait
         self.meter = Meter()
         self.bandwidth_in_force: int | None = None
+        self.has_replication = False
         self._on_progress = on_progress
 
     @property
@@ -133,8 +135,11 @@ class Attempt:
         return block_jobs.current(self.domain, disk) if self.is_running() else None
 
     def allocated_by(self, volume: JournalVolume, driver: StorageDriver) -> int:
-        """An upper bound of what a volume that is being written to holds, in bytes: its size, or its blocks if raw."""
-        if volume.format == "raw":
+        """An upper bound of what a volume that is being written to holds, in bytes.
+
+        A raw file has holes, which a mirror skips; a block device shows none, so the mirror copies all of it.
+        """
+        if volume.format is VolumeFormat.RAW and volume.type is StorageType.FILE:
             return driver.allocated_bytes(volume.name)
         return driver.size_bytes(volume.name)
 

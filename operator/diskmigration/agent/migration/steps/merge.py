@@ -53,7 +53,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
         if job is None:
             _make_room(attempt, overlay=overlay, base=base, home=home)
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
-            attempt.node.extender.look(attempt.domain.uuid)
+            attempt.node.extender.look_soon(attempt.domain.uuid)
         elif not job.is_commit or job.mirror is None or job.mirror.layer.path != base.path:
             raise MigrationError(
                 Reason.FOREIGN_CHANGE,

@@ -18,6 +18,13 @@ def start_replication(attempt: Attempt) -> None:
         MigrationError: BlockJobFailed, StorageFailed, DestinationFull.
     """
     attempt.require_running()
+    if attempt.has_replication:
+        attempt.has_replication = False
+        raise MigrationError(
+            Reason.BLOCK_JOB_FAILED,
+            f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met an "
+            "error at the destination (its log tells which), or somebody aborted the job.",
+        )
     journal = attempt.journal
     mirror = journal.mirror
     destination = attempt.destination.driver
@@ -39,12 +46,14 @@ def start_replication(attempt: Attempt) -> None:
         write_blocking=spec.copy_mode is CopyMode.WRITE_BLOCKING,
         bandwidth_bytes_per_second=spec.bandwidth,
     )
+    attempt.has_replication = True
     attempt.bandwidth_in_force = spec.bandwidth
-    attempt.node.extender.look(attempt.domain.uuid)
+    attempt.node.extender.look_soon(attempt.domain.uuid)
 
 
 def follow_replication(attempt: Attempt, job: BlockJob) -> None:
     """Shows the progress of the mirror and applies a changed bandwidth."""
+    attempt.has_replication = True
     internal = sum(attempt.journal.copy_bytes)
     attempt.show_progress(
         now=time.monotonic(), copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1)

@@ -31,4 +31,4 @@ def take_snapshot(attempt: Attempt) -> None:
         raise MigrationError(
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
         )
-    attempt.node.extender.look(attempt.domain.uuid)
+    attempt.node.extender.look_soon(attempt.domain.uuid)
