@@ -32,6 +32,7 @@ def survey(connection: Connection, domains: StorageDomains, *, agent_version: st
         libvirt_version=libvirt_version,
         qemu_version=qemu_version,
         agent_version=agent_version,
+        virtual_machine_count=len(machines),
         storage_domains=tuple(_storage_domain(known) for known in domains.all()),
         virtual_machines=tuple(sorted(machines, key=lambda machine: machine.uuid)),
     )

@@ -61,6 +61,7 @@ class HypervisorStatus(Model):
     qemu_version: str = ""
     agent_version: str = ""
     conditions: tuple[Condition, ...] = ()
+    virtual_machine_count: int = 0
     storage_domains: tuple[NodeStorageDomain, ...] = ()
     virtual_machines: tuple[VirtualMachine, ...] = ()
 

@@ -1,6 +1,8 @@
 """Requests to the Kubernetes API, with errors that tell a caller what to do."""
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 15
 """Below the API server's own 60 s: a caller that waits for longer has better things to do."""
 
+APPLY_TRIES = 5
+REMEMBERED_VERSIONS = 4096
 LIST_PAGE_SIZE = 500
 CONNECTIONS = 32
 
@@ -86,6 +90,7 @@ class Cluster:
     def __init__(self, api_client: kubernetes_client.ApiClient) -> None:
         """Use `connect`."""
         self._client = api_client
+        self._versions = _Versions()
 
     def credentials(self) -> Credentials:
         """The identity as it is now: a service account's token is read again from its file when it is due."""
@@ -164,31 +169,53 @@ class Cluster:
         """Server-side apply of an object's status, forced over other managers; the object as it is now.
 
         Fields that only this manager owned and that `status` leaves out are removed by the server.
-        With a resourceVersion the object must still be as it was read.
+        With a resourceVersion the object must still be as it was read; without one it only must be the same object.
+
+        The server passes over the uid of a status that is applied, so that one meant for a deleted object would land on
+        another that has taken its name. Each apply therefore carries a resourceVersion that this uid is known to have
+        had: mostly that of the last answer, so that no more requests are made.
 
         Raises:
             ObjectGoneError: the object is gone, or another uid has its name: nothing was written.
-            ConflictError: its resourceVersion is another by now: nothing was written.
+            ConflictError: its resourceVersion is not the given one, or changed too often meanwhile.
             ClusterUnavailableError, RefusedError: as every request.
         """
+        tries = 1 if resource_version else APPLY_TRIES
+        while True:
+            tries -= 1
+            version = resource_version or self._versions.get(uid) or self._version(plural, name, namespace, uid)
+            try:
+                body = self._apply_status(plural, name, status, namespace, field_manager, version)
+            except ConflictError as error:
+                self._versions.forget(uid)
+                if tries == 0:
+                    self._raise_if_replaced(plural, name, namespace, uid, error)
+                    raise
+            else:
+                self._versions.put(uid, body["metadata"]["resourceVersion"])
+                return body
+
+    def _apply_status(
+        self, plural: str, name: str, status: JsonObject, namespace: str, field_manager: str, resource_version: str
+    ) -> JsonObject:
         resource = resources.BY_PLURAL[plural]
-        metadata = {"name": name, "uid": uid}
+        metadata = {"name": name, "resourceVersion": resource_version}
         if namespace:
             metadata["namespace"] = namespace
-        if resource_version:
-            metadata["resourceVersion"] = resource_version
-        body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status}
-        try:
-            return self._request(
-                "PATCH",
-                resource.path(name, namespace=namespace, subresource="status"),
-                query={"fieldManager": field_manager, "force": "true"},
-                body=body,
-                content_type=_APPLY_PATCH,
-            )
-        except (ConflictError, RefusedError) as error:
-            self._raise_if_replaced(plural, name, namespace, uid, error)
-            raise
+        return self._request(
+            "PATCH",
+            resource.path(name, namespace=namespace, subresource="status"),
+            query={"fieldManager": field_manager, "force": "true"},
+            body={"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status},
+            content_type=_APPLY_PATCH,
+        )
+
+    def _version(self, plural: str, name: str, namespace: str, uid: str) -> str:
+        """The object's resourceVersion now, provided that it is still that object."""
+        found = self.get(plural, name, namespace)
+        if found is None or found["metadata"]["uid"] != uid:
+            raise ObjectGoneError(f"{plural} {namespace}/{name} with uid {uid} is gone")
+        return str(found["metadata"]["resourceVersion"])
 
     def add_finalizer(self, plural: str, metadata: ObjectMeta, finalizer: str) -> JsonObject:
         """Adds a finalizer to the object as it was read; the object as it is now.
@@ -218,7 +245,7 @@ class Cluster:
         path = resources.BY_PLURAL[plural].path(metadata.name, namespace=metadata.namespace)
         try:
             return self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
-        except (ConflictError, RefusedError) as error:
+        except ConflictError as error:
             self._raise_if_replaced(plural, metadata.name, metadata.namespace, metadata.uid, error)
             raise
 
@@ -249,10 +276,11 @@ class Cluster:
         return (node["metadata"]["uid"], dict(node["metadata"].get("labels") or {})) if node is not None else None
 
     def _raise_if_replaced(self, plural: str, name: str, namespace: str, uid: str, error: Exception) -> None:
-        """The server words a uid that differs in several ways (409, 422); looking is the one sure answer."""
-        found = self.get(plural, name, namespace)
-        if found is None or found["metadata"]["uid"] != uid:
-            raise ObjectGoneError(f"{plural} {namespace}/{name} with uid {uid} is gone") from error
+        """The server words a uid that differs in several ways ; looking is the one sure answer."""
+        try:
+            self._version(plural, name, namespace, uid)
+        except ObjectGoneError as gone:
+            raise gone from error
 
     def _request(
         self,
@@ -282,6 +310,29 @@ class Cluster:
         return _answer(doing, response.status, content)
 
 
+class _Versions:
+    """The resourceVersions that objects were last seen to have, by uid; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def get(self, uid: str) -> str:
+        with self._lock:
+            return self._known.get(uid, "")
+
+    def put(self, uid: str, resource_version: str) -> None:
+        with self._lock:
+            self._known[uid] = resource_version
+            self._known.move_to_end(uid)
+            if len(self._known) > REMEMBERED_VERSIONS:
+                self._known.popitem(last=False)
+
+    def forget(self, uid: str) -> None:
+        with self._lock:
+            self._known.pop(uid, None)
+
+
 def _answer(doing: str, status: int, content: bytes) -> JsonObject:
     """The decoded object, or the error that the HTTP status stands for."""
     try:
@@ -292,10 +343,10 @@ def _answer(doing: str, status: int, content: bytes) -> JsonObject:
         return dict(decoded)
     said = f"{doing}: HTTP {status}: {decoded.get('message', 'no message') if isinstance(decoded, dict) else decoded}"
     if status in (404, 410):
-        raise ObjectGoneError(said)
+        raise ObjectGoneError(said, http_status=status)
     if status == 409:
-        raise ConflictError(said)
+        raise ConflictError(said, http_status=status)
     if status in (401, 408, 429) or status >= 500:
         # 401 too: a service account's token is replaced on disk now and then.
-        raise ClusterUnavailableError(said)
-    raise RefusedError(said)
+        raise ClusterUnavailableError(said, http_status=status)
+    raise RefusedError(said, http_status=status)

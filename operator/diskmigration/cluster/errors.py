@@ -2,7 +2,15 @@
 
 
 class ClusterError(Exception):
-    """A request to the Kubernetes API failed; the message says which one and what was answered."""
+    """A request to the Kubernetes API failed; the message says which one and what was answered.
+
+    `http_status` is 0 where there was no answer.
+    """
+
+    def __init__(self, message: str, *, http_status: int = 0) -> None:
+        """Keeps the status for who must tell a 403 from a 422."""
+        super().__init__(message)
+        self.http_status = http_status
 
 
 class ClusterUnavailableError(ClusterError):
