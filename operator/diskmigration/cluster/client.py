@@ -185,7 +185,9 @@ class Cluster:
             tries -= 1
             version = resource_version or self._versions.get(uid) or self._version(plural, name, namespace, uid)
             try:
-                body = self._apply_status(plural, name, status, namespace, field_manager, version)
+                body = self._apply_status(
+                    plural, name, status, namespace=namespace, field_manager=field_manager, resource_version=version
+                )
             except ConflictError as error:
                 self._versions.forget(uid)
                 if tries == 0:
@@ -196,7 +198,7 @@ class Cluster:
                 return body
 
     def _apply_status(
-        self, plural: str, name: str, status: JsonObject, namespace: str, field_manager: str, resource_version: str
+        self, plural: str, name: str, status: JsonObject, *, namespace: str, field_manager: str, resource_version: str
     ) -> JsonObject:
         resource = resources.BY_PLURAL[plural]
         metadata = {"name": name, "resourceVersion": resource_version}

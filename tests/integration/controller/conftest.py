@@ -1,0 +1,108 @@
+"""The operator as a process of its own, with its service account's token, on the real API server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diskmigration.api import names
+from diskmigration.cluster.client import Cluster
+from testbed.control_plane import ControlPlane
+from tests.integration.controller.world import World, connect_admin, making, until
+
+GRACE_SECONDS = 3
+STALE_SECONDS = 3600
+"""Most tests let no Lease go stale: they do not renew them."""
+
+OPERATOR_ACCOUNT = "diskmigration-operator"
+
+
+class Operator:
+    """The operator's process, which a test may kill and start again."""
+
+    def __init__(self, control_plane: ControlPlane, log: Path) -> None:
+        self._kubeconfig = control_plane.account_kubeconfig(names.SYSTEM_NAMESPACE, OPERATOR_ACCOUNT)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def start(self, *options: str) -> None:
+        """Starts it, and waits until its watch has begun."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [
+            sys.executable,
+            "-m",
+            "diskmigration.controller",
+            f"--kubeconfig={self._kubeconfig}",
+            f"--acceptance-grace-seconds={GRACE_SECONDS}",
+            f"--lease-stale-seconds={STALE_SECONDS}",
+            f"--liveness-port={self.port}",
+            *options,
+        ]
+        source = Path(__file__).parents[3] / "operator"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(source)}
+            )
+        until(self.is_healthy, f"the operator is healthy; see {self._log}", seconds=60)
+
+    def is_healthy(self) -> bool:
+        """What the kubelet's probe would find."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"the operator ended; see {self._log}"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is tidied up."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM, as the kubelet ends a pod; its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+    def log(self) -> list[dict[str, object]]:
+        """What it logged so far; each line is JSON, or the test fails."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def admin(control_plane: ControlPlane) -> Cluster:
+    return connect_admin(control_plane)
+
+
+@pytest.fixture(scope="module")
+def operator(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    made = Operator(control_plane, tmp_path_factory.mktemp("operator") / "operator.log")
+    made.start()
+    try:
+        yield made
+        assert made.stop() == 0
+    finally:
+        made.kill()
+    defects = [line for line in made.log() if "exception" in line or line["level"] == "ERROR"]
+    assert defects == []
+
+
+@pytest.fixture
+def world(control_plane: ControlPlane, admin: Cluster) -> Iterator[World]:
+    with making(control_plane, admin) as made:
+        yield made
