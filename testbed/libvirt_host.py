@@ -30,8 +30,10 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "2:stderr"
 """
+# Never rotated: testbed.qemu_io finds its answers in the logs.
 _VIRTLOGD_CONF = """\
 log_outputs = "2:stderr"
+max_size = 0
 """
 
 
@@ -42,6 +44,7 @@ class LibvirtHost:
         self._directory = directory
         self._namespaces = namespaces
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._log_daemon: subprocess.Popen[bytes] | None = None
         self.log = directory / "libvirtd.log"
         self.qemu_log_directory = directory / "log" / "qemu"
         self.socket_directory = directory / "run" / "libvirt"
@@ -80,9 +83,19 @@ class LibvirtHost:
     def start_log_daemon(self) -> None:
         """Start virtlogd, which keeps the consoles and logs of the QEMUs, and wait for its socket."""
         log = self._directory / "virtlogd.log"
-        daemon = self._start("virtlogd", log=log)
+        self._log_daemon = self._start("virtlogd", log=log)
         listening = self.socket_directory / "virtlogd-sock"
-        processes.wait_for(listening.exists, what="Waiting for virtlogd", process=daemon, log=log)
+        processes.wait_for(listening.exists, what="Waiting for virtlogd", process=self._log_daemon, log=log)
+
+    def end(self) -> None:
+        """End all processes of the host, QEMUs too, and wait until the kernel has done it."""
+        # Process 1 ends with its stdin; unshare returns when everything else in there has ended.
+        if self._namespaces.stdin is not None:
+            self._namespaces.stdin.close()
+        self._namespaces.wait(60)
+        for daemon in (self._daemon, self._log_daemon):
+            if daemon is not None:
+                daemon.wait(60)
 
     def _start(self, program: str, *, log: Path) -> subprocess.Popen[bytes]:
         pid_file = f"/run/libvirt/{program}.pid"
@@ -142,9 +155,8 @@ def running_libvirt(directory: Path) -> Iterator[LibvirtHost]:
     (directory / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
     (directory / "etc" / "virtlogd.conf").write_text(_VIRTLOGD_CONF)
     with ExitStack() as running:
-        namespaces = _make_namespaces(directory)
-        running.callback(_end_namespaces, namespaces)
-        host = LibvirtHost(directory, namespaces)
+        host = LibvirtHost(directory, _make_namespaces(directory))
+        running.callback(host.end)
         host.start_log_daemon()
         host.start_daemon()
         yield host
@@ -165,14 +177,6 @@ def _make_namespaces(directory: Path) -> subprocess.Popen[bytes]:
     try:
         processes.wait_for(ready.exists, what="Making libvirt's namespaces", process=namespaces, log=log)
     except TestbedError:
-        namespaces.kill()
-        namespaces.wait()
+        namespaces.communicate()
         raise
     return namespaces
-
-
-def _end_namespaces(namespaces: subprocess.Popen[bytes]) -> None:
-    # Process 1 ends with its stdin; unshare returns when the kernel has ended everything else in there.
-    if namespaces.stdin is not None:
-        namespaces.stdin.close()
-    namespaces.wait(60)

@@ -1,15 +1,26 @@
 """Writes to a running domain's disk and reads from it with no guest, through the whole block stack, a mirror included.
 
-Uses qemu-io inside the domain's own QEMU, by its monitor (`qemu-io -d` of QEMU's HMP).
+Uses qemu-io inside the domain's own QEMU, by its monitor (`qemu-io -d` of QEMU's HMP). Its requests come from no guest
+device: an error is returned here and does not pause the domain, whatever the disk's error policy says.
 """
 
+import itertools
+import os
 import re
+import threading
+import time
+from pathlib import Path
 
 from testbed.libvirt_host import LibvirtHost
 from testbed.processes import TestbedError
 
-# What qemu-io prints for a whole success; HMP has no exit status.
-_DONE = re.compile(r"^(?:wrote|read) (\d+)/(\d+) bytes at offset (\d+)$", re.MULTILINE)
+_WHOLE = re.compile(r"^(?:wrote|read) (\d+)/\d+ bytes at offset \d+$", re.MULTILINE)
+# libvirt's own lines in the same log begin with their time.
+_LIBVIRT_LINE = re.compile(r"^\d{4}-\d{2}-\d{2} [\d:.+]+: .*$", re.MULTILINE)
+_NUMBERS = itertools.count(1)
+# A command's answer is told from others' by its place in the log.
+_ONE_AT_A_TIME = threading.Lock()
+_ANSWER_TIMEOUT_SECONDS = 30
 
 
 def write_pattern(
@@ -22,7 +33,7 @@ def write_pattern(
     Raises:
         TestbedError: QEMU did not write all of it, for instance as the storage is full.
     """
-    _qemu_io(host, domain, device, f"write -P {pattern} {offset} {length}", length)
+    _transfer(host, domain, device, f"write -P {pattern} {offset} {length}", length)
 
 
 def verify_pattern(
@@ -33,7 +44,7 @@ def verify_pattern(
     Raises:
         TestbedError: a byte differs, or the read failed.
     """
-    _qemu_io(host, domain, device, f"read -P {pattern} {offset} {length}", length)
+    _transfer(host, domain, device, f"read -P {pattern} {offset} {length}", length)
 
 
 def flush(host: LibvirtHost, domain: str, *, device: str = "virtio-disk0") -> None:
@@ -42,17 +53,45 @@ def flush(host: LibvirtHost, domain: str, *, device: str = "virtio-disk0") -> No
     Raises:
         TestbedError: QEMU could not.
     """
-    if answer := _ask(host, domain, device, "flush").strip():
+    if answer := _ask(host, domain, device, "flush"):
         raise TestbedError(f"flush of {device} of {domain}: {answer}")
 
 
-def _qemu_io(host: LibvirtHost, domain: str, device: str, command: str, length: int) -> None:
+def _transfer(host: LibvirtHost, domain: str, device: str, command: str, length: int) -> None:
     answer = _ask(host, domain, device, command)
-    done = _DONE.search(answer.replace("\r", ""))
-    if done is None or int(done[1]) != length or "verification failed" in answer:
-        raise TestbedError(f"{command} on {device} of {domain}: {answer.strip() or 'no answer'}")
+    whole = _WHOLE.search(answer)
+    if whole is None or int(whole[1]) != length or "verification failed" in answer:
+        raise TestbedError(f"{command} on {device} of {domain}: {answer or 'no answer'}")
 
 
 def _ask(host: LibvirtHost, domain: str, device: str, command: str) -> str:
-    backend = f"/machine/peripheral/{device}/virtio-backend"
-    return host.virsh("qemu-monitor-command", domain, "--hmp", f'qemu-io -d {backend} "{command}"')
+    # qemu-io prints to QEMU's stdout, which is the domain's log: the monitor answers nothing and has no exit status.
+    # A second, unknown command is refused there by its name, which marks the end of the first one's answer.
+    log = host.qemu_log_directory / f"{domain}.log"
+    end = f"end-of-{os.getpid()}-{next(_NUMBERS)}"
+    with _ONE_AT_A_TIME:
+        start = log.stat().st_size
+        monitor = [_monitor_command(domain, device, each) for each in (command, end)]
+        if said := host.virsh("; ".join(monitor)).strip():
+            raise TestbedError(f"{command} on {device} of {domain}: {said}")
+        return _read_until(log, start, f'command "{end}" not found')
+
+
+def _monitor_command(domain: str, device: str, command: str) -> str:
+    return (
+        f"""qemu-monitor-command {domain} --hmp 'qemu-io -d /machine/peripheral/{device}/virtio-backend "{command}"'"""
+    )
+
+
+def _read_until(log: Path, start: int, end: str) -> str:
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_SECONDS
+    while True:
+        with log.open("rb") as opened:
+            opened.seek(start)
+            text = opened.read().decode(errors="replace")
+        answer, marked, _ = text.partition(end)
+        if marked:
+            return _LIBVIRT_LINE.sub("", answer).strip()
+        if time.monotonic() > deadline:
+            raise TestbedError(f"{log} has no {end!r} after {_ANSWER_TIMEOUT_SECONDS} s, only: {text}")
+        time.sleep(0.01)

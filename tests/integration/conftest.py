@@ -1,0 +1,48 @@
+"""The real parts the integration tests run against: one control plane and one libvirt host for the whole session."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.control_plane import ControlPlane, running_control_plane
+from testbed.libvirt_host import LibvirtHost, running_libvirt
+
+# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
+_SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - each directory in it is made by mkdtemp
+
+
+@pytest.fixture(scope="session")
+def session_directory() -> Iterator[Path]:
+    """A directory on a real disk for the session; removed at the end."""
+    yield from _temporary_directory()
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory on a real disk for one test's volumes; removed at its end."""
+    yield from _temporary_directory()
+
+
+@pytest.fixture(scope="session")
+def control_plane(session_directory: Path) -> Iterator[ControlPlane]:
+    """A control plane with the project's CRDs, accounts and roles, and with no Node."""
+    with running_control_plane(session_directory / "control-plane") as running:
+        running.install_manifests()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def libvirt_host(session_directory: Path) -> Iterator[LibvirtHost]:
+    """A libvirt host with no domain."""
+    with running_libvirt(session_directory / "libvirt") as running:
+        yield running
+
+
+def _temporary_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="dm-", dir=_SCRATCH_ROOT))
+    yield directory
+    # Not ignore_errors: what cannot be removed is a leak, and the test's failure.
+    shutil.rmtree(directory)
