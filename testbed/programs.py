@@ -1,0 +1,78 @@
+"""The project's two programs as processes from this checkout, each with its own service account's token."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from testbed import processes
+from testbed.control_plane import ControlPlane
+from testbed.libvirt_host import LibvirtHost
+
+SYSTEM_NAMESPACE = "diskmigration-system"
+_SOURCE = Path(__file__).parents[1] / "operator"
+
+
+class Program:
+    """A program that can be stopped, killed and started again."""
+
+    def __init__(self, arguments: list[str], *, log: Path) -> None:
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = log
+
+    def start(self) -> None:
+        """Start it; it answers when it is ready, through the API."""
+        self._process = processes.start(
+            [sys.executable, "-m", *self._arguments], log=self.log, environment=_environment()
+        )
+
+    def stop(self) -> None:
+        """Ask it to end (SIGTERM) and wait for its end."""
+        if self._process is not None:
+            processes.stop(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill it at once (SIGKILL) and wait for its end."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def running_operator(control_plane: ControlPlane, directory: Path, *options: str) -> Iterator[Program]:
+    """Run the operator until the end of the block."""
+    kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator")
+    arguments = ["diskmigration.controller", f"--kubeconfig={kubeconfig}", "--liveness-port=0", *options]
+    yield from _running(Program(arguments, log=directory / "operator.log"))
+
+
+@contextmanager
+def running_agent(control_plane: ControlPlane, host: LibvirtHost, node: str, directory: Path) -> Iterator[Program]:
+    """Run the agent of one node until the end of the block."""
+    kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=node)
+    arguments = [
+        "diskmigration.agent",
+        f"--kubeconfig={kubeconfig}",
+        f"--node-name={node}",
+        f"--libvirt-uri={host.uri}",
+        f"--lock-file={directory / f'agent-{node}.lock'}",
+        "--health-port=0",
+    ]
+    yield from _running(Program(arguments, log=directory / f"agent-{node}.log"))
+
+
+def _running(program: Program) -> Iterator[Program]:
+    program.start()
+    try:
+        yield program
+    finally:
+        program.stop()
+
+
+def _environment() -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": str(_SOURCE), "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,169 @@
+"""VMs with no operating system, whose disks have chains of a given shape and contents that can be told byte for byte."""
+
+import subprocess
+import uuid
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed import qemu_io
+from testbed.libvirt_host import LibvirtHost
+
+MEBIBYTE = 2**20
+CAPACITY_BYTES = 256 * MEBIBYTE
+LAYER_BYTES = 5 * MEBIBYTE
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A storage domain as the tests see it: a directory, and how volumes are made in it without the project."""
+
+    name: str
+    kind: str
+    root: Path
+
+    @property
+    def disk_type(self) -> str:
+        """libvirt's word."""
+        return "block" if self.kind == "loop" else "file"
+
+    def make_volume(self, name: str, size_bytes: int) -> Path:
+        """An empty volume, as an administrator would have made it; its path for QEMU."""
+        file = self.root / name
+        with file.open("wb") as opened:
+            opened.truncate(size_bytes if self.kind == "loop" else 0)
+        if self.kind == "file":
+            return file
+        return Path(_run("losetup", "--find", "--show", "--direct-io=on", str(file)).strip())
+
+    def files(self) -> list[str]:
+        """The names of the volumes' files that are there."""
+        return sorted(entry.name for entry in self.root.iterdir() if entry.is_file())
+
+
+@dataclass
+class Machine:
+    """A paused VM; `written` is what its disk must hold: offset to length and pattern."""
+
+    host: LibvirtHost
+    name: str
+    uuid: str
+    volumes: list[Path]
+    written: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def write(self, *, offset: int, length: int, pattern: int) -> None:
+        """Writes through the VM's whole block stack, a mirror included."""
+        qemu_io.write_pattern(self.host, self.name, offset=offset, length=length, pattern=pattern)
+        self.written[offset] = (length, pattern)
+
+    def verify(self) -> None:
+        """Reads back every byte of the disk: what was written, and zeroes between."""
+        position = 0
+        for offset, (length, pattern) in sorted(self.written.items()):
+            if position < offset:
+                self._verify(position, offset - position, 0)
+            self._verify(offset, length, pattern)
+            position = offset + length
+        self._verify(position, CAPACITY_BYTES - position, 0)
+
+    def _verify(self, offset: int, length: int, pattern: int) -> None:
+        while length > 0:
+            part = min(length, 32 * MEBIBYTE)
+            qemu_io.verify_pattern(self.host, self.name, offset=offset, length=part, pattern=pattern)
+            offset, length = offset + part, length - part
+
+    def chain(self, *, inactive: bool = False) -> list[tuple[str, str]]:
+        """The disk's layers as (path, format), active layer first; only the first of the inactive XML."""
+        document = self.host.virsh("dumpxml", self.name, *(["--inactive"] if inactive else []))
+        disk = ET.fromstring(document).find("./devices/disk[@device='disk']")
+        assert disk is not None
+        driver = disk.find("driver")
+        assert driver is not None
+        layers = [(_path(disk), driver.get("type", ""))]
+        below = disk.find("backingStore")
+        while below is not None and below.find("source") is not None:
+            image_format = below.find("format")
+            assert image_format is not None
+            layers.append((_path(below), image_format.get("type", "")))
+            below = below.find("backingStore")
+        return layers
+
+    def xml(self) -> str:
+        """The live XML."""
+        return self.host.virsh("dumpxml", self.name)
+
+    def state(self) -> str:
+        """As virsh says it."""
+        return self.host.virsh("domstate", self.name).strip()
+
+
+def _path(element: ET.Element) -> str:
+    source = element.find("source")
+    assert source is not None
+    return source.get("file") or source.get("dev") or ""
+
+
+def make_machine(
+    host: LibvirtHost,
+    domain: Domain,
+    *,
+    chain: int = 1,
+    base_format: str = "qcow2",
+    name: str | None = None,
+    volume_bytes: int = 64 * MEBIBYTE,
+    target_options: str = "",
+    start: bool = True,
+) -> Machine:
+    """A VM with one disk of `chain` volumes, each with data of its own, on a storage domain."""
+    name = name or f"vm-{uuid.uuid4().hex[:8]}"
+    identity = str(uuid.uuid4())
+    machine = Machine(host, name, identity, [])
+    below: tuple[Path, str] | None = None
+    for position in range(chain):
+        image_format = base_format if position == 0 else "qcow2"
+        size = CAPACITY_BYTES if image_format == "raw" else volume_bytes
+        path = domain.make_volume(f"{name}-{position}", size)
+        _format(path, image_format, below, is_block=domain.kind == "loop")
+        offset = position * 2 * LAYER_BYTES
+        _run("qemu-io", "-f", image_format, "-c", f"write -P {position + 1} {offset} {LAYER_BYTES}", str(path))
+        machine.written[offset] = (LAYER_BYTES, position + 1)
+        machine.volumes.append(path)
+        below = (path, image_format)
+    assert below is not None
+    host.virsh("define", str(_definition(machine, domain, below[1], target_options)))
+    if start:
+        host.virsh("start", name, "--paused")
+    return machine
+
+
+def _format(path: Path, image_format: str, below: tuple[Path, str] | None, *, is_block: bool) -> None:
+    if image_format == "raw" and is_block:
+        return
+    backing = ["-u", "-b", str(below[0]), "-F", below[1]] if below is not None else []
+    _run("qemu-img", "create", "-q", "-f", image_format, *backing, str(path), str(CAPACITY_BYTES))
+
+
+def _definition(machine: Machine, domain: Domain, image_format: str, target_options: str) -> Path:
+    source = "dev" if domain.disk_type == "block" else "file"
+    document = f"""<domain type='qemu'><name>{machine.name}</name><uuid>{machine.uuid}</uuid>
+      <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
+      <devices><disk type='{domain.disk_type}' device='disk'>
+        <driver name='qemu' type='{image_format}' cache='none' io='native' error_policy='enospace' discard='unmap'/>
+        <source {source}='{machine.volumes[-1]}'/><target dev='vda' bus='virtio'/>{target_options}
+      </disk></devices></domain>"""
+    path = domain.root.parent / f"{machine.name}.xml"
+    path.write_text(document)
+    return path
+
+
+def remove_machine(machine: Machine) -> None:
+    """Ends the VM and forgets it; its volumes are left to the caller."""
+    if machine.state() != "shut off":
+        machine.host.virsh("destroy", machine.name)
+    machine.host.virsh("undefine", machine.name, "--checkpoints-metadata", "--snapshots-metadata")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
+    return done.stdout

@@ -1,0 +1,171 @@
+"""Everything that runs in a cluster with one node, and how a user drives it: through kubectl and the API."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from testbed.control_plane import ControlPlane
+from testbed.libvirt_host import LibvirtHost
+from testbed.programs import Program
+from tests.integration.migrations.machines import Domain, Machine
+
+_T = TypeVar("_T")
+
+NAMESPACE = "vms"
+NODE = "node-a"
+FINAL = ("Succeeded", "Failed", "Cancelled")
+WATERMARK_BYTES = 8 * 2**20
+CHUNK_BYTES = 16 * 2**20
+REPLICATION_CHUNK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running parts. `domains` are by name: file-a, file-b, loop-a, loop-b."""
+
+    control_plane: ControlPlane
+    host: LibvirtHost
+    operator: Program
+    agent: Program
+    domains: dict[str, Domain]
+
+    def apply(self, document: dict[str, Any]) -> None:
+        """`kubectl apply`."""
+        self.control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(document))
+
+    def migrate(self, machine: Machine | str, to: str, **spec: Any) -> "Migration":
+        """Applies a DiskMigration of the disk vda as soon as the operator can know of the VM, and returns at once.
+
+        `to` names the destination; `spec` is merged over the required fields, and its `destination` over that one.
+        """
+        name = machine if isinstance(machine, str) else machine.name
+        if isinstance(machine, Machine):
+            wait_until(lambda: self._inventory_has(machine), f"the inventory has {machine.name} on its disk")
+        migration = Migration(self, f"m-{uuid.uuid4().hex[:8]}")
+        whole = {
+            "virtualMachine": {"name": name},
+            "disk": "vda",
+            **spec,
+            "destination": {"storageDomain": to, **spec.get("destination", {})},
+        }
+        self.apply(
+            {
+                "apiVersion": "diskmigration.dev/v1alpha1",
+                "kind": "DiskMigration",
+                "metadata": {"name": migration.name, "namespace": NAMESPACE},
+                "spec": whole,
+            }
+        )
+        return migration
+
+    def hypervisor(self) -> dict[str, Any]:
+        """The node's Hypervisor as it is now."""
+        found: dict[str, Any] = json.loads(self.control_plane.kubectl("get", "hypervisor", NODE, "--output=json"))
+        return found
+
+    def _inventory_has(self, machine: Machine) -> bool:
+        machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
+        return any(known["uuid"] == machine.uuid and known["state"] in ("Running", "Paused") for known in machines)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A DiskMigration in the namespace `vms`."""
+
+    stack: Stack
+    name: str
+
+    def get(self) -> dict[str, Any]:
+        """The object as it is now."""
+        printed = self.stack.control_plane.kubectl("get", "dm", self.name, f"--namespace={NAMESPACE}", "--output=json")
+        found: dict[str, Any] = json.loads(printed)
+        return found
+
+    @property
+    def uid(self) -> str:
+        """The object's uid, from which the names of its volumes derive."""
+        return str(self.get()["metadata"]["uid"])
+
+    def status(self) -> dict[str, Any]:
+        """Its status as it is now."""
+        found: dict[str, Any] = self.get().get("status", {})
+        return found
+
+    def phase(self) -> str:
+        """Its phase as it is now, or nothing."""
+        return str(self.status().get("phase", ""))
+
+    def patch(self, spec: dict[str, Any]) -> None:
+        """Changes the spec as `kubectl patch` does."""
+        self.stack.control_plane.kubectl(
+            "patch", "dm", self.name, f"--namespace={NAMESPACE}", "--type=merge", f"--patch={json.dumps({'spec': spec})}"
+        )
+
+    def delete(self) -> None:
+        """`kubectl delete --wait=false`."""
+        self.stack.control_plane.kubectl("delete", "dm", self.name, f"--namespace={NAMESPACE}", "--wait=false")
+
+    def is_gone(self) -> bool:
+        """Whether the object is not there any more."""
+        printed = self.stack.control_plane.kubectl(
+            "get", "dm", self.name, f"--namespace={NAMESPACE}", "--ignore-not-found", "--output=name"
+        )
+        return not printed.strip()
+
+    def wait_for_phase(self, *phases: str, seconds: float = 60) -> dict[str, Any]:
+        """The status as soon as it has one of the phases; a final phase that is not among them is a failure."""
+        return wait_until(lambda: self._in_phase(phases), f"{self.name} is {' or '.join(phases)}", seconds=seconds)
+
+    def _in_phase(self, phases: tuple[str, ...]) -> dict[str, Any] | None:
+        status = self.status()
+        phase = status.get("phase")
+        assert phase in phases or phase not in FINAL, f"{self.name} is {phase}: {status.get('failure')}"
+        return status if phase in phases else None
+
+    def succeed(self, *, seconds: float = 60) -> dict[str, Any]:
+        """The status once it has succeeded."""
+        return self.wait_for_phase("Succeeded", seconds=seconds)
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """One condition."""
+        return next(found for found in self.status()["conditions"] if found["type"] == kind)
+
+
+def wait_until(observe: Callable[[], _T | None], what: str, *, seconds: float = 30) -> _T:
+    """The first true thing that is observed."""
+    deadline = time.monotonic() + seconds
+    while not (found := observe()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def storage_domain(domain: Domain, *, allowed: tuple[str, ...] = (NAMESPACE,), **spec: Any) -> dict[str, Any]:
+    """The StorageDomain object, with small sizes, so that extensions are soon and many."""
+    thin = {
+        "highWatermark": WATERMARK_BYTES,
+        "chunkSize": CHUNK_BYTES,
+        "replicationChunkSize": REPLICATION_CHUNK_BYTES,
+    }
+    return {
+        "apiVersion": "diskmigration.dev/v1alpha1",
+        "kind": "StorageDomain",
+        "metadata": {"name": domain.name},
+        "spec": {
+            domain.kind: {"path": str(domain.root)},
+            "allowedNamespaces": list(allowed),
+            **({"thinProvisioning": thin} if domain.kind == "loop" else {}),
+            **spec,
+        },
+    }
+
+
+def make_domain(directory: Path, name: str, kind: str) -> Domain:
+    """A directory for a storage domain."""
+    root = directory / name
+    root.mkdir()
+    return Domain(name, kind, root)
