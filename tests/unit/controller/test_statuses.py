@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ PLACE = Placement("n1", ("k",), SOURCE, Side(storage_domain="b", type=StorageTyp
 REFUSAL = Refusal(Reason.DISK_BUSY, "busy")
 
 
-def after(status: DiskMigrationStatus, **said: object) -> Migration:
+def after(status: DiskMigrationStatus, **said: Any) -> Migration:
     """The migration as it is read back once that status is written."""
     return migration(status=statuses.to_wire(status), **said)
 
