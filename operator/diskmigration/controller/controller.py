@@ -28,7 +28,6 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 WORKERS = 16
-LEASE_POLL_SECONDS = 5.0
 RELIST_SECONDS = 180.0
 """kopf lists again when its watch was down, but a deletion that fell into that gap it never tells."""
 POSITIONS_SECONDS = 5.0
@@ -50,6 +49,7 @@ class Options:
     namespace: str = names.SYSTEM_NAMESPACE
     acceptance_grace_seconds: float = 30.0
     lease_stale_seconds: float = 30.0
+    lease_poll_seconds: float = 5.0
 
 
 class Controller:
@@ -101,7 +101,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             for number in range(WORKERS):
                 tasks.create_task(self._worker(number), name=f"worker {number}")
-            tasks.create_task(_every(LEASE_POLL_SECONDS, self._look_at_leases), name="leases")
+            tasks.create_task(_every(self._options.lease_poll_seconds, self._look_at_leases), name="leases")
             tasks.create_task(_every(RELIST_SECONDS, self.relist), name="relist")
             tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
             tasks.create_task(self._reporting.run(), name="events")
@@ -162,9 +162,8 @@ class Controller:
         # In a longer gap the API server did not answer us, nor then the agents.
         gap = now - self._looked_at_leases if self._looked_at_leases is not None else 0.0
         self._looked_at_leases = now
-        self._leases = liveness.look(
-            self._leases, leases, looked_for_seconds=min(gap, 2 * LEASE_POLL_SECONDS), now=datetime.now(UTC)
-        )
+        looked_for = min(gap, 2 * self._options.lease_poll_seconds)
+        self._leases = liveness.look(self._leases, leases, looked_for_seconds=looked_for, now=datetime.now(UTC))
         self.books.set_live(liveness.live(self._leases, stale_seconds=self._options.lease_stale_seconds))
 
     async def _refresh_positions(self) -> None:

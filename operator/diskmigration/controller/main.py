@@ -27,6 +27,7 @@ def main() -> None:
         namespace=arguments.namespace,
         acceptance_grace_seconds=arguments.acceptance_grace_seconds,
         lease_stale_seconds=arguments.lease_stale_seconds,
+        lease_poll_seconds=arguments.lease_poll_seconds,
     )
     try:
         cluster = connect(arguments.kubeconfig)
@@ -60,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=Options.lease_stale_seconds,
         help="an agent that does not renew its Lease for so long is not given work (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lease-poll-seconds",
+        type=_positive,
+        default=Options.lease_poll_seconds,
+        help="how often the agents' Leases are read (default: %(default)s)",
     )
     parser.add_argument(
         "--liveness-port",

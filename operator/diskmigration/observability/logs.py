@@ -39,5 +39,5 @@ def set_up(*, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     # What kopf says of each event and handler, and asyncio of its selector, is chatter here.
-    for chatty in ("kopf.objects", "asyncio", "urllib3"):
+    for chatty in ("kopf.objects", "kopf.activities", "kopf._core", "aiohttp.access", "asyncio", "urllib3"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -46,6 +46,7 @@ class Operator:
             f"--kubeconfig={self._kubeconfig}",
             f"--acceptance-grace-seconds={GRACE_SECONDS}",
             f"--lease-stale-seconds={STALE_SECONDS}",
+            "--lease-poll-seconds=0.25",
             f"--liveness-port={self.port}",
             *options,
         ]

@@ -86,20 +86,25 @@ class World:
     def domain(self, short: str, *, kind: str = "file", **spec: Any) -> str:
         """An administrator's StorageDomain; all namespaces are allowed unless it says otherwise."""
         place = {"volumeGroup": "vg"} if kind == "lvm" else {"path": f"/srv/{self.name(short)}"}
-        self.apply_object("StorageDomain", self.name(short), {kind: place, "allowedNamespaces": ["*"], **spec})
+        body = {"spec": {kind: place, "allowedNamespaces": ["*"], **spec}}
+        self.admin.apply(names.STORAGE_DOMAINS, self.name(short), body, field_manager="kubectl")
         return self.name(short)
 
-    def apply_object(self, kind: str, name: str, spec: dict[str, Any], *, namespace: str = "") -> None:
-        """As kubectl apply does, as the administrator."""
-        metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
-        body = {"apiVersion": names.API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
-        self.control_plane.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(body))
-
-    def node(self, short: str, machines: list[dict[str, Any]], reports: list[dict[str, Any]] | None = None) -> str:
-        """A Node with an agent that lives and reports these VMs, their disks' domains renamed to this test's."""
+    def node(
+        self,
+        short: str,
+        machines: list[dict[str, Any]],
+        reports: list[dict[str, Any]] | None = None,
+        *,
+        has_agent: bool = True,
+        has_object: bool = False,
+    ) -> str:
+        """A node whose agent reports these VMs, and lives unless told otherwise. Few tests need the Node object."""
         name = self.name(short)
-        self.control_plane.create_node(name, {})
-        self.renew(name)
+        if has_object:
+            self.control_plane.create_node(name, {})
+        if has_agent:
+            self.renew(name)
         self.report(name, machines, [ready("src"), ready("dst")] if reports is None else reports)
         return name
 
@@ -181,8 +186,8 @@ class Handle:
         return self.world.admin.get(names.DISK_MIGRATIONS, self.name, self.namespace)
 
     def status(self) -> dict[str, Any]:
-        body = self.body()
-        return (body or {}).get("status", {})
+        status: dict[str, Any] = (self.body() or {}).get("status", {})
+        return status
 
     def condition(self, kind: str) -> dict[str, Any]:
         found = [one for one in self.status().get("conditions", []) if one["type"] == kind]

@@ -1,0 +1,196 @@
+"""Bad input: each is refused with its reason, before anything is handed to an agent."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.controller.conftest import GRACE_SECONDS, Operator
+from tests.integration.controller.world import GIB, Handle, World, disk, machine, ready
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def plain(world: World, **spec: object) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"))])
+    return world.migrate("m", world.name("vm"), **spec)  # type: ignore[arg-type]
+
+
+def no_such_vm(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"))])
+    return world.migrate("m", world.name("v"))
+
+
+def two_vms_of_that_name(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    for node in ("n1", "n2"):
+        world.node(node, [machine(world.name("vm"))])
+    return world.migrate("m", world.name("vm"))
+
+
+def shut_off_vm(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"), state="ShutOff")])
+    return world.migrate("m", world.name("vm"))
+
+
+def no_such_disk(world: World) -> Handle:
+    return plain(world, disk="vdz")
+
+
+def network_disk(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="", kind="Network")])])
+    return world.migrate("m", world.name("vm"))
+
+
+def outside_every_domain(world: World) -> Handle:
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="")])])
+    return world.migrate("m", world.name("vm"))
+
+
+def unknown_destination(world: World) -> Handle:
+    world.domain("src")
+    world.node("n1", [machine(world.name("vm"))])
+    return world.migrate("m", world.name("vm"), to="nowhere")
+
+
+def destination_not_ready(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"))], [ready("src"), ready("dst", is_ready=False, reason="NotMounted")])
+    return world.migrate("m", world.name("vm"))
+
+
+def full_destination(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"))], [ready("src"), ready("dst", available=GIB - 1)])
+    return world.migrate("m", world.name("vm"))
+
+
+def destination_closed_to_the_namespace(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst", allowedNamespaces=["others"])
+    world.node("n1", [machine(world.name("vm"))])
+    return world.migrate("m", world.name("vm"))
+
+
+def source_closed_to_the_namespace(world: World) -> Handle:
+    world.domain("src", allowedNamespaces=[])
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"))])
+    return world.migrate("m", world.name("vm"))
+
+
+def lvm_destination(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst", kind="lvm")
+    world.node("n1", [machine(world.name("vm"))])
+    return world.migrate("m", world.name("vm"))
+
+
+def agent_that_is_not_alive(world: World) -> Handle:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"))], has_agent=False)
+    return world.migrate("m", world.name("vm"))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason", "is_permanent"),
+    [
+        (no_such_vm, "VirtualMachineNotFound", False),
+        (two_vms_of_that_name, "VirtualMachineAmbiguous", True),
+        (shut_off_vm, "VirtualMachineNotRunning", False),
+        (no_such_disk, "DiskNotFound", False),
+        (network_disk, "DiskNotSupported", True),
+        (outside_every_domain, "SourceNotInStorageDomain", False),
+        (unknown_destination, "StorageDomainNotFound", False),
+        (destination_not_ready, "StorageDomainNotReady", False),
+        (full_destination, "DestinationFull", False),
+        (destination_closed_to_the_namespace, "NamespaceNotAllowed", True),
+        (source_closed_to_the_namespace, "NamespaceNotAllowed", True),
+        (lvm_destination, "NotImplemented", True),
+        (agent_that_is_not_alive, "VirtualMachineNotFound", False),
+    ],
+)
+def test_it_is_refused_with_its_reason(
+    world: World, make: Callable[[World], Handle], reason: str, is_permanent: bool
+) -> None:
+    handle = make(world)
+    handle.until_accepted("False", reason)
+    refused_at = time.monotonic()
+    status = handle.until_phase("Failed", seconds=GRACE_SECONDS + 15)
+    assert (time.monotonic() - refused_at < GRACE_SECONDS / 2) == is_permanent
+    assert "nodeName" not in status
+    assert status["failure"]["reason"] == reason
+    assert status["failure"]["phase"] == "Pending"
+    assert len(status["failure"]["message"]) > 30
+    assert status["observedGeneration"] == 1
+    assert status["completionTime"]
+    said = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+    assert said == {
+        "Accepted": ("False", reason),
+        "Succeeded": ("False", reason),
+        "Ready": ("False", reason),
+        "Reconciling": ("False", reason),
+        "Stalled": ("True", reason),
+    }
+
+
+def test_the_second_for_one_disk_is_refused_and_the_first_goes_on(world: World) -> None:
+    first = plain(world)
+    first.until_phase("Scheduled")
+    second = world.migrate("second", world.name("vm"))
+    status = second.until_phase("Failed")
+    assert status["failure"]["reason"] == "DiskBusy"
+    assert f"{first.namespace}/m" in status["failure"]["message"]
+    assert first.status()["phase"] == "Scheduled"
+
+
+def test_two_disks_of_one_vm_may_move_at_once(world: World) -> None:
+    world.domain("src")
+    world.domain("dst")
+    world.node("n1", [machine(world.name("vm"), disks=[disk("vda"), disk("vdb")])])
+    for target in ("vda", "vdb"):
+        world.migrate(target, world.name("vm"), disk=target).until_phase("Scheduled")
+
+
+@pytest.mark.parametrize("mends", ["vm", "domain", "space"])
+def test_what_mends_itself_in_time_is_accepted(world: World, operator: Operator, mends: str) -> None:
+    world.domain("src")
+    vm = [machine(world.name("vm"))]
+    if mends != "domain":
+        world.domain("dst")
+    room = [ready("src"), ready("dst", available=0 if mends == "space" else 10 * GIB)]
+    node = world.node("n1", [] if mends == "vm" else vm, room)
+    handle = world.migrate("m", world.name("vm"))
+    handle.until_accepted(
+        "False",
+        {"vm": "VirtualMachineNotFound", "domain": "StorageDomainNotFound", "space": "DestinationFull"}[mends],
+    )
+    if mends == "domain":
+        world.domain("dst")
+    else:
+        world.report(node, vm, [ready("src"), ready("dst")])
+    status = handle.until_phase("Scheduled")
+    assert status["nodeName"] == node
+    assert handle.condition("Accepted")["status"] == "True"
+
+
+def test_an_unreadable_storage_domain_is_not_ready(world: World) -> None:
+    world.domain("src")
+    world.node("n1", [machine(world.name("vm"))], [ready("src")])
+    world.domain("dst")
+    handle = world.migrate("m", world.name("vm"))
+    condition = handle.until_accepted("False", "StorageDomainNotReady")
+    assert world.name("n1") in condition["message"]
