@@ -126,6 +126,14 @@ class SerialWatcher:
         """Wait until `count` more records than now are acknowledged. Raises as `wait_for_record` does."""
         self.wait_for_record(self.acknowledged + count, timeout_seconds=timeout_seconds)
 
+    def wait_for_gap(self, seconds: float, *, timeout_seconds: float = 60) -> None:
+        """Wait until the guest has acknowledged nothing for so long. Raises as `wait_for_record` does."""
+        deadline = time.monotonic() + timeout_seconds
+        while (longest := self.longest_gap_seconds) < seconds:
+            if time.monotonic() > deadline:
+                raise TestbedError(f"No gap of {seconds} s in {timeout_seconds:.0f} s; the longest is {longest:.3f} s.")
+            time.sleep(_POLL_SECONDS)
+
     def wait_for_stop(self, *, timeout_seconds: float = 60) -> None:
         """Wait until the guest, asked to power off, has said its last record. Raises as `wait_for_record` does."""
         self._wait(lambda: self._transcript.has_stopped, "the guest's stop", timeout_seconds)

@@ -70,8 +70,17 @@ def running_guest(
         ending.callback(host.virsh, "undefine", name)
         guest = Guest(host, name, writer, console)
         host.virsh("start", name)
-        ending.callback(lambda: guest.destroy() if guest.is_active() else None)
+        ending.callback(_end, guest)
         yield guest
+
+
+def _end(guest: Guest) -> None:
+    try:
+        guest.destroy()
+    except TestbedError:
+        # It may have ended by itself, at any moment.
+        if guest.is_active():
+            raise
 
 
 def verify_volume(volume: Path, volume_format: str, writer: Writer, acknowledged: int, scratch: Path) -> Report:

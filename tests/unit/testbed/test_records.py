@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from testbed.guest.records import Layout, RecordMaker, Report, verify_records, whole_sequence
@@ -71,6 +71,14 @@ def test_any_changed_byte_of_an_acknowledged_record_is_found(run: Run, data: st.
     slot = data.draw(st.integers(0, min(run.layout.slots, run.acknowledged + 1) - 1))
     place = slot * RECORD_BYTES + data.draw(st.integers(0, RECORD_BYTES - 1))
     disk[place] ^= data.draw(st.integers(1, 255))
+    # Sectors of the write under way may have arrived: a change to what it writes there is no loss.
+    under_way = run.written + 1
+    if under_way % run.layout.slots == slot:
+        sector = slice(place // 512 * 512, (place // 512 + 1) * 512)
+        within = slice(sector.start - slot * RECORD_BYTES, sector.stop - slot * RECORD_BYTES)
+        record = RecordMaker(run.layout)
+        honest = (record.record(under_way)[within], record.record(under_way - run.layout.slots)[within])
+        assume(bytes(disk[sector]) not in honest)
     report = verify_records(io.BytesIO(disk), run.layout, run.acknowledged)
     assert not report.ok
     assert f"slot {slot}" in slots_with_problems(report)
