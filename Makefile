@@ -13,7 +13,7 @@ export MYPYPATH := $(PYTHONPATH)
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-setup: venv  ## Install what all the others need: Debian packages, Python packages, the control plane's programs
+setup: venv  ## Install what all the others need: Debian packages, Python packages, the control plane's programs, the guest
 	@$(BIN)/python -m testbed build
 
 venv:

@@ -6,7 +6,7 @@ packages=(
     # libvirt and QEMU, and what libvirt-python is built from
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils gcc pkg-config
     # the guest's initramfs
-    busybox-static cpio
+    cpio
     # the control plane's key, the namespaces, the file systems
     openssl util-linux mount e2fsprogs procps ca-certificates
 )
