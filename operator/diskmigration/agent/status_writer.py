@@ -77,7 +77,7 @@ class StatusWriter:
                 self._cluster.apply_status(
                     DISK_MIGRATIONS,
                     entry.migration.metadata.name,
-                    status.to_wire(),
+                    _agents_part(status).to_wire(),
                     namespace=entry.migration.metadata.namespace,
                     uid=entry.migration.metadata.uid,
                     field_manager=AGENT_FIELD_MANAGER,
@@ -104,3 +104,8 @@ class StatusWriter:
                 if due:
                     return min(due, key=lambda entry: entry.not_before)
                 self._changed.wait(min((entry.not_before - now for entry in pending), default=None))
+
+
+def _agents_part(status: DiskMigrationStatus) -> DiskMigrationStatus:
+    """Without what the operator alone writes; startTime is kept, as its first owner does not repeat it."""
+    return status.model_copy(update={"node_name": None, "queue_position": None})

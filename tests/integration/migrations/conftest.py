@@ -22,7 +22,9 @@ def stack(session_directory: Path, libvirt_host: LibvirtHost) -> Iterator[Stack]
     """The whole of it, ready: both storage domains of each kind are reached by the node."""
     directory = session_directory / "migrations"
     directory.mkdir()
-    domains = {name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")}
+    domains = {
+        name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
+    }
     with ExitStack() as running:
         control_plane = running.enter_context(running_control_plane(directory / "control-plane"))
         control_plane.install_manifests()
@@ -35,13 +37,15 @@ def stack(session_directory: Path, libvirt_host: LibvirtHost) -> Iterator[Stack]
         stack = Stack(control_plane, libvirt_host, operator, agent, domains)
         for domain in domains.values():
             stack.apply(storage_domain(domain))
-        wait_until(lambda: _ready_domains(stack) == set(domains) or None, "the storage domains are ready", seconds=60)
+        wait_until(lambda: _ready_domains(stack) == set(domains), "the storage domains are ready", seconds=60)
         yield stack
 
 
 def _ready_domains(stack: Stack) -> set[str]:
     printed = stack.control_plane.kubectl(
-        "get", "storagedomains", '--output=jsonpath={range .items[?(@.status.readyNodes==1)]}{.metadata.name}{"\\n"}{end}'
+        "get",
+        "storagedomains",
+        '--output=jsonpath={range .items[?(@.status.readyNodes==1)]}{.metadata.name}{"\\n"}{end}',
     )
     return set(printed.split())
 

@@ -1,4 +1,4 @@
-"""VMs with no operating system, whose disks have chains of a given shape and contents that can be told byte for byte."""
+"""VMs with no operating system, whose disks have chains of a given shape and contents known byte for byte."""
 
 import subprocess
 import uuid

@@ -102,7 +102,12 @@ class Migration:
     def patch(self, spec: dict[str, Any]) -> None:
         """Changes the spec as `kubectl patch` does."""
         self.stack.control_plane.kubectl(
-            "patch", "dm", self.name, f"--namespace={NAMESPACE}", "--type=merge", f"--patch={json.dumps({'spec': spec})}"
+            "patch",
+            "dm",
+            self.name,
+            f"--namespace={NAMESPACE}",
+            "--type=merge",
+            f"--patch={json.dumps({'spec': spec})}",
         )
 
     def delete(self) -> None:

@@ -1,7 +1,6 @@
 """The main job: in all four directions, with every shape of disk, while writes go on through the mirror."""
 
 from collections.abc import Callable
-from itertools import product
 
 import pytest
 
@@ -29,7 +28,8 @@ def move(stack: Stack, machine: Machine, to: str, **spec: object) -> str:
 
 @pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
 @pytest.mark.parametrize(("chain", "base_format"), SHAPES)
-@pytest.mark.parametrize(("strategy", "backing_chain"), list(product(["Snapshot", "Direct"], ["Preserve", "Flatten"])))
+@pytest.mark.parametrize("backing_chain", ["Preserve", "Flatten"])
+@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
 def test_a_disk_moves_with_its_data_and_its_chain(
     stack: Stack,
     machines: Callable[..., Machine],

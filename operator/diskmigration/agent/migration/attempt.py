@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diskmigration.agent.extender.service import Extender
-from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor import block_jobs, statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
@@ -134,7 +134,12 @@ class Attempt:
         """The disk's block job now, or None; a VM that is off has none."""
         return block_jobs.current(self.domain, disk) if self.is_running() else None
 
-    def allocated_by(self, volume: JournalVolume, driver: StorageDriver) -> int:
+    def written_since_open(self, volume: JournalVolume) -> int:
+        """The highest offset that QEMU has written to the active layer since it opened it, in bytes."""
+        layer = statistics.of_domain(self.domain).layer(volume.path, self.target)
+        return layer.allocated_bytes if layer is not None else 0
+
+    def held_at_most(self, volume: JournalVolume, driver: StorageDriver) -> int:
         """An upper bound of what a volume that is being written to holds, in bytes.
 
         A raw file has holes, which a mirror skips; a block device shows none, so the mirror copies all of it.

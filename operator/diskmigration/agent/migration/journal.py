@@ -4,6 +4,7 @@ It is written before each act, survives the agent, libvirtd and the API server, 
 with somebody else's journal is refused. There is one element a disk, as a VM's disks may be moved at the same time.
 """
 
+import json
 import xml.etree.ElementTree as ET
 from enum import StrEnum
 from pathlib import Path
@@ -53,9 +54,9 @@ class Journal(Model):
     source_domain: StorageDomain
     destination_domain: StorageDomain
     source: tuple[JournalVolume, ...]
-    snapshot: JournalVolume | None
+    snapshot: JournalVolume | None = None
     destination: tuple[JournalVolume, ...]
-    overlay: JournalVolume | None
+    overlay: JournalVolume | None = None
     kept_volumes: tuple[str, ...] = ()
     copy_bytes: tuple[int, ...] = ()
     copied: tuple[str, ...] = ()
@@ -135,7 +136,8 @@ def write(domain: Domain, journal: Journal) -> None:
     """Writes the journal of the disk to the live and the persistent XML."""
     disk = journal.migration.spec.disk
     element = ET.Element("journal")
-    element.text = journal.model_dump_json(by_alias=True, exclude_none=True)
+    # Escaped to ASCII: a path may hold characters that no XML document may.
+    element.text = json.dumps(journal.to_wire())
     domain.set_metadata(uri(disk), _PREFIX, ET.tostring(element, encoding="unicode"))
 
 

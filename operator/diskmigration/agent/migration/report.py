@@ -92,6 +92,9 @@ def under_way(
     progress = meter.to_status(wall_clock=now)
     allocated = sum(volume.allocated_bytes for volume in destination.volumes)
     synchronized = phase in (Phase.SYNCHRONIZED, Phase.PIVOTING, Phase.MERGING) or before.pivoted_time is not None
+    source = side(journal.source_domain, journal.source, journal.snapshot, figures)
+    if journal.outcome is Phase.SUCCEEDED and before.source is not None:
+        source = before.source  # the record of what was moved, although its volumes are gone
     since = before.last_progress_time
     if since is None or (before.progress or Progress()).copied_bytes < progress.copied_bytes:
         since = now
@@ -108,13 +111,13 @@ def under_way(
                 message=message,
                 now=now,
             ),
-            "synchronized_time": before.synchronized_time or (now if phase is Phase.SYNCHRONIZED else None),
+            "synchronized_time": before.synchronized_time or (now if synchronized else None),
             "last_progress_time": since,
             "attempts": journal.attempt,
             "effective": effective(migration, journal.destination_domain),
             "allocated_bytes": allocated,
             "progress": progress,
-            "source": side(journal.source_domain, journal.source, journal.snapshot, figures),
+            "source": source,
             "destination": destination,
             "failure": journal.failure,
             "display": Display(progress=f"{progress.percent}%", allocated=human_readable(allocated)),

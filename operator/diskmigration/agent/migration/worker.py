@@ -293,6 +293,7 @@ class Worker:
             self._place = None
             self._wait_for_next_attempt(failure.message if failure is not None else "")
             return False
+        self._show(Phase.CLEANING_UP)
         if journal.outcome is Phase.SUCCEEDED:
             message = f"The disk lives in the storage domain {attempt.destination.name}."
             if limits.wants_cancel(self._latest):

@@ -15,8 +15,9 @@ def copy_chain(attempt: Attempt) -> None:
     A volume whose copy was interrupted is copied again: its source is frozen, so the result is the same.
 
     Raises:
-        MigrationError: CopyFailed.
+        MigrationError: CopyFailed, VirtualMachineStopped.
     """
+    attempt.require_running()
     journal = attempt.journal
     pairs = tuple(zip(journal.internal_copies, journal.copy_bytes, strict=True))
     total = sum(journal.copy_bytes)

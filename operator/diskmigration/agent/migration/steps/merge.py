@@ -75,7 +75,7 @@ def _make_room(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume,
         base.name,
         merged_volume_size(
             base_size=home.driver.size_bytes(base.name),
-            overlay_allocated=attempt.allocated_by(overlay, home.driver),
+            overlay_allocated=attempt.held_at_most(overlay, home.driver),
             high_watermark=home.domain.spec.thin_provisioning.high_watermark,
             capacity=base.capacity_bytes,
         ),

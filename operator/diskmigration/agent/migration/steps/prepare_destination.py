@@ -51,18 +51,18 @@ def mirror_size(attempt: Attempt) -> int:
     if mirror.format is VolumeFormat.RAW:
         return mirror.capacity_bytes
     layers = journal.source if journal.flattens and not journal.takes_snapshot else (journal.mirrored,)
-    allocated = sum(attempt.allocated_by(volume, attempt.source.driver) for volume in layers)
+    held = sum(attempt.held_at_most(volume, attempt.source.driver) for volume in layers)
     if spec.provisioning is Provisioning.THICK and not journal.takes_snapshot:
         return frozen_volume_size(
-            required=allocated,
+            required=held,
             capacity=mirror.capacity_bytes,
             image_format=mirror.format,
             provisioning=spec.provisioning,
             is_whole_disk=True,
         )
     return written_volume_size(
-        allocated=allocated,
-        at_least=allocated,
+        allocated=attempt.written_since_open(journal.mirrored) if mirror.type is journal.mirrored.type else held,
+        at_least=held,
         capacity=mirror.capacity_bytes,
         chunk=attempt.destination.domain.spec.thin_provisioning.replication_chunk_size
         if attempt.destination.driver.type is StorageType.BLOCK

@@ -1,0 +1,234 @@
+"""Thin volumes stay ahead of what writes to them: by how much, on which side, in which order."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed import qemu_io
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
+from tests.integration.migrations.stack import (
+    CHUNK_BYTES,
+    REPLICATION_CHUNK_BYTES,
+    WATERMARK_BYTES,
+    Migration,
+    Stack,
+    wait_until,
+)
+
+_WATCH_SECONDS = 0.001
+_METADATA_BYTES = 128 * 1024
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One volume's size on disk changed."""
+
+    volume: str
+    before: int
+    after: int
+
+
+@contextmanager
+def watched(*files: Path) -> Iterator[list[Growth]]:
+    """Records, in order, how the files' sizes change."""
+    seen: list[Growth] = []
+    sizes = {file: file.stat().st_size for file in files}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_WATCH_SECONDS):
+            for file in files:
+                size = file.stat().st_size
+                if size != sizes[file]:
+                    seen.append(Growth(file.name, sizes[file], size))
+                    sizes[file] = size
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def write_in_steps(machine: Machine, *, start: int, length: int, free: Callable[[], int]) -> None:
+    """Writes a MiB at a time, each when there is room for it: as a guest does that the extender keeps up with."""
+    for offset in range(start, start + length, MEBIBYTE):
+        wait_until(lambda: free() > MEBIBYTE + _METADATA_BYTES, f"room for a write at {offset}")
+        machine.write(offset=offset, length=MEBIBYTE, pattern=offset // MEBIBYTE % 250 + 1)
+
+
+def free_bytes(machine: Machine, path_end: str) -> int:
+    """What is left of the open volume whose path ends so, by libvirt's statistics."""
+    values = dict(
+        line.strip().split("=", 1)
+        for line in machine.host.virsh("domstats", "--block", "--backing", machine.name).splitlines()
+        if "=" in line
+    )
+    position = next(
+        key.split(".")[1] for key, value in values.items() if key.endswith(".path") and value.endswith(path_end)
+    )
+    physical = Path(values[f"block.{position}.path"])
+    size = int(values[f"block.{position}.physical"])
+    assert physical.exists()
+    return size - int(values[f"block.{position}.allocation"])
+
+
+def synchronized(stack: Stack, machine: Machine, to: str, **spec: object) -> Migration:
+    """A migration that is in step and waits for its cutover."""
+    migration = stack.migrate(machine, to, cutover={"policy": "Manual"}, **spec)
+    migration.wait_for_phase("Synchronized")
+    return migration
+
+
+def extensions(migration: Migration, side: str) -> set[int]:
+    """How often the status says that the side's volumes were extended."""
+    return {volume["extensions"] for volume in migration.status()[side]["volumes"]}
+
+
+def finish(migration: Migration, machine: Machine) -> None:
+    """Lets it pivot, and reads every byte back."""
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.succeed()
+    machine.verify()
+
+
+def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
+    stack: Stack, machines: Callable[..., Machine]
+) -> None:
+    machine = machines("loop-a")
+    migration = synchronized(stack, machine, "loop-b")
+    source = stack.domains["loop-a"].root / f"dm-{migration.uid}-snapshot"
+    mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-overlay"
+
+    with watched(source, mirror) as grown:
+        write_in_steps(
+            machine, start=20 * MEBIBYTE, length=60 * MEBIBYTE, free=lambda: free_bytes(machine, source.name)
+        )
+        wait_until(lambda: len(grown) >= 4, "both sides grew twice")
+
+    assert [growth.volume for growth in grown] == [mirror.name, source.name] * (len(grown) // 2)
+    assert {growth.after - growth.before for growth in grown} == {REPLICATION_CHUNK_BYTES}
+    wait_until(lambda: 2 in extensions(migration, "source") & extensions(migration, "destination"), "the status counts")
+    finish(migration, machine)
+
+
+def test_from_block_to_file_the_source_alone_grows(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("loop-a")
+    migration = synchronized(stack, machine, "file-b")
+    source = stack.domains["loop-a"].root / f"dm-{migration.uid}-snapshot"
+
+    with watched(source) as grown:
+        write_in_steps(
+            machine, start=20 * MEBIBYTE, length=40 * MEBIBYTE, free=lambda: free_bytes(machine, source.name)
+        )
+        wait_until(lambda: grown, "the source grew")
+
+    assert {growth.after - growth.before for growth in grown} == {REPLICATION_CHUNK_BYTES}
+    assert extensions(migration, "destination") == {0}
+    finish(migration, machine)
+
+
+def test_from_file_to_block_the_destination_grows_by_what_the_mirror_reports(
+    stack: Stack, machines: Callable[..., Machine]
+) -> None:
+    machine = machines("file-a")
+    migration = synchronized(stack, machine, "loop-b")
+    mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-overlay"
+
+    with watched(mirror) as grown:
+        write_in_steps(
+            machine, start=20 * MEBIBYTE, length=40 * MEBIBYTE, free=lambda: free_bytes(machine, mirror.name)
+        )
+        wait_until(lambda: grown, "the mirror grew")
+
+    assert {growth.after - growth.before for growth in grown} == {REPLICATION_CHUNK_BYTES}
+    assert extensions(migration, "source") == {0}
+    finish(migration, machine)
+
+
+def test_from_file_to_block_the_destination_grows_by_what_the_source_takes(
+    stack: Stack, machines: Callable[..., Machine]
+) -> None:
+    machine = machines("file-a")
+    # So slow that the mirror itself asks for nothing for minutes: a limit holds until the two sides are in step.
+    migration = stack.migrate(machine, "loop-b", strategy="Direct", bandwidth="64Ki")
+    migration.wait_for_phase("Replicating")
+    mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-0"
+    wait_until(lambda: mirror.name in machine.xml(), "the mirror is there")
+
+    with watched(mirror) as grown:
+        machine.write(offset=20 * MEBIBYTE, length=60 * MEBIBYTE, pattern=9)
+        wait_until(lambda: grown, "the mirror grew")
+
+    assert free_bytes(machine, mirror.name) > REPLICATION_CHUNK_BYTES + WATERMARK_BYTES
+    migration.patch({"bandwidth": None})
+    migration.succeed()
+    machine.verify()
+
+
+def test_a_thin_volume_grows_with_no_migration_at_all(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("loop-a", volume_bytes=16 * MEBIBYTE)
+    volume = stack.domains["loop-a"].root / f"{machine.name}-0"
+
+    with watched(volume) as grown:
+        write_in_steps(
+            machine,
+            start=20 * MEBIBYTE,
+            length=40 * MEBIBYTE,
+            free=lambda: free_bytes(machine, str(machine.volumes[0])),
+        )
+        wait_until(lambda: len(grown) >= 2, "it grew twice")
+
+    assert {growth.after - growth.before for growth in grown} == {CHUNK_BYTES}
+    machine.verify()
+
+
+def test_a_moved_disk_grows_at_its_new_home(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("file-a")
+    migration = stack.migrate(machine, "loop-b")
+    migration.succeed()
+    volume = stack.domains["loop-b"].root / f"dm-{migration.uid}-0"
+
+    with watched(volume) as grown:
+        write_in_steps(
+            machine, start=20 * MEBIBYTE, length=40 * MEBIBYTE, free=lambda: free_bytes(machine, volume.name)
+        )
+        wait_until(lambda: grown, "it grew")
+
+    assert {growth.after - growth.before for growth in grown} == {CHUNK_BYTES}
+    machine.verify()
+
+
+def test_a_volume_never_grows_past_what_its_disk_can_take(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    volume = stack.domains["loop-a"].root / f"{machine.name}-0"
+    machine.written.clear()
+
+    write_in_steps(machine, start=0, length=CAPACITY_BYTES, free=lambda: free_bytes(machine, str(machine.volumes[0])))
+
+    assert CAPACITY_BYTES <= volume.stat().st_size <= CAPACITY_BYTES + 2 * MEBIBYTE
+    qemu_io.flush(machine.host, machine.name)
+    machine.verify()
+
+
+def test_the_extender_does_not_wait_for_its_poll(stack: Stack, machines: Callable[..., Machine]) -> None:
+    """A threshold wakes it: the median growth is far sooner than a poll every two seconds would have it."""
+    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    volume = stack.domains["loop-a"].root / f"{machine.name}-0"
+    path = str(machine.volumes[0])
+    delays = []
+    for offset in range(20 * MEBIBYTE, 140 * MEBIBYTE, MEBIBYTE):
+        size = volume.stat().st_size
+        is_due = free_bytes(machine, path) < WATERMARK_BYTES + MEBIBYTE
+        machine.write(offset=offset, length=MEBIBYTE, pattern=7)
+        if is_due:
+            started = time.monotonic()
+            wait_until(lambda before=size: volume.stat().st_size > before, "it grew")  # type: ignore[misc]  # bound now
+            delays.append(time.monotonic() - started)
+    assert len(delays) >= 5
+    assert sorted(delays)[len(delays) // 2] < 0.5, delays
