@@ -194,7 +194,8 @@ class Books:
         self._queue.remove(uid)
         self._grants.pop(uid, None)
         self._positions.pop(uid, None)
-        self._waiters.forget(migration.key)
+        # Its deletion may have to wait for its agent.
+        self._waiters.wait(migration.key, frozenset({topics.node(migration.status.node_name or "")}))
         if not self._slots.holds(uid):
             self._hold(migration)
         self._slots.progress(uid, migration.status.allocated_bytes or 0)

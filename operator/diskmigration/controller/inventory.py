@@ -62,10 +62,10 @@ class Inventory:
         return {topics.domain(name)} if self._domains.pop(name, None) is not None else set()
 
     def set_live(self, nodes: frozenset[str]) -> set[Topic]:
-        """Says which nodes' agents are alive; the topics of all VMs and domains on those that came or went."""
+        """Says which nodes' agents are alive; the topics of all that came or went with one."""
         changed = self._live ^ nodes
         self._live = nodes
-        touched: set[Topic] = set()
+        touched = {topics.node(node) for node in changed}
         for node in changed:
             if (hypervisor := self._hypervisors.get(node)) is not None:
                 for machine in hypervisor.status.virtual_machines:

@@ -21,6 +21,11 @@ def machine_uuid(uuid: str) -> Topic:
     return f"machine-uuid/{uuid.lower()}"
 
 
+def node(name: str) -> Topic:
+    """Whether a node's agent is alive."""
+    return f"node/{name}"
+
+
 def domain(name: str) -> Topic:
     """A storage domain: its spec, or whether some node is ready for it."""
     return f"{_DOMAIN}{name}"

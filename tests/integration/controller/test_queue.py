@@ -77,13 +77,13 @@ def test_fifty_over_two_domains_never_overshoot_their_limits(world: World, opera
         )
     with watched(world) as looks:
         handles = [
-            world.migrate(
-                f"{node}-{way}-{number}", world.name(f"{node}-{way}-{number}"), to="dst" if way == "to" else "src"
-            )
+            world.migrate(f"{node}-{way}-{number}", world.name(f"{node}-{way}-{number}"), to=destination)
             for number in range(13)
             for node in ("n1", "n2")
-            for way in ("to", "from")
-        ][:50]
+            for way, destination in (("to", "dst"), ("from", "src"))
+            if number < 12 or node == "n1"
+        ]
+        assert len(handles) == 50
         work_through(world, handles)
     assert all(handle.status()["phase"] == "Succeeded" for handle in handles)
     seen = [counts[world.name(name)] for counts in looks for name in ("src", "dst")]
