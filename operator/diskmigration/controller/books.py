@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.hypervisor import Hypervisor
 from diskmigration.controller import topics, validation
+from diskmigration.controller.freshness import Freshness
 from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.outcomes import Outcome, Placement
 from diskmigration.controller.placement import Surroundings, disk_keys, find_disk, needed_bytes, place
@@ -43,6 +44,7 @@ class Books:
         """Nothing is known, and nothing is granted before `open`."""
         self.view = MigrationView()
         self.inventory = Inventory()
+        self._freshness = Freshness()
         self._system_namespace = system_namespace
         self._wake = wake
         self._queue = FairQueue()
@@ -68,6 +70,8 @@ class Books:
     def observe_hypervisor(self, body: Mapping[str, Any]) -> None:
         """Takes in a Hypervisor. One that cannot be read leaves what was known."""
         metadata = read_metadata(body)
+        if not self._freshness.is_news(self.inventory.hypervisor_metadata(metadata.name), body["metadata"]):
+            return
         try:
             hypervisor = Hypervisor.from_wire({"metadata": metadata, "status": body.get("status") or {}})
         except ValidationError as error:
@@ -77,16 +81,22 @@ class Books:
 
     def forget_hypervisor(self, node: str) -> None:
         """Takes in that a Hypervisor is deleted."""
-        self._touch(self.inventory.remove_hypervisor(node))
+        if (kept := self.inventory.hypervisor_metadata(node)) is not None:
+            self._freshness.bury(kept.uid)
+            self._touch(self.inventory.remove_hypervisor(node))
 
     def observe_domain(self, body: Mapping[str, Any]) -> None:
         """Takes in a StorageDomain."""
-        self._touch(self.inventory.put_domain(read_domain(body)))
-        self._grant()
+        kept = self.inventory.domain(body["metadata"]["name"])
+        if self._freshness.is_news(kept.metadata if kept is not None else None, body["metadata"]):
+            self._touch(self.inventory.put_domain(read_domain(body)))
+            self._grant()
 
     def forget_domain(self, name: str) -> None:
         """Takes in that a StorageDomain is deleted."""
-        self._touch(self.inventory.remove_domain(name))
+        if (kept := self.inventory.domain(name)) is not None:
+            self._freshness.bury(kept.metadata.uid)
+            self._touch(self.inventory.remove_domain(name))
 
     def set_live(self, nodes: frozenset[str]) -> None:
         """Takes in which nodes' agents are alive."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine
+from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
 from diskmigration.controller.records import DomainRecord
 from diskmigration.controller.topics import Topic
@@ -99,6 +100,11 @@ class Inventory:
     def domain_names(self) -> list[str]:
         """Every StorageDomain's name."""
         return list(self._domains)
+
+    def hypervisor_metadata(self, node: str) -> ObjectMeta | None:
+        """The metadata of a node's Hypervisor."""
+        hypervisor = self._hypervisors.get(node)
+        return hypervisor.metadata if hypervisor is not None else None
 
     def hypervisor_names(self) -> list[str]:
         """Every node that has a Hypervisor."""

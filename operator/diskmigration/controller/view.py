@@ -1,20 +1,13 @@
-"""The DiskMigrations as last seen, by events, by lists and by the answers to our own writes.
+"""The DiskMigrations as last seen: those that are active, and those that have ended and still have something to do."""
 
-These overtake each other, so what is older than what is known is passed over. resourceVersions are compared as
-numbers, which the API promises since Kubernetes 1.35 (KEP-5504) and etcd gave always.
-"""
-
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from diskmigration.api.model import ObjectMeta
+from diskmigration.controller.freshness import Freshness
 from diskmigration.controller.records import Migration, read_migration
-
-REMEMBERED_GONE = 20_000
-_NEVER_AGAIN = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,7 @@ class MigrationView:
         """Nothing was seen."""
         self.active: dict[str, Migration] = {}
         self.finished: dict[str, Finished] = {}
-        self._gone: OrderedDict[str, float] = OrderedDict()
+        self._freshness = Freshness()
 
     def uid_of(self, key: str) -> str | None:
         """The uid of the object that is kept under a key, or None."""
@@ -59,11 +52,8 @@ class MigrationView:
         """Takes in an object; None if as much or more is known of it."""
         metadata = body["metadata"]
         key, uid = f"{metadata['namespace']}/{metadata['name']}", metadata["uid"]
-        version = _number(metadata["resourceVersion"])
-        if version <= self._gone.get(uid, -1):
-            return None
         kept = self._metadata_of(key)
-        if kept is not None and version <= _number(kept.resource_version):
+        if not self._freshness.is_news(kept, metadata):
             return None
         migration = read_migration(body)
         self.active.pop(key, None)
@@ -73,13 +63,13 @@ class MigrationView:
         elif (finished := _finished(migration)) is not None:
             self.finished[key] = finished
         else:
-            self._remember_gone(uid, version)
+            self._freshness.let_go(uid, metadata["resourceVersion"])
         replaced = kept.uid if kept is not None and kept.uid != uid else ""
         return Change(key, uid, replaced)
 
     def forget(self, key: str, uid: str) -> Change | None:
         """Takes in that an object is deleted; None if another one is kept under its key, or none."""
-        self._remember_gone(uid, _NEVER_AGAIN)
+        self._freshness.bury(uid)
         kept = self._metadata_of(key)
         if kept is None or kept.uid != uid:
             return None
@@ -93,19 +83,9 @@ class MigrationView:
         finished = self.finished.get(key)
         return finished.metadata if finished is not None else None
 
-    def _remember_gone(self, uid: str, version: float) -> None:
-        self._gone[uid] = max(version, self._gone.get(uid, -1))
-        self._gone.move_to_end(uid)
-        while len(self._gone) > REMEMBERED_GONE:
-            self._gone.popitem(last=False)
-
 
 def _finished(migration: Migration) -> Finished | None:
     ttl = migration.spec.ttl_seconds_after_finished if migration.spec is not None else None
     if ttl is None and not migration.has_finalizer:
         return None
     return Finished(migration.metadata, migration.status.completion_time, ttl)
-
-
-def _number(resource_version: str) -> float:
-    return float(resource_version) if resource_version.isdecimal() else _NEVER_AGAIN

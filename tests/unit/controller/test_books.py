@@ -114,6 +114,34 @@ def test_a_vm_that_stops_wakes_its_own_migration_only() -> None:
     assert woken.migrations == {"vms/m2"}
 
 
+def test_a_list_made_before_a_change_does_not_undo_it() -> None:
+    books, _ = opened([])
+    old, new = domain_body("a", limit=1), domain_body("a", limit=9)
+    books.observe_domain(new)
+    books.observe_domain(old)
+    record = books.inventory.domain("a")
+    assert record is not None
+    assert record.domain is not None
+    assert record.domain.spec.max_concurrent_migrations == 9
+    with_it, without_it = hypervisor_body("n1", [machine("late")]), hypervisor_body("n1", [])
+    books.observe_hypervisor(without_it)
+    books.observe_hypervisor(with_it)
+    assert books.inventory.machines_named("late") == []
+
+
+def test_a_list_made_before_a_deletion_does_not_undo_it() -> None:
+    books, _ = opened([])
+    domain, hypervisor = domain_body("c"), hypervisor_body("n2", [machine("late")])
+    books.observe_domain(domain)
+    books.observe_hypervisor(hypervisor)
+    books.forget_domain("c")
+    books.forget_hypervisor("n2")
+    books.observe_domain(domain)
+    books.observe_hypervisor(hypervisor)
+    assert books.inventory.domain("c") is None
+    assert books.inventory.machines_named("late") == []
+
+
 def test_what_others_have_yet_to_write_is_not_free() -> None:
     books, _ = opened([])
     books.observe_hypervisor(
