@@ -334,8 +334,11 @@ class Worker:
         if attempt is None:
             return
         now = datetime.now(UTC)
-        status = report.under_way(
-            self._status,
+        before = self._status
+        if self._is_past_pivot() and before.pivoted_time is None:
+            before = before.model_copy(update={"pivoted_time": now})
+        self._status = report.under_way(
+            before,
             self._latest,
             phase=phase,
             journal=attempt.journal,
@@ -344,10 +347,7 @@ class Worker:
             message=message,
             now=now,
         )
-        if self._is_past_pivot() and status.pivoted_time is None:
-            status = status.model_copy(update={"pivoted_time": now})
-        self._status = status
-        self._statuses.show(self._latest, status)
+        self._statuses.show(self._latest, self._status)
 
     def _figures(self, attempt: Attempt) -> dict[str, report.VolumeFigures]:
         journal = attempt.journal
