@@ -16,7 +16,7 @@ from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent.builders import GIB, UID, journal, migration, storage_domain, volume
 
 # What a path may hold: anything but NUL and a byte that is no UTF-8.
-texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), min_size=1, max_size=40)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Metadata(Domain):
     def metadata(self, uri: str) -> str | None:
         return self.elements.get(uri)
 
-    def set_metadata(self, uri: str, prefix: str, element: str | None) -> None:
+    def set_metadata(self, uri: str, prefix: str, element: str | None) -> None:  # noqa: ARG002 - libvirt's alone
         if element is None:
             self.elements.pop(uri, None)
         else:
@@ -82,7 +82,9 @@ def test_the_whole_spec_comes_back() -> None:
     }
     found = journal(
         migration=migration(spec=spec),
-        destination_domain=storage_domain("san", "loop", thinProvisioning={"chunkSize": "3Gi"}, nodeSelector={"a": "b"}),
+        destination_domain=storage_domain(
+            "san", "loop", thinProvisioning={"chunkSize": "3Gi"}, nodeSelector={"a": "b"}
+        ),
     )
     assert written_and_read(found) == found
 

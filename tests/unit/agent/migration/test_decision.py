@@ -1,0 +1,341 @@
+"""What a migration does next: as a table, on any mixture of what may be found, and as whole walks from start to end."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.agent.hypervisor.block_jobs import BlockJob
+from diskmigration.agent.migration.decision import Place, Situation, Step, next_step, phase_of, place_of
+from diskmigration.agent.migration.journal import Journal, Stage
+from diskmigration.api.disk_migration import Failure, Phase
+from diskmigration.api.errors import Reason
+from tests.unit.agent.builders import PULL_JOB, commit_job, copy_job, journal
+
+FAILURE = Failure(reason=Reason.COPY_FAILED, message="No.", phase=Phase.COPYING_CHAIN)
+BACKWARD = {Step.ABORT_REPLICATION, Step.MERGE_BACK, Step.DISCARD_DESTINATION}
+STOPS = {Step.STOP_FOR_FOREIGN_CHANGE, Step.FINISH}
+AFTER_PIVOT = {Step.MERGE, Step.CLEAN_UP_SOURCE}
+FORWARD = set(Step) - BACKWARD - STOPS
+
+SNAPSHOT = journal()
+DIRECT = journal(strategy="Direct")
+
+
+def path_of(found: Journal, place: Place) -> str:
+    paths = {
+        Place.SOURCE: found.source[-1].path,
+        Place.SNAPSHOT: found.snapshot.path if found.snapshot is not None else "/srv/elsewhere",
+        Place.OVERLAY: found.overlay.path if found.overlay is not None else "/srv/elsewhere",
+        Place.DESTINATION: found.destination[-1].path,
+        Place.FOREIGN: "/srv/elsewhere",
+    }
+    return paths[place]
+
+
+def decide(found: Journal, place: Place, job: BlockJob | None = None, *, is_open: bool = True) -> Step:
+    return next_step(found, Situation(path_of(found, place), job, cutover_is_open=is_open))
+
+
+def own_job(found: Journal, *, ready: bool = False) -> BlockJob:
+    return copy_job(found.mirror.path, ready=ready)
+
+
+@pytest.mark.parametrize(
+    ("found", "place", "job", "is_open", "expected"),
+    [
+        # Forward with a snapshot.
+        (SNAPSHOT, Place.SOURCE, None, True, Step.TAKE_SNAPSHOT),
+        (SNAPSHOT, Place.SNAPSHOT, None, True, Step.PREPARE_DESTINATION),
+        (journal(stage=Stage.PREPARED), Place.SNAPSHOT, None, True, Step.COPY_CHAIN),
+        (journal(stage=Stage.COPIED), Place.SNAPSHOT, None, True, Step.START_REPLICATION),
+        (SNAPSHOT, Place.SNAPSHOT, own_job(SNAPSHOT), True, Step.AWAIT_SYNC),
+        (SNAPSHOT, Place.SNAPSHOT, own_job(SNAPSHOT, ready=True), False, Step.AWAIT_CUTOVER),
+        (SNAPSHOT, Place.SNAPSHOT, own_job(SNAPSHOT, ready=True), True, Step.PIVOT),
+        (SNAPSHOT, Place.OVERLAY, None, True, Step.MERGE),
+        (SNAPSHOT, Place.OVERLAY, commit_job("/srv/san/dev/base"), True, Step.MERGE),
+        (SNAPSHOT, Place.DESTINATION, None, True, Step.CLEAN_UP_SOURCE),
+        # Forward without one.
+        (DIRECT, Place.SOURCE, None, True, Step.PREPARE_DESTINATION),
+        (journal(strategy="Direct", stage=Stage.PREPARED), Place.SOURCE, None, True, Step.COPY_CHAIN),
+        (journal(strategy="Direct", stage=Stage.COPIED), Place.SOURCE, None, True, Step.START_REPLICATION),
+        (DIRECT, Place.SOURCE, own_job(DIRECT), True, Step.AWAIT_SYNC),
+        (DIRECT, Place.SOURCE, own_job(DIRECT, ready=True), False, Step.AWAIT_CUTOVER),
+        (DIRECT, Place.SOURCE, own_job(DIRECT, ready=True), True, Step.PIVOT),
+        (DIRECT, Place.DESTINATION, None, True, Step.CLEAN_UP_SOURCE),
+        # Back.
+        (journal(cancelled=True), Place.SNAPSHOT, own_job(SNAPSHOT, ready=True), True, Step.ABORT_REPLICATION),
+        (journal(cancelled=True), Place.SNAPSHOT, None, True, Step.MERGE_BACK),
+        (journal(cancelled=True), Place.SNAPSHOT, commit_job("/srv/nfs/layer-0"), True, Step.MERGE_BACK),
+        (journal(cancelled=True), Place.SOURCE, None, True, Step.DISCARD_DESTINATION),
+        (journal(failure=FAILURE), Place.SNAPSHOT, own_job(SNAPSHOT), True, Step.ABORT_REPLICATION),
+        (journal(failure=FAILURE), Place.SOURCE, None, True, Step.DISCARD_DESTINATION),
+        (journal(strategy="Direct", cancelled=True), Place.SOURCE, own_job(DIRECT), True, Step.ABORT_REPLICATION),
+        (journal(strategy="Direct", cancelled=True), Place.SOURCE, None, True, Step.DISCARD_DESTINATION),
+        # After the pivot nothing goes back.
+        (journal(cancelled=True), Place.OVERLAY, None, True, Step.MERGE),
+        (journal(failure=FAILURE), Place.DESTINATION, None, True, Step.CLEAN_UP_SOURCE),
+        # Somebody else's.
+        (SNAPSHOT, Place.FOREIGN, None, True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (SNAPSHOT, Place.SNAPSHOT, copy_job("/srv/elsewhere", ready=True), True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (SNAPSHOT, Place.SNAPSHOT, commit_job("/srv/nfs/layer-0"), True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (SNAPSHOT, Place.SOURCE, PULL_JOB, True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (SNAPSHOT, Place.SOURCE, own_job(SNAPSHOT), True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (DIRECT, Place.SOURCE, copy_job("/srv/elsewhere"), True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (journal(cancelled=True), Place.SNAPSHOT, copy_job("/srv/elsewhere"), True, Step.STOP_FOR_FOREIGN_CHANGE),
+        # It has ended.
+        (journal(outcome=Phase.SUCCEEDED), Place.DESTINATION, None, True, Step.FINISH),
+        (journal(outcome=Phase.FAILED, failure=FAILURE), Place.SOURCE, None, True, Step.FINISH),
+        (journal(outcome=Phase.CANCELLED, cancelled=True), Place.FOREIGN, PULL_JOB, True, Step.FINISH),
+    ],
+)
+def test_the_table(found: Journal, place: Place, job: BlockJob | None, is_open: bool, expected: Step) -> None:
+    assert decide(found, place, job, is_open=is_open) is expected
+
+
+@pytest.mark.parametrize(
+    ("word", "current", "end"),
+    [
+        # Each of these was taken for ready by an earlier system, too early (BZ1376580, BZ1442266).
+        ("", 10, 10),
+        ("yes", 9, 10),
+        ("yes", 0, 0),
+        ("", 0, 1),
+        # A pivot or an abort is under way.
+        ("pivot", 10, 10),
+        ("abort", 10, 10),
+    ],
+)
+def test_a_job_that_is_not_ready_is_not_pivoted(word: str, current: int, end: int) -> None:
+    job = copy_job(SNAPSHOT.mirror.path, state=word, current=current, end=end)
+    assert decide(SNAPSHOT, Place.SNAPSHOT, job) is Step.AWAIT_SYNC
+
+
+def test_where_the_active_layer_is_is_told_by_its_path_alone() -> None:
+    for place in Place:
+        assert place_of(SNAPSHOT, path_of(SNAPSHOT, place)) is place
+    assert place_of(DIRECT, path_of(SNAPSHOT, Place.SNAPSHOT)) is Place.FOREIGN
+    assert place_of(DIRECT, path_of(DIRECT, Place.DESTINATION)) is Place.DESTINATION
+    assert place_of(DIRECT, "") is Place.FOREIGN
+
+
+journals = st.builds(
+    lambda strategy, length, flatten, stage, failure, cancelled, outcome: journal(
+        strategy=strategy,
+        length=length,
+        flatten=flatten,
+        stage=stage,
+        failure=failure,
+        cancelled=cancelled,
+        outcome=outcome,
+    ),
+    strategy=st.sampled_from(("Snapshot", "Direct")),
+    length=st.integers(1, 4),
+    flatten=st.booleans(),
+    stage=st.sampled_from(Stage),
+    failure=st.sampled_from((None, FAILURE)),
+    cancelled=st.booleans(),
+    outcome=st.none(),
+)
+
+
+def every_job(found: Journal) -> tuple[BlockJob | None, ...]:
+    return (None, own_job(found), own_job(found, ready=True), *foreign_jobs(found))
+
+
+def foreign_jobs(found: Journal) -> tuple[BlockJob, ...]:
+    return (
+        copy_job("/srv/elsewhere"),
+        copy_job("/srv/elsewhere", ready=True),
+        commit_job(found.source[-1].path),
+        commit_job(found.destination[-1].path, ready=True),
+        PULL_JOB,
+    )
+
+
+BEFORE_PIVOT = (Place.SOURCE, Place.SNAPSHOT)
+PAST_PIVOT = (Place.OVERLAY, Place.DESTINATION)
+
+
+@st.composite
+def findings(
+    draw: st.DrawFn,
+    /,
+    *,
+    places: tuple[Place, ...] = tuple(Place),
+    jobs: Callable[[Journal], tuple[BlockJob | None, ...]] = every_job,
+    **changes: object,
+) -> tuple[Journal, Situation]:
+    """Any journal that has not ended, with any active layer and any job, unless told otherwise."""
+    found = draw(journals).model_copy(update=changes)
+    possible = [place for place in places if place is Place.FOREIGN or path_of(found, place) != "/srv/elsewhere"]
+    situation = Situation(
+        path_of(found, draw(st.sampled_from(possible))),
+        draw(st.sampled_from(jobs(found))),
+        cutover_is_open=draw(st.booleans()),
+    )
+    return found, situation
+
+
+def is_own_copy(found: Journal, job: BlockJob) -> bool:
+    return job.is_copy and job.mirror is not None and job.mirror.layer.path == found.mirror.path
+
+
+@given(findings(places=BEFORE_PIVOT, cancelled=True) | findings(places=BEFORE_PIVOT, failure=FAILURE))
+def test_one_that_rolls_back_before_the_pivot_never_goes_forward(case: tuple[Journal, Situation]) -> None:
+    assert next_step(*case) in BACKWARD | {Step.STOP_FOR_FOREIGN_CHANGE}
+
+
+@given(findings(places=PAST_PIVOT))
+def test_after_the_pivot_nothing_goes_back(case: tuple[Journal, Situation]) -> None:
+    assert next_step(*case) in AFTER_PIVOT
+
+
+@given(findings(places=(*BEFORE_PIVOT, Place.FOREIGN)))
+def test_before_the_pivot_the_source_is_never_cleaned_up(case: tuple[Journal, Situation]) -> None:
+    assert next_step(*case) not in AFTER_PIVOT
+
+
+@given(findings(places=(Place.FOREIGN,)))
+def test_a_foreign_active_layer_always_stops_it(case: tuple[Journal, Situation]) -> None:
+    assert next_step(*case) is Step.STOP_FOR_FOREIGN_CHANGE
+
+
+@given(findings(places=BEFORE_PIVOT, jobs=foreign_jobs, cancelled=False, failure=None))
+def test_a_foreign_job_always_stops_one_that_goes_forward(case: tuple[Journal, Situation]) -> None:
+    assert next_step(*case) is Step.STOP_FOR_FOREIGN_CHANGE
+
+
+@given(findings())
+def test_a_foreign_copy_is_never_aborted(case: tuple[Journal, Situation]) -> None:
+    found, situation = case
+    if next_step(found, situation) is Step.ABORT_REPLICATION:
+        assert situation.job is not None
+        assert is_own_copy(found, situation.job)
+
+
+@given(findings())
+def test_nothing_is_discarded_while_its_own_mirror_writes(case: tuple[Journal, Situation]) -> None:
+    found, situation = case
+    if next_step(found, situation) is Step.DISCARD_DESTINATION:
+        assert situation.job is None or not is_own_copy(found, situation.job)
+
+
+@given(findings())
+def test_only_a_ready_job_is_pivoted_and_only_in_its_window(case: tuple[Journal, Situation]) -> None:
+    found, situation = case
+    if next_step(found, situation) is Step.PIVOT:
+        assert situation.cutover_is_open
+        assert situation.job is not None
+        assert situation.job.is_ready
+        assert is_own_copy(found, situation.job)
+
+
+@given(findings(), st.sampled_from((Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)))
+def test_one_that_has_ended_only_finishes(case: tuple[Journal, Situation], outcome: Phase) -> None:
+    found, situation = case
+    assert next_step(found.model_copy(update={"outcome": outcome}), situation) is Step.FINISH
+
+
+@pytest.mark.parametrize("step", Step)
+def test_every_step_has_a_phase_of_the_agents(step: Step) -> None:
+    assert not phase_of(step).belongs_to_operator
+    assert not phase_of(step).is_final
+
+
+def test_every_way_back_is_a_clean_up() -> None:
+    assert {phase_of(step) for step in BACKWARD} == {Phase.CLEANING_UP}
+
+
+class Walk:
+    """A VM that does what each step asks, as libvirt would, and a journal that is written as the steps write it."""
+
+    def __init__(self, found: Journal) -> None:
+        self.journal = found
+        self.path = found.source[-1].path
+        self.job: BlockJob | None = None
+        self.is_open = False
+        self.steps: list[Step] = []
+        self.jobs = {
+            Step.START_REPLICATION: own_job(found),
+            Step.AWAIT_SYNC: own_job(found, ready=True),
+            Step.PIVOT: None,
+            Step.ABORT_REPLICATION: None,
+        }
+        self.paths = {
+            Step.TAKE_SNAPSHOT: found.mirrored.path,
+            Step.PIVOT: found.mirror.path,
+            Step.MERGE: found.destination[-1].path,
+            Step.MERGE_BACK: found.source[-1].path,
+        }
+        self.records: dict[Step, dict[str, object]] = {
+            Step.PREPARE_DESTINATION: {"stage": Stage.PREPARED},
+            Step.COPY_CHAIN: {"stage": Stage.COPIED},
+            Step.CLEAN_UP_SOURCE: {"outcome": Phase.SUCCEEDED},
+        }
+
+    def look(self) -> Step:
+        return next_step(self.journal, Situation(self.path, self.job, cutover_is_open=self.is_open))
+
+    def act(self, step: Step) -> None:
+        self.steps.append(step)
+        assert len(self.steps) < 50, self.steps
+        self.job = self.jobs.get(step, self.job)
+        self.path = self.paths.get(step, self.path)
+        self.is_open |= step is Step.AWAIT_CUTOVER
+        self.record(**self.records.get(step, {}))
+
+    def record(self, **changes: object) -> None:
+        self.journal = self.journal.model_copy(update=changes)
+
+    def give_up(self, **changes: object) -> None:
+        self.record(**changes)
+        outcome = Phase.FAILED if self.journal.failure is not None else Phase.CANCELLED
+        self.records[Step.DISCARD_DESTINATION] = {"outcome": outcome}
+
+    def to_the_end(self) -> None:
+        while (step := self.look()) is not Step.FINISH:
+            self.act(step)
+
+
+plans = st.builds(
+    journal, strategy=st.sampled_from(("Snapshot", "Direct")), length=st.integers(1, 4), flatten=st.booleans()
+)
+
+
+@given(plans)
+def test_an_undisturbed_walk_ends_at_the_destination_with_its_phases_in_order(found: Journal) -> None:
+    walk = Walk(found)
+    walk.to_the_end()
+    assert walk.journal.outcome is Phase.SUCCEEDED
+    assert walk.path == found.destination[-1].path
+    order = list(Phase)
+    positions = [order.index(phase_of(step)) for step in walk.steps]
+    assert positions == sorted(positions)
+    assert set(walk.steps) <= FORWARD
+
+
+@given(plans, st.integers(0, 12), st.sampled_from(({"cancelled": True}, {"failure": FAILURE})))
+def test_a_walk_given_up_at_any_step_ends_on_one_side_with_nothing_left(
+    found: Journal, after: int, given_up: dict[str, object]
+) -> None:
+    walk = Walk(found)
+    while len(walk.steps) < after and (step := walk.look()) is not Step.FINISH:
+        walk.act(step)
+    if walk.journal.outcome is not None:
+        assert walk.journal.outcome is Phase.SUCCEEDED
+        return
+    had_pivoted = Step.PIVOT in walk.steps
+    given_up_at = len(walk.steps)
+    walk.give_up(**given_up)
+    walk.to_the_end()
+    assert walk.job is None
+    if had_pivoted:
+        assert walk.journal.outcome is Phase.SUCCEEDED
+        assert walk.path == found.destination[-1].path
+    else:
+        assert walk.journal.outcome is (Phase.CANCELLED if "cancelled" in given_up else Phase.FAILED)
+        assert walk.path == found.source[-1].path
+        assert walk.steps[-1] is Step.DISCARD_DESTINATION
+        assert set(walk.steps[given_up_at:]) <= BACKWARD
