@@ -1,0 +1,209 @@
+"""What is read of libvirt's XML, and what is written for it, whatever the paths and names are."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from diskmigration.agent.hypervisor import domain_xml
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer, Mirror
+from tests.unit.agent.hypervisor import samples
+
+# What a file name may hold and an XML document can: anything but NUL, other controls, surrogates and non-characters.
+paths = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn"))
+    | st.sampled_from("\"'<>&;\\ \u00e9\u4e2d\U0001f600"),
+    min_size=1,
+    max_size=60,
+).map("/srv/{}".format)
+targets = st.from_regex(r"[a-z][a-z0-9]{1,8}", fullmatch=True)
+
+
+def only_disk(sample: str) -> DomainDisk:
+    (disk,) = domain_xml.parse(samples.domain(sample)).disks
+    return disk
+
+
+def test_a_chain_of_three_is_read_active_layer_first_with_each_index() -> None:
+    disk = only_disk(samples.CHAIN_OF_THREE)
+    assert disk.chain == (
+        Layer("file", "/srv/vmdisks/top.qcow2", "qcow2", 4),
+        Layer("file", "/srv/vmdisks/middle.qcow2", "qcow2", 3),
+        Layer("block", "/dev/vg0/base", "raw", 1),
+    )
+    assert disk.chain_is_known
+    assert disk.active == disk.chain[0]
+    assert (disk.target, disk.device, disk.type, disk.cache, disk.io) == ("vda", "disk", "file", "none", "native")
+    assert disk.mirror is None
+    assert (disk.readonly, disk.shareable, disk.transient) == (False, False, False)
+
+
+def test_the_target_of_a_copy_is_read_with_its_own_index() -> None:
+    disk = only_disk(samples.COPY)
+    layer = Layer("block", "/srv/loopdisks/dev/dm-1-overlay", "qcow2", 6)
+    assert disk.mirror == Mirror(layer, "copy", "yes")
+    # The mirror's chain is not the disk's.
+    assert disk.chain == (Layer("file", "/srv/vmdisks/top.qcow2", "qcow2", 1),)
+
+
+def test_the_target_of_an_active_commit_is_read_and_not_taken_for_ready() -> None:
+    disk = only_disk(samples.ACTIVE_COMMIT)
+    assert disk.mirror == Mirror(Layer("block", "/dev/vg0/base", "qcow2", 1), "active-commit", "")
+    assert [layer.path for layer in disk.chain] == ["/dev/vg0/overlay", "/dev/vg0/base"]
+
+
+@pytest.mark.parametrize("sample", [samples.NETWORK, samples.NVME])
+def test_a_disk_that_is_neither_file_nor_device_has_no_path(sample: str) -> None:
+    disk = only_disk(sample)
+    assert disk.active is not None
+    assert disk.active.path == ""
+    assert disk.type == disk.active.type
+    assert disk.type in ("network", "nvme")
+
+
+def test_an_empty_cdrom_has_no_layer() -> None:
+    disk = only_disk(samples.EMPTY_CDROM)
+    assert (disk.device, disk.target, disk.chain, disk.active) == ("cdrom", "sda", (), None)
+    assert disk.readonly
+    assert not disk.chain_is_known
+
+
+def test_what_makes_a_disk_unfit_is_seen() -> None:
+    assert only_disk(samples.SHAREABLE).shareable
+    assert only_disk(samples.TRANSIENT).transient
+    encrypted, sliced = only_disk(samples.ENCRYPTED), only_disk(samples.SLICE_BELOW)
+    assert [layer.has_special_access for layer in encrypted.chain] == [True]
+    assert [layer.has_special_access for layer in sliced.chain] == [False, True]
+    assert not any(layer.has_special_access for layer in only_disk(samples.CHAIN_OF_THREE).chain)
+
+
+@pytest.mark.parametrize(
+    ("sample", "is_known"),
+    [
+        (samples.CHAIN_OF_THREE, True),
+        (samples.SHAREABLE, True),
+        (samples.RAW_WITHOUT_CHAIN, True),
+        (samples.UNKNOWN_CHAIN, False),
+        (samples.UNKNOWN_BELOW, False),
+        (samples.EMPTY_CDROM, False),
+    ],
+)
+def test_a_chain_is_known_only_where_its_end_was_seen(sample: str, is_known: bool) -> None:
+    assert only_disk(sample).chain_is_known is is_known
+
+
+def test_a_vm_that_is_off_has_no_indexes() -> None:
+    assert [layer.index for layer in only_disk(samples.UNKNOWN_BELOW).chain] == [None, None]
+
+
+def test_a_whole_domain_is_read() -> None:
+    disks = (samples.CHAIN_OF_THREE, samples.COPY, samples.EMPTY_CDROM)
+    description = domain_xml.parse(samples.domain(*disks, agent="connected"))
+    assert (description.name, description.uuid) == ("web-1", "0f6c0f1a-6f5e-4a41-8c1c-2b0c9b1f7c11")
+    assert [disk.target for disk in description.disks] == ["vda", "vdb", "sda"]
+    assert description.disk("vdb") == description.disks[1]
+    assert description.disk("vd") is None
+    assert description.guest_agent_connected
+
+
+@pytest.mark.parametrize("agent", [None, "disconnected"])
+def test_an_agent_that_does_not_answer_is_not_asked(agent: str | None) -> None:
+    assert not domain_xml.parse(samples.domain(agent=agent)).guest_agent_connected
+
+
+def test_every_source_of_a_snapshot_is_found() -> None:
+    snapshot = f"""<domainsnapshot><name>before</name>
+      <disks><disk name='vda' snapshot='external' type='file'><source file='/srv/vmdisks/over&amp;lay'/></disk></disks>
+      {samples.domain(samples.CHAIN_OF_THREE, samples.NETWORK)}
+    </domainsnapshot>"""
+    assert domain_xml.source_paths(snapshot) >= {
+        "/srv/vmdisks/over&lay",
+        "/srv/vmdisks/top.qcow2",
+        "/srv/vmdisks/middle.qcow2",
+        "/dev/vg0/base",
+    }
+    assert "" not in domain_xml.source_paths(snapshot)
+
+
+ODD = "/srv/a\"b'c<d>&amp;e\\f g,h:i%\u00e9\U0001f600]]>"
+
+
+@given(paths, st.sampled_from(("file", "block")), st.sampled_from(("qcow2", "raw")))
+@example(ODD, "file", "qcow2")
+def test_a_copy_document_says_any_path(path: str, kind: str, image_format: str) -> None:
+    disk = ET.fromstring(domain_xml.copy_document(kind=kind, path=path, image_format=image_format))
+    source, driver = disk.find("source"), disk.find("driver")
+    assert source is not None
+    assert driver is not None
+    assert (disk.tag, disk.attrib) == ("disk", {"type": kind})
+    assert source.attrib == {"dev" if kind == "block" else "file": path}
+    assert driver.get("type") == image_format
+
+
+@given(paths, targets, st.lists(targets, max_size=5), st.sampled_from(("file", "block")))
+@example(ODD, "vda", ["vdb"], "file")
+def test_a_snapshot_document_takes_one_disk_and_no_other(path: str, target: str, others: list[str], kind: str) -> None:
+    document = domain_xml.snapshot_document(target=target, other_targets=tuple(others), kind=kind, path=path)
+    disks = ET.fromstring(document).findall("./disks/disk")
+    assert [disk.get("name") for disk in disks] == [target, *others]
+    assert [disk.get("snapshot") for disk in disks] == ["external", *["no"] * len(others)]
+    source = disks[0].find("source")
+    assert source is not None
+    assert source.attrib == {"dev" if kind == "block" else "file": path}
+    assert all(disk.find("source") is None for disk in disks[1:])
+
+
+EVERY_KIND = (samples.CHAIN_OF_THREE, samples.COPY, samples.EMPTY_CDROM, samples.UNKNOWN_CHAIN)
+
+
+@given(paths, st.sampled_from(("file", "block")), st.sampled_from(("qcow2", "raw")))
+@example(ODD, "block", "qcow2")
+def test_one_disks_source_is_replaced_and_no_other_is_touched(path: str, kind: str, image_format: str) -> None:
+    before = samples.domain(*EVERY_KIND)
+    mended = domain_xml.with_disk_source(before, target="vda", kind=kind, path=path, image_format=image_format)
+    old, new = domain_xml.parse(before), domain_xml.parse(mended)
+    changed = new.disk("vda")
+    assert changed is not None
+    assert changed.chain == (Layer(kind, path, image_format, None),)
+    assert changed.type == kind
+    # What is the driver's own choice stays; whether it suits the new home is not decided here.
+    assert (changed.cache, changed.io) == ("none", "native")
+    assert new.disks[1:] == old.disks[1:]
+    assert (new.name, new.uuid) == (old.name, old.uuid)
+
+
+def test_all_but_the_source_of_a_mended_domain_stays() -> None:
+    before = samples.domain(*EVERY_KIND)
+    mended = domain_xml.with_disk_source(before, target="vda", kind="block", path="/dev/x", image_format="raw")
+
+    def without_chain(xml: str) -> list[tuple[str, dict[str, str], str]]:
+        root = ET.fromstring(xml)
+        disk = root.find("./devices/disk")
+        driver = root.find("./devices/disk/driver")
+        assert disk is not None
+        assert driver is not None
+        disk.attrib.pop("type")
+        driver.attrib.pop("type")
+        for child in disk.findall("source") + disk.findall("backingStore"):
+            disk.remove(child)
+        return [(element.tag, element.attrib, (element.text or "").strip()) for element in root.iter()]
+
+    assert without_chain(mended) == without_chain(before)
+
+
+def test_a_disk_without_a_driver_gets_one() -> None:
+    plain = "<disk type='file' device='disk'><source file='/a'/><target dev='vda'/></disk>"
+    mended = domain_xml.with_disk_source(
+        samples.domain(plain), target="vda", kind="file", path="/b", image_format="qcow2"
+    )
+    driver = ET.fromstring(mended).find("./devices/disk/driver")
+    assert driver is not None
+    assert driver.attrib == {"name": "qemu", "type": "qcow2"}
+
+
+def test_a_disk_that_is_not_there_is_not_replaced() -> None:
+    with pytest.raises(KeyError, match="vdz"):
+        domain_xml.with_disk_source(
+            samples.domain(samples.COPY), target="vdz", kind="file", path="/a", image_format="raw"
+        )

@@ -1,0 +1,63 @@
+"""libvirt's answers as the project's own errors."""
+
+import libvirt
+import pytest
+
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, answered
+from diskmigration.api.errors import MigrationError, Reason
+
+
+def libvirt_error(code: int, domain: int, message: str) -> libvirt.libvirtError:
+    error = libvirt.libvirtError(message)
+    error.err = (code, domain, message, 2, "", None, None, -1, -1)
+    return error
+
+
+def raised(code: int, domain: int, message: str) -> MigrationError:
+    with pytest.raises(MigrationError) as found, answered("pivoting vda", failure=Reason.PIVOT_FAILED):
+        raise libvirt_error(code, domain, message)
+    return found.value
+
+
+def test_an_answer_is_told_with_what_was_being_done() -> None:
+    error = raised(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, libvirt.VIR_FROM_QEMU, "disk 'vda' has a job")
+    assert error.reason is Reason.PIVOT_FAILED
+    assert error.message == "While pivoting vda, libvirt answered: disk 'vda' has a job"
+
+
+@pytest.mark.parametrize(
+    ("code", "domain"),
+    [
+        (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_REMOTE),
+    ],
+)
+def test_a_lost_connection_is_no_failure_of_the_act(code: int, domain: int) -> None:
+    error = raised(code, domain, "client socket is closed")
+    assert isinstance(error, HypervisorUnavailableError)
+    assert error.reason is Reason.HYPERVISOR_UNAVAILABLE
+
+
+def test_an_internal_error_of_qemu_is_a_failure_of_the_act() -> None:
+    error = raised(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, "unable to execute QEMU command")
+    assert not isinstance(error, HypervisorUnavailableError)
+    assert error.reason is Reason.PIVOT_FAILED
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (libvirt.VIR_ERR_NO_DOMAIN, "Domain not found"),
+        (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: domain is not running"),
+    ],
+)
+def test_a_vm_that_is_gone_is_known(code: int, message: str) -> None:
+    error = raised(code, libvirt.VIR_FROM_QEMU, message)
+    assert isinstance(error, DomainGoneError)
+    assert error.reason is Reason.VIRTUAL_MACHINE_STOPPED
+
+
+def test_another_invalid_operation_is_no_lost_vm() -> None:
+    error = raised(libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU, "disk vda already in active block job")
+    assert not isinstance(error, DomainGoneError)

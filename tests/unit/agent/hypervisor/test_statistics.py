@@ -1,0 +1,83 @@
+"""libvirt's flat statistics, read by blockdev index."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.agent.hypervisor import statistics
+from diskmigration.agent.hypervisor.statistics import LayerStatistics
+
+GIB = 2**30
+
+# As virConnectGetAllDomainStats(BLOCK, BACKING) of libvirt 9.0 gives a disk of two layers with a mirror, and a CD-ROM.
+RUNNING: dict[str, object] = {
+    "block.count": 4,
+    "block.0.name": "vda",
+    "block.0.path": "/dev/vg0/top",
+    "block.0.backingIndex": 2,
+    "block.0.rd.reqs": 11,
+    "block.0.wr.bytes": 4096,
+    "block.0.allocation": 3 * GIB,
+    "block.0.capacity": 10 * GIB,
+    "block.0.physical": 4 * GIB,
+    "block.0.threshold": 3 * GIB + 17,
+    "block.1.name": "vda",
+    "block.1.path": "/dev/vg0/base",
+    "block.1.backingIndex": 1,
+    "block.1.allocation": 0,
+    "block.1.capacity": 10 * GIB,
+    "block.1.physical": GIB,
+    "block.2.name": "vda",
+    "block.2.path": "/srv/dm-1-overlay",
+    "block.2.backingIndex": 7,
+    "block.2.allocation": 5,
+    "block.2.capacity": 10 * GIB,
+    "block.2.physical": 2 * GIB,
+    "block.3.name": "sda",
+}
+
+
+def test_every_open_volume_is_read_by_its_index() -> None:
+    found = statistics.parse("u", RUNNING)
+    assert found.uuid == "u"
+    assert [(layer.device, layer.path) for layer in found.layers] == [
+        ("vda[2]", "/dev/vg0/top"),
+        ("vda[1]", "/dev/vg0/base"),
+        ("vda[7]", "/srv/dm-1-overlay"),
+    ]
+    assert found.layers[0] == LayerStatistics("vda", 2, "/dev/vg0/top", 3 * GIB, 10 * GIB, 4 * GIB, 3 * GIB + 17)
+
+
+def test_what_libvirt_leaves_out_is_zero() -> None:
+    found = statistics.parse("u", RUNNING).layers[1]
+    assert (found.allocated_bytes, found.threshold_bytes) == (0, 0)
+
+
+def test_a_volume_is_found_by_its_path_and_disk() -> None:
+    found = statistics.parse("u", RUNNING)
+    layer = found.layer("/dev/vg0/base", "vda")
+    assert layer is not None
+    assert layer.index == 1
+    assert found.layer("/dev/vg0/base", "vdb") is None
+    assert found.layer("/dev/vg0/bas", "vda") is None
+
+
+def test_a_vm_without_disks_has_none() -> None:
+    assert statistics.parse("u", {}).layers == ()
+    assert statistics.parse("u", {"block.count": 0, "state.state": 1}).layers == ()
+
+
+fields = st.sampled_from(("name", "path", "backingIndex", "allocation", "capacity", "physical", "threshold", "odd"))
+values = st.dictionaries(
+    st.builds("block.{}.{}".format, st.integers(0, 4), fields) | st.just("block.count") | st.text(max_size=5),
+    st.integers(0, 2**63) | st.text(max_size=10) | st.none() | st.floats(allow_nan=False),
+    max_size=30,
+)
+
+
+@given(values)
+def test_no_answer_breaks_it(found: dict[str, object]) -> None:
+    if isinstance(found.get("block.count"), int):
+        found["block.count"] = 5
+    for layer in statistics.parse("u", found).layers:
+        assert isinstance(layer.allocated_bytes, int)
+        assert isinstance(layer.path, str)
