@@ -32,7 +32,7 @@ class Agent:
         extender = Extender(connection, events, self._domains)
         self._node = Node(name=node_name, connection=connection, domains=self._domains, extender=extender)
         self._extender = extender
-        self._statuses = StatusWriter(cluster, on_gone=self._abandon)
+        self._statuses = StatusWriter(cluster, node_name=node_name, on_gone=self._abandon)
         self._announcer = Announcer(
             cluster=cluster,
             connection=connection,
@@ -77,19 +77,25 @@ class Agent:
         if migration.status.node_name != self._node_name:
             return
         uid = migration.metadata.uid
+        is_final = migration.status.phase is not None and migration.status.phase.is_final
         with self._guard:
-            self._workers = {key: worker for key, worker in self._workers.items() if worker.is_alive()}
             worker = self._workers.get(uid)
-            if worker is not None:
-                worker.update(migration)
-            elif migration.status.phase is None or not migration.status.phase.is_final:
+            if worker is None and not is_final:
                 worker = Worker(self._node, migration, self._statuses)
                 self._workers[uid] = worker
                 worker.start()
+            elif worker is not None and worker.is_alive():
+                worker.update(migration)
+            elif is_final:
+                # Only now: until its end has been seen, an older event may still come and must not start it anew.
+                self._workers.pop(uid, None)
 
     def forget_migration(self, uid: str) -> None:
         """The object is gone; what its migration made is cleaned up if it still runs."""
         self._abandon(uid)
+        with self._guard:
+            if uid in self._workers and not self._workers[uid].is_alive():
+                del self._workers[uid]
 
     def _abandon(self, uid: str) -> None:
         with self._guard:

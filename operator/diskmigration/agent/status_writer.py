@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus
-from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS
+from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase
+from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
+from diskmigration.cluster.events import EventType, Reporter, record_event
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +30,10 @@ class _Entry:
 class StatusWriter:
     """One thread for all migrations of the node. The newest status wins; one that was not written is written later."""
 
-    def __init__(self, cluster: Cluster, *, on_gone: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, *, node_name: str, on_gone: Callable[[str], None]) -> None:
         """`on_gone` is told the uid of an object that is not there any more."""
         self._cluster = cluster
+        self._reporter = Reporter(controller=f"{GROUP}/agent", instance=node_name)
         self._on_gone = on_gone
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
@@ -89,10 +91,26 @@ class StatusWriter:
                 level = logging.ERROR if isinstance(error, RefusedError) else logging.WARNING
                 _log.log(level, "status not written", extra={"migration": entry.migration.key, "error": str(error)})
             else:
+                self._tell(entry, status)
                 entry.written = status
             with self._changed:
                 entry.not_before = time.monotonic() + INTERVAL_SECONDS
                 self._changed.notify_all()
+
+    def _tell(self, entry: _Entry, status: DiskMigrationStatus) -> None:
+        """Records an Event for each phase, so that `kubectl describe` tells the story."""
+        if status.phase is None or (entry.written is not None and entry.written.phase is status.phase):
+            return
+        record_event(
+            self._cluster,
+            self._reporter,
+            DISK_MIGRATIONS,
+            entry.migration.metadata,
+            reason=status.phase.value,
+            note=status.failure.message if status.failure is not None else f"The migration is {status.phase.value}.",
+            action="Migrate",
+            event_type=EventType.WARNING if status.phase is Phase.FAILED else EventType.NORMAL,
+        )
 
     def _next(self) -> _Entry:
         """The next entry that is due, waiting until there is one."""

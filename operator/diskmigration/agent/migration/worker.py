@@ -23,6 +23,7 @@ from diskmigration.agent.migration.steps.pivot import pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
 from diskmigration.agent.migration.steps.replicate import abort_replication, follow_replication, start_replication
 from diskmigration.agent.migration.steps.snapshot import take_snapshot
+from diskmigration.agent.migration.steps.vanished import settle_without_domain
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
@@ -64,6 +65,7 @@ class Worker:
         self._attempt: Attempt | None = None
         self._attempt_number = max(migration.status.attempts, 1)
         self._place: Place | None = None
+        self._is_pivoting = False
         self._phase = Phase.SCHEDULED
         self._message = ""
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
@@ -106,6 +108,8 @@ class Worker:
             except HypervisorUnavailableError as error:
                 self._show(self._phase, message=error.message)
                 self._wait(LOOK_SECONDS)
+            except DomainGoneError as error:
+                ended = self._lose_domain(error)
             except MigrationError as error:
                 ended = self._fail(error)
             except Exception as error:  # noqa: BLE001 - what nobody foresaw must end in a status, not in silence
@@ -116,6 +120,8 @@ class Worker:
                         f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}.",
                     )
                 )
+        if ended:
+            self._settle()
 
     def _look_and_act(self) -> bool:
         """One round; True when the migration has ended."""
@@ -139,6 +145,7 @@ class Worker:
         if step is Step.STOP_FOR_FOREIGN_CHANGE:
             return self._stop_for_foreign_change(attempt, path)
         self._show(phase_of(step))
+        self._is_pivoting = step is Step.PIVOT
         if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and situation.job is not None:
             follow_replication(attempt, situation.job)
             if step is Step.AWAIT_CUTOVER:
@@ -245,18 +252,31 @@ class Worker:
             return False
         try:
             attempt.record(failure=Failure(reason=error.reason, message=error.message, phase=self._phase))
-        except DomainGoneError:
-            return self._end(
-                Phase.FAILED,
-                Reason.VIRTUAL_MACHINE_STOPPED,
-                f"The VM is gone with its definition. Volumes named dm-{attempt.journal.uid}-… may be left in the "
-                f"storage domains {attempt.source.name} and {attempt.destination.name}; the newest data is at "
-                f"{attempt.journal.mirrored.path}.",
-            )
         except MigrationError as again:
             self._show(self._phase, message=again.message)
             self._wait(LOOK_SECONDS)
         return False
+
+    def _lose_domain(self, error: DomainGoneError) -> bool:
+        """The VM was shut off, which is a failure as any other, or it is gone with its definition and its journal."""
+        attempt = self._attempt
+        if attempt is None:
+            return self._fail_before_begin(error)
+        try:
+            attempt.domain.state()
+        except DomainGoneError:
+            pass
+        except HypervisorUnavailableError:
+            return False
+        else:
+            return self._fail(error)
+        try:
+            message = settle_without_domain(attempt, self._place, was_pivoting=self._is_pivoting)
+        except MigrationError as again:
+            self._show(self._phase, message=again.message)
+            self._wait(limits.backoff_seconds(1))
+            return False
+        return self._end(Phase.FAILED, Reason.VIRTUAL_MACHINE_STOPPED, message)
 
     def _fail_before_begin(self, error: MigrationError) -> bool:
         if error.reason in RETRYABLE and self._attempt_number <= self._latest.spec.backoff_limit:
@@ -303,17 +323,24 @@ class Worker:
             self._end(Phase.FAILED, failure.reason, failure.message)
         else:
             self._end(Phase.CANCELLED, Reason.CANCELLED, f"The disk stays in the storage domain {attempt.source.name}.")
-        self._settle(attempt)
         return True
 
-    def _settle(self, attempt: Attempt) -> None:
+    def _settle(self) -> None:
         """Erases the journal once the API server has the last word: before that, it is the only place that has it."""
-        uid = attempt.journal.uid
+        uid = self._latest.metadata.uid
         while not self._statuses.wait_until_settled(uid, timeout=LOOK_SECONDS):
             if self._stopping.is_set():
                 return
-        journals.erase(attempt.domain, attempt.target)
         self._statuses.forget(uid)
+        while self._attempt is not None and not self._stopping.is_set():
+            try:
+                journals.erase(self._attempt.domain, self._attempt.target)
+            except HypervisorUnavailableError:
+                self._wait(LOOK_SECONDS)
+            except DomainGoneError:
+                return
+            else:
+                return
 
     def _end(self, phase: Phase, reason: Reason, message: str) -> bool:
         """Shows the last status. Always True, for a caller whose migration ends with it."""

@@ -27,12 +27,12 @@ def clean_up_source(attempt: Attempt) -> None:
     _require_on(attempt, journal.destination[-1])
     in_use = paths_in_use(attempt.node.connection)
     if journal.overlay is not None:
-        _remove(attempt.destination.driver, journal.overlay, in_use)
+        remove_unless_in_use(attempt.destination.driver, journal.overlay, in_use)
     if journal.snapshot is not None:
-        _remove(attempt.source.driver, journal.snapshot, in_use)
+        remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
     if journal.migration.spec.source_volumes is SourceVolumes.DELETE:
         for volume in reversed(journal.source):
-            _remove(attempt.source.driver, volume, in_use)
+            remove_unless_in_use(attempt.source.driver, volume, in_use)
     attempt.record(outcome=Phase.SUCCEEDED)
 
 
@@ -45,9 +45,9 @@ def discard_destination(attempt: Attempt) -> None:
     journal = attempt.journal
     in_use = paths_in_use(attempt.node.connection)
     for volume in (*([journal.overlay] if journal.overlay is not None else []), *reversed(journal.destination)):
-        _remove(attempt.destination.driver, volume, in_use)
+        remove_unless_in_use(attempt.destination.driver, volume, in_use)
     if journal.snapshot is not None:
-        _remove(attempt.source.driver, journal.snapshot, in_use)
+        remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
     attempt.record(outcome=Phase.FAILED if journal.failure is not None else Phase.CANCELLED)
 
 
@@ -62,7 +62,8 @@ def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
             )
 
 
-def _remove(driver: StorageDriver, volume: JournalVolume, in_use: frozenset[Path]) -> None:
+def remove_unless_in_use(driver: StorageDriver, volume: JournalVolume, in_use: frozenset[Path]) -> None:
+    """Removes a volume, or keeps it because a VM, a definition or a snapshot on this node needs it."""
     if Path(volume.path).resolve() in in_use:
         _log.info("kept a volume that is in use", extra={"volume": volume.name, "storageDomain": driver.name})
         return

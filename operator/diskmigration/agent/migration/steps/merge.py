@@ -36,13 +36,22 @@ def merge_back(attempt: Attempt) -> None:
     _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
 
 
+def merge_cold(*, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    """Merges while no VM runs on the two; QEMU's own locks refuse it otherwise.
+
+    Raises:
+        MigrationError: MergeFailed, StorageFailed.
+    """
+    _make_room(base=base, home=home, held=home.driver.size_bytes(overlay.name))
+    qemu_img.commit(overlay.image, base.image)
+
+
 def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
     with attempt.node.turns.of(attempt.domain.uuid):
         if attempt.is_running():
             _merge_live(attempt, overlay=overlay, base=base, home=home)
         else:
-            _make_room(attempt, overlay=overlay, base=base, home=home)
-            qemu_img.commit(overlay.image, base.image)
+            merge_cold(overlay=overlay, base=base, home=home)
     settle_persistent_source(attempt, base)
 
 
@@ -51,7 +60,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
         disk = attempt.disk()
         job = attempt.job(disk)
         if job is None:
-            _make_room(attempt, overlay=overlay, base=base, home=home)
+            _make_room(base=base, home=home, held=attempt.held_at_most(overlay, home.driver))
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
             attempt.node.extender.look_soon(attempt.domain.uuid)
         elif not job.is_commit or job.mirror is None or job.mirror.layer.path != base.path:
@@ -67,7 +76,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
             attempt.wait(_POLL_SECONDS)
 
 
-def _make_room(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+def _make_room(*, base: JournalVolume, home: OpenDomain, held: int) -> None:
     """Extends the volume below for all that the overlay holds, before a merge that could outrun the watermark."""
     if base.type is not StorageType.BLOCK or base.format is not VolumeFormat.QCOW2:
         return
@@ -75,7 +84,7 @@ def _make_room(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume,
         base.name,
         merged_volume_size(
             base_size=home.driver.size_bytes(base.name),
-            overlay_allocated=attempt.held_at_most(overlay, home.driver),
+            overlay_allocated=held,
             high_watermark=home.domain.spec.thin_provisioning.high_watermark,
             capacity=base.capacity_bytes,
         ),

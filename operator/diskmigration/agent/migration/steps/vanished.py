@@ -1,0 +1,41 @@
+"""The VM is gone with its definition in mid-migration: leave its disk in one place, whole, and say where."""
+
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.decision import Place
+from diskmigration.agent.migration.references import paths_in_use
+from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
+from diskmigration.agent.migration.steps.merge import merge_cold
+
+
+def settle_without_domain(attempt: Attempt, place: Place | None, *, was_pivoting: bool) -> str:
+    """Merges what is a chain of ours, removes what nobody needs, and returns what to tell the user.
+
+    `place` is where the disk was last seen. In the midst of a pivot nobody can tell which side has the last writes:
+    then both are kept.
+
+    Raises:
+        MigrationError: MergeFailed, StorageFailed; nothing was removed that was not merged.
+    """
+    journal = attempt.journal
+    if was_pivoting or place in (None, Place.FOREIGN):
+        return (
+            "The VM is gone with its definition, and which side has its last writes cannot be told. Both were kept: "
+            f"{journal.mirrored.path} and {journal.mirror.path}."
+        )
+    in_use = paths_in_use(attempt.node.connection)
+    if place in (Place.OVERLAY, Place.DESTINATION):
+        if place is Place.OVERLAY and journal.overlay is not None:
+            merge_cold(overlay=journal.overlay, base=journal.destination[-1], home=attempt.destination)
+            remove_unless_in_use(attempt.destination.driver, journal.overlay, in_use)
+        return (
+            f"The VM is gone with its definition. Its disk is at {journal.destination[-1].path}, and the source's "
+            "volumes were kept."
+        )
+    if place is Place.SNAPSHOT and journal.snapshot is not None:
+        merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source)
+    for volume in (journal.overlay, *reversed(journal.destination)):
+        if volume is not None:
+            remove_unless_in_use(attempt.destination.driver, volume, in_use)
+    if journal.snapshot is not None:
+        remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
+    return f"The VM is gone with its definition. Its disk is at {journal.source[-1].path}, as before the migration."
