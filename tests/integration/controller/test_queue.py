@@ -127,10 +127,15 @@ def test_positions_count_down(world: World) -> None:
     for number in range(1, 4):
         waiting.append(world.migrate(f"m{number}", world.name(f"vm-{number}")))
         waiting[-1].until_accepted("True", "Queued")
-    assert [handle.status()["queuePosition"] for handle in waiting] == [1, 2, 3]
+
+    def positions() -> dict[int | None, Handle]:
+        return {handle.status().get("queuePosition"): handle for handle in waiting}
+
+    # Of those made within one second the uid decides.
+    before = until(lambda: found if set(found := positions()) == {1, 2, 3} else None, "each has its position")
     first.agent_ends()
-    waiting[0].until_phase("Scheduled")
-    until(lambda: [handle.status().get("queuePosition") for handle in waiting] == [None, 1, 2], "they moved up")
+    before[1].until_phase("Scheduled")
+    until(lambda: positions() == {None: before[1], 1: before[2], 2: before[3]}, "they moved up")
 
 
 def test_a_limit_that_is_raised_lets_more_go(world: World) -> None:
