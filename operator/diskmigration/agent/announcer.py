@@ -26,6 +26,9 @@ LOOK_SECONDS = 2.0
 FIGURES_SECONDS = 5.0
 """How often changed byte counts alone are worth a write."""
 
+LABELS_SECONDS = 30.0
+"""How long the Node's labels are taken for the same."""
+
 
 class Announcer:
     """Two threads, so that a libvirtd that hangs does not make the node look dead."""
@@ -53,6 +56,8 @@ class Announcer:
         self._uid = ""
         self._written = HypervisorStatus()
         self._written_at = 0.0
+        self._labels: dict[str, str] = {}
+        self._labels_until = 0.0
         events.listen(self._notice)
 
     def start(self) -> None:
@@ -85,16 +90,25 @@ class Announcer:
     def _announce(self) -> None:
         while True:
             try:
+                self._read_labels()
                 self._write(self._look())
             except ClusterError as error:
                 _log.warning("the Hypervisor was not written", extra={"error": str(error)})
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
 
+    def _read_labels(self) -> None:
+        """The Node's labels decide which storage domains reach it; they are kept while the API server is away."""
+        if time.monotonic() < self._labels_until:
+            return
+        node = self._cluster.get_node(self._node_name)
+        self._labels = node[1] if node is not None else {}
+        self._labels_until = time.monotonic() + LABELS_SECONDS
+
     def _look(self) -> HypervisorStatus:
         now = datetime.now(UTC)
         try:
-            found = survey(self._connection, self._domains, agent_version=self._agent_version)
+            found = survey(self._connection, self._domains, node_labels=self._labels, agent_version=self._agent_version)
         except MigrationError as error:
             found, ready, reason, message = self._written, False, error.reason.value, error.message
         else:

@@ -1,5 +1,6 @@
 """What this node has: the Hypervisor object's status, made from libvirt and the storage domains."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
@@ -14,8 +15,10 @@ from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDoma
 _TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
 
 
-def survey(connection: Connection, domains: StorageDomains, *, agent_version: str) -> HypervisorStatus:
-    """The node as it is now, conditions aside.
+def survey(
+    connection: Connection, domains: StorageDomains, *, node_labels: Mapping[str, str], agent_version: str
+) -> HypervisorStatus:
+    """The node as it is now, conditions aside; only storage domains whose nodeSelector selects it are told.
 
     Raises:
         HypervisorUnavailableError: libvirtd does not answer.
@@ -33,7 +36,7 @@ def survey(connection: Connection, domains: StorageDomains, *, agent_version: st
         qemu_version=qemu_version,
         agent_version=agent_version,
         virtual_machine_count=len(machines),
-        storage_domains=tuple(_storage_domain(known) for known in domains.all()),
+        storage_domains=tuple(_storage_domain(known) for known in domains.all() if known.domain.selects(node_labels)),
         virtual_machines=tuple(sorted(machines, key=lambda machine: machine.uuid)),
     )
 

@@ -1,18 +1,25 @@
 """What every model of the API has in common: frozen, camelCase on the wire, lenient on reading."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{moment.isoformat()} is past the years that can be told") from error
 
 
 def _rfc3339(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-Time = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-"""RFC 3339 with seconds, as metav1.Time writes it; always aware, always UTC."""
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+"""RFC 3339 with seconds, as metav1.Time writes it; one without a time zone is refused, as it could be any moment."""
 
 
 class Model(BaseModel):

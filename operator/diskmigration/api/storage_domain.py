@@ -1,5 +1,6 @@
 """StorageDomain: where disks may live."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import Field, model_validator
@@ -83,6 +84,10 @@ class StorageDomain(Model):
     metadata: ObjectMeta
     spec: StorageDomainSpec
     status: StorageDomainStatus = StorageDomainStatus()
+
+    def selects(self, node_labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels reaches it."""
+        return all(node_labels.get(key) == value for key, value in self.spec.node_selector.items())
 
     def allows(self, namespace: str, *, system_namespace: str) -> bool:
         """Whether DiskMigrations of that namespace may move disks off it or onto it."""

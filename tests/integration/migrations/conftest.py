@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from diskmigration.cluster import client
 from testbed.control_plane import running_control_plane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import running_agent, running_operator
@@ -34,7 +35,9 @@ def stack(session_directory: Path, libvirt_host: LibvirtHost) -> Iterator[Stack]
             running_operator(control_plane, directory, f"--acceptance-grace-seconds={GRACE_SECONDS}")
         )
         agent = running.enter_context(running_agent(control_plane, libvirt_host, NODE, directory))
-        stack = Stack(control_plane, libvirt_host, operator, agent, domains)
+        stack = Stack(
+            control_plane, client.connect(control_plane.admin_kubeconfig), libvirt_host, operator, agent, domains
+        )
         for domain in domains.values():
             stack.apply(storage_domain(domain))
         wait_until(lambda: _ready_domains(stack) == set(domains), "the storage domains are ready", seconds=60)

@@ -10,7 +10,7 @@ from testbed import qemu_io
 from testbed.libvirt_host import LibvirtHost
 
 MEBIBYTE = 2**20
-CAPACITY_BYTES = 256 * MEBIBYTE
+CAPACITY_BYTES = 128 * MEBIBYTE
 LAYER_BYTES = 5 * MEBIBYTE
 
 

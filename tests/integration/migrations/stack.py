@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diskmigration.api import names
+from diskmigration.cluster.client import Cluster
 from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program
@@ -25,9 +27,13 @@ REPLICATION_CHUNK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Stack:
-    """The running parts. `domains` are by name: file-a, file-b, loop-a, loop-b."""
+    """The running parts. `domains` are by name: file-a, file-b, loop-a, loop-b.
+
+    Users write through kubectl; what is polled is read through `cluster`, as the administrator.
+    """
 
     control_plane: ControlPlane
+    cluster: Cluster
     host: LibvirtHost
     operator: Program
     agent: Program
@@ -64,8 +70,7 @@ class Stack:
 
     def hypervisor(self) -> dict[str, Any]:
         """The node's Hypervisor as it is now."""
-        found: dict[str, Any] = json.loads(self.control_plane.kubectl("get", "hypervisor", NODE, "--output=json"))
-        return found
+        return self.cluster.get(names.HYPERVISORS, NODE) or {}
 
     def _inventory_has(self, machine: Machine) -> bool:
         machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
@@ -81,8 +86,8 @@ class Migration:
 
     def get(self) -> dict[str, Any]:
         """The object as it is now."""
-        printed = self.stack.control_plane.kubectl("get", "dm", self.name, f"--namespace={NAMESPACE}", "--output=json")
-        found: dict[str, Any] = json.loads(printed)
+        found = self.stack.cluster.get(names.DISK_MIGRATIONS, self.name, NAMESPACE)
+        assert found is not None, f"{self.name} is gone"
         return found
 
     @property
@@ -116,10 +121,7 @@ class Migration:
 
     def is_gone(self) -> bool:
         """Whether the object is not there any more."""
-        printed = self.stack.control_plane.kubectl(
-            "get", "dm", self.name, f"--namespace={NAMESPACE}", "--ignore-not-found", "--output=name"
-        )
-        return not printed.strip()
+        return self.stack.cluster.get(names.DISK_MIGRATIONS, self.name, NAMESPACE) is None
 
     def wait_for_phase(self, *phases: str, seconds: float = 60) -> dict[str, Any]:
         """The status as soon as it has one of the phases; a final phase that is not among them is a failure."""

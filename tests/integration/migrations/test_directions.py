@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import Stack
 
 DIRECTIONS = [("file-a", "file-b"), ("loop-a", "loop-b"), ("file-a", "loop-b"), ("loop-a", "file-b")]
@@ -68,7 +68,7 @@ def test_a_thick_volume_has_its_whole_size_from_the_start(
     machine.verify()
     _assert_moved(stack, machine, source, destination, uid, length=1)
     volume = stack.domains[destination].root / f"dm-{uid}-0"
-    assert volume.stat().st_size >= 256 * MEBIBYTE
+    assert volume.stat().st_size >= CAPACITY_BYTES
 
 
 def _assert_moved(

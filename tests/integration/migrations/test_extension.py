@@ -222,7 +222,7 @@ def test_the_extender_does_not_wait_for_its_poll(stack: Stack, machines: Callabl
     volume = stack.domains["loop-a"].root / f"{machine.name}-0"
     path = str(machine.volumes[0])
     delays = []
-    for offset in range(20 * MEBIBYTE, 140 * MEBIBYTE, MEBIBYTE):
+    for offset in range(20 * MEBIBYTE, 120 * MEBIBYTE, MEBIBYTE):
         size = volume.stat().st_size
         is_due = free_bytes(machine, path) < WATERMARK_BYTES + MEBIBYTE
         machine.write(offset=offset, length=MEBIBYTE, pattern=7)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.extender.watermark import largest_useful_size
 from diskmigration.agent.hypervisor import block_jobs, statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
@@ -140,13 +141,14 @@ class Attempt:
         return layer.allocated_bytes if layer is not None else 0
 
     def held_at_most(self, volume: JournalVolume, driver: StorageDriver) -> int:
-        """An upper bound of what a volume that is being written to holds, in bytes.
+        """An upper bound of what a qcow2 copy of a volume that is being written to holds, in bytes.
 
         A raw file has holes, which a mirror skips; a block device shows none, so the mirror copies all of it.
         """
-        if volume.format is VolumeFormat.RAW and volume.type is StorageType.FILE:
-            return driver.allocated_bytes(volume.name)
-        return driver.size_bytes(volume.name)
+        if volume.format is VolumeFormat.QCOW2:
+            return driver.size_bytes(volume.name)
+        is_file = volume.type is StorageType.FILE
+        return largest_useful_size(driver.allocated_bytes(volume.name) if is_file else driver.size_bytes(volume.name))
 
     def show_progress(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading and passes it on."""
