@@ -8,7 +8,14 @@ from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Mach
 from tests.integration.migrations.stack import Stack
 
 DIRECTIONS = [("file-a", "file-b"), ("loop-a", "loop-b"), ("file-a", "loop-b"), ("loop-a", "file-b")]
-SHAPES = [(1, "qcow2"), (1, "raw"), (3, "qcow2"), (3, "raw")]
+CASES = [
+    *[("Snapshot", "Preserve", chain, base_format) for chain in (1, 3) for base_format in ("qcow2", "raw")],
+    *[
+        (strategy, backing_chain, chain, base_format)
+        for strategy, backing_chain in (("Snapshot", "Flatten"), ("Direct", "Preserve"), ("Direct", "Flatten"))
+        for chain, base_format in ((3, "qcow2"), (1, "raw"))
+    ],
+]
 
 
 def move(stack: Stack, machine: Machine, to: str, **spec: object) -> str:
@@ -27,18 +34,16 @@ def move(stack: Stack, machine: Machine, to: str, **spec: object) -> str:
 
 
 @pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
-@pytest.mark.parametrize(("chain", "base_format"), SHAPES)
-@pytest.mark.parametrize("backing_chain", ["Preserve", "Flatten"])
-@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
+@pytest.mark.parametrize(("strategy", "backing_chain", "chain", "base_format"), CASES)
 def test_a_disk_moves_with_its_data_and_its_chain(
     stack: Stack,
     machines: Callable[..., Machine],
     source: str,
     destination: str,
-    chain: int,
-    base_format: str,
     strategy: str,
     backing_chain: str,
+    chain: int,
+    base_format: str,
 ) -> None:
     machine = machines(source, chain=chain, base_format=base_format)
     uid = move(stack, machine, destination, strategy=strategy, backingChain=backing_chain)
