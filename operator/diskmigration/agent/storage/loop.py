@@ -6,6 +6,7 @@ and a link that hangs is an error where a reused number would be another disk.
 """
 
 import os
+import stat
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from diskmigration.api.storage_domain import StorageType
 _SECTOR_BYTES = 4096
 _LINKS = "dev"
 _SYSFS = Path("/sys/block")
+_SYSFS_BY_NUMBER = Path("/sys/dev/block")
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class LoopDriver:
         link = self._link(volume)
         if link.is_symlink() and _is_same_file(_backing_file(link.resolve()), file):
             return link.resolve()
-        for entry in os.scandir(_SYSFS):
-            if entry.name.startswith("loop") and _is_same_file(_backing_file(Path("/dev") / entry.name), file):
+        for entry in sorted(_SYSFS.glob("loop*")):
+            if _is_same_file(_backing_file_of(entry), file):
                 return Path("/dev") / entry.name
         return None
 
@@ -141,9 +143,20 @@ def _rounded(size_bytes: int) -> int:
 
 
 def _backing_file(device: Path) -> Path | None:
-    """The file behind a loop device; None for anything else, and for a device whose file was deleted."""
+    """The file behind a loop device; None for anything else, a file that is named as a device included."""
     try:
-        return Path((_SYSFS / device.name / "loop" / "backing_file").read_text().removesuffix("\n"))
+        found = device.stat()
+    except OSError:
+        return None
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return _backing_file_of(_SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+
+
+def _backing_file_of(entry: Path) -> Path | None:
+    """The same from the device's folder in sysfs; one whose file was deleted names a path that is not there."""
+    try:
+        return Path((entry / "loop" / "backing_file").read_text().removesuffix("\n"))
     except OSError:
         return None
 
