@@ -39,7 +39,8 @@ def file_of(root: Path, volume: str) -> Path:
         MigrationError: StorageFailed, when the name leads out of the root, by `..` or by a link.
     """
     path = root / volume
-    if volume and not path.is_symlink() and path.parent.resolve().is_relative_to(root.resolve()):
+    leads_up = ".." in Path(volume).parts
+    if volume and not leads_up and not path.is_symlink() and path.parent.resolve().is_relative_to(root.resolve()):
         return path
     raise MigrationError(
         Reason.STORAGE_FAILED, f"The volume {volume!r} does not lie inside {root}. Nothing was touched."
@@ -57,6 +58,14 @@ def create_file(path: Path, size_bytes: int) -> None:
             os.close(descriptor)
     except OSError as error:
         raise MigrationError(Reason.STORAGE_FAILED, f"While creating {path}: {error}") from error
+
+
+def size_bytes(path: Path) -> int:
+    """The file's apparent size."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise MigrationError(Reason.STORAGE_FAILED, f"While reading the size of {path}: {error}") from error
 
 
 def allocated_bytes(path: Path) -> int:
@@ -77,4 +86,5 @@ def remove_file(path: Path) -> None:
 
 def files(root: Path) -> tuple[str, ...]:
     """The names of the regular files right below the root."""
-    return tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_file(follow_symlinks=False)))
+    with os.scandir(root) as entries:
+        return tuple(sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False)))

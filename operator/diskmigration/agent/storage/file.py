@@ -44,7 +44,7 @@ class FileDriver:
 
     def size_bytes(self, volume: str) -> int:
         """The file's apparent size."""
-        return self.path(volume).stat().st_size
+        return directory.size_bytes(self.path(volume))
 
     def allocated_bytes(self, volume: str) -> int:
         """The file's blocks."""
