@@ -1,0 +1,263 @@
+"""The real qemu-img on real files and loop devices: sizes, chains, and data that arrives as it was."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from diskmigration.agent.extender.watermark import largest_useful_size
+from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.file import FileDriver
+from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.api.disk_migration import VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
+TIB = 2**40
+CAPACITY = 32 * MIB
+QCOW2, RAW = VolumeFormat.QCOW2, VolumeFormat.RAW
+Driver = FileDriver | LoopDriver
+
+
+@pytest.mark.parametrize(
+    "capacity",
+    [
+        512,
+        64 * KIB,
+        64 * KIB + 512,
+        MIB,
+        512 * MIB - 512,
+        512 * MIB,
+        512 * MIB + 512,
+        GIB,
+        10 * GIB,
+        100 * GIB + 12 * KIB,
+        TIB,
+        2 * TIB,
+        16 * TIB,
+        64 * TIB,
+    ],
+)
+def test_the_largest_useful_size_holds_a_disk_written_from_end_to_end(capacity: int) -> None:
+    printed = subprocess.run(
+        ["qemu-img", "measure", "--output=json", "-O", "qcow2", "--size", str(capacity)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    fully_allocated = json.loads(printed)["fully-allocated"]
+    assert fully_allocated <= largest_useful_size(capacity) <= fully_allocated + fully_allocated // 1000 + 2 * MIB
+
+
+def make(driver: Driver, name: str, *, image_format: VolumeFormat = QCOW2, backing: Image | None = None) -> Image:
+    """A formatted volume, on a block domain with room for all of it."""
+    size = CAPACITY if image_format is RAW else largest_useful_size(CAPACITY)
+    image = Image(driver.create(name, size), image_format, driver.type)
+    qemu_img.create(image, CAPACITY, backing=backing)
+    return image
+
+
+def write(image: Image, offset: int, length: int, pattern: int) -> None:
+    command = f"write -P {pattern} {offset} {length}"
+    subprocess.run(
+        ["qemu-io", "-f", image.format, "-c", command, str(image.path)], capture_output=True, check=True, timeout=60
+    )
+
+
+def content(image: Image, scratch: Path) -> str:
+    """The hash of what a guest would read, chain included."""
+    flat = scratch / "flat"
+    subprocess.run(
+        ["qemu-img", "convert", "-U", "-f", image.format, "-O", "raw", str(image.path), str(flat)],
+        check=True,
+        timeout=60,
+    )
+    digest = hashlib.sha256(flat.read_bytes()).hexdigest()
+    flat.unlink()
+    return digest
+
+
+def copy(source: Image, destination: Image, *, below: Image | None = None) -> list[float]:
+    shares: list[float] = []
+    done = qemu_img.copy(
+        source,
+        destination,
+        below=below,
+        target_is_zero=destination.format is QCOW2,
+        bandwidth_bytes_per_second=None,
+        on_progress=shares.append,
+        keep_on=lambda: True,
+    )
+    assert done
+    return shares
+
+
+@pytest.fixture
+def other(driver: Driver, scratch: Path) -> Driver:
+    """A domain of the other kind."""
+    root = scratch / "other"
+    root.mkdir()
+    return LoopDriver("other", root) if isinstance(driver, FileDriver) else FileDriver("other", root)
+
+
+@pytest.mark.parametrize("image_format", [QCOW2, RAW])
+def test_a_volume_made_has_the_disks_virtual_size(driver: Driver, image_format: VolumeFormat) -> None:
+    image = make(driver, "v", image_format=image_format)
+    assert qemu_img.capacity_bytes(image) == CAPACITY
+
+
+def test_a_chain_is_made_without_a_look_at_what_lies_below(driver: Driver) -> None:
+    base = make(driver, "base")
+    top = make(driver, "top", backing=base)
+    assert qemu_img.backing_paths(top.path, "qcow2") == (base.path,)
+    # The volume below may not be there yet at all.
+    missing = Image(driver.path("missing"), QCOW2, driver.type)
+    make(driver, "early", backing=missing)
+
+
+def test_a_missing_volume_of_a_chain_is_told(driver: Driver) -> None:
+    base = make(driver, "base")
+    top = make(driver, "top", backing=base)
+    driver.remove("base")
+    with pytest.raises(MigrationError, match="backing chain of") as failed:
+        qemu_img.backing_paths(top.path, "qcow2")
+    assert failed.value.reason is Reason.STORAGE_FAILED
+
+
+def test_a_measure_tells_one_layer_from_a_whole_chain(driver: Driver) -> None:
+    base = make(driver, "base")
+    write(base, 0, 8 * MIB, 7)
+    top = make(driver, "top", backing=base)
+    write(top, 8 * MIB, MIB, 9)
+    alone = qemu_img.measure(top, target=QCOW2, with_backing=False)
+    whole = qemu_img.measure(top, target=QCOW2, with_backing=True)
+    assert MIB <= alone.required_bytes < 2 * MIB
+    assert 9 * MIB <= whole.required_bytes < 10 * MIB
+    assert alone.fully_allocated_bytes == whole.fully_allocated_bytes <= largest_useful_size(CAPACITY)
+
+
+def test_a_bitmap_is_measured_too(file_driver: FileDriver) -> None:
+    image = make(file_driver, "v")
+    before = qemu_img.measure(image, target=QCOW2, with_backing=False)
+    subprocess.run(["qemu-img", "bitmap", "--add", "-g", "64k", str(image.path), "backup"], check=True)
+    after = qemu_img.measure(image, target=QCOW2, with_backing=False)
+    assert after.required_bytes > before.required_bytes
+    assert after.fully_allocated_bytes > before.fully_allocated_bytes
+
+
+@pytest.mark.parametrize("source_format", [QCOW2, RAW])
+@pytest.mark.parametrize("destination_format", [QCOW2, RAW])
+def test_a_copy_to_the_other_kind_of_domain_is_equal(
+    driver: Driver, other: Driver, scratch: Path, source_format: VolumeFormat, destination_format: VolumeFormat
+) -> None:
+    source = make(driver, "v", image_format=source_format)
+    write(source, MIB, 3 * MIB, 11)
+    write(source, CAPACITY - 64 * KIB, 64 * KIB, 12)
+    destination = make(other, "v", image_format=destination_format)
+    shares = copy(source, destination)
+    assert content(destination, scratch) == content(source, scratch)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_a_chain_copied_layer_by_layer_is_equal_and_stays_thin(driver: Driver, other: Driver, scratch: Path) -> None:
+    base = make(driver, "base")
+    write(base, 0, 8 * MIB, 7)
+    top = make(driver, "top", backing=base)
+    write(top, 4 * MIB, MIB, 9)
+    new_base = make(other, "base")
+    new_top = make(other, "top", backing=new_base)
+    copy(base, new_base)
+    copy(top, new_top, below=new_base)
+    assert content(new_top, scratch) == content(top, scratch)
+    assert other.allocated_bytes("top") < 2 * MIB
+    assert qemu_img.measure(new_top, target=QCOW2, with_backing=False).required_bytes < 2 * MIB
+
+
+def test_a_copy_done_twice_is_equal(driver: Driver, other: Driver, scratch: Path) -> None:
+    source = make(driver, "v")
+    write(source, MIB, MIB, 3)
+    destination = make(other, "v")
+    copy(source, destination)
+    copy(source, destination)
+    assert content(destination, scratch) == content(source, scratch)
+
+
+def test_a_copy_that_is_no_longer_wanted_ends_its_program(driver: Driver, other: Driver) -> None:
+    source = make(driver, "v")
+    write(source, 0, 16 * MIB, 3)
+    destination = make(other, "v")
+    done = qemu_img.copy(
+        source,
+        destination,
+        below=None,
+        target_is_zero=True,
+        bandwidth_bytes_per_second=MIB,
+        on_progress=lambda _share: None,
+        keep_on=lambda: False,
+    )
+    assert not done
+    # A qemu-img that still wrote would hold the image's lock.
+    write(destination, 0, 64 * KIB, 1)
+
+
+def test_a_copy_onto_a_volume_that_is_too_small_says_so(file_driver: FileDriver, scratch: Path) -> None:
+    source = make(file_driver, "v")
+    write(source, 0, 16 * MIB, 3)
+    root = scratch / "small"
+    root.mkdir()
+    small = LoopDriver("small", root)
+    destination = Image(small.create("v", 2 * MIB), QCOW2, StorageType.BLOCK)
+    qemu_img.create(destination, CAPACITY, backing=None)
+    with pytest.raises(MigrationError, match="No space left") as failed:
+        copy(source, destination)
+    assert failed.value.reason is Reason.COPY_FAILED
+    assert str(destination.path) in failed.value.message
+    small.remove("v")
+
+
+def test_an_overlay_is_merged_below(driver: Driver, scratch: Path) -> None:
+    base = make(driver, "base")
+    write(base, 0, MIB, 1)
+    top = make(driver, "top", backing=base)
+    write(top, 512 * KIB, MIB, 2)
+    expected = content(top, scratch)
+    qemu_img.commit(top, base)
+    assert content(base, scratch) == expected
+
+
+def test_a_raw_volume_on_block_storage_matches_exactly_or_is_refused(loop_driver: LoopDriver) -> None:
+    image = Image(loop_driver.create("v", CAPACITY), RAW, StorageType.BLOCK)
+    qemu_img.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY)
+    with pytest.raises(MigrationError, match="must match exactly"):
+        qemu_img.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY - 512)
+
+
+def test_the_formats_are_stated_never_probed(file_driver: FileDriver, scratch: Path) -> None:
+    """A guest that writes a qcow2 header to its raw disk must not have us read another file through it."""
+    secret = scratch / "secret"
+    secret.write_bytes(b"secret" * 1000)
+    raw = make(file_driver, "v", image_format=RAW)
+    crafted = scratch / "crafted"
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", str(secret), "-F", "raw", str(crafted), str(CAPACITY)],
+        check=True,
+    )
+    with raw.path.open("r+b") as disk:
+        disk.write(crafted.read_bytes())
+    assert qemu_img.capacity_bytes(raw) == CAPACITY
+    destination = make(file_driver, "copy")
+    copy(raw, destination)
+    assert content(destination, scratch) == hashlib.sha256(raw.path.read_bytes()).hexdigest()
+    assert qemu_img.backing_paths(raw.path, "raw") == ()
+
+
+def test_what_can_be_opened_directly(driver: Driver) -> None:
+    assert qemu_img.supports_direct_io(make(driver, "v").path)
+    assert not qemu_img.supports_direct_io(Path("/proc/version"))
