@@ -11,6 +11,9 @@ from diskmigration.api.model import Model, ObjectMeta, Time
 from diskmigration.api.quantity import PositiveBytes
 from diskmigration.api.storage_domain import StorageType
 
+MAX_SECONDS = 2**31 - 1
+"""The longest time that may be asked for: 68 years, which any date can be moved by."""
+
 
 class Phase(StrEnum):
     """Where a migration stands, for people; in the order in which they come."""
@@ -139,10 +142,10 @@ class DiskMigrationSpec(Model):
     suspend: bool = False
     cancel: bool = False
     source_volumes: SourceVolumes = SourceVolumes.DELETE
-    progress_timeout_seconds: Annotated[int, Field(ge=1)] = 900
-    active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
-    backoff_limit: Annotated[int, Field(ge=0)] = 3
-    ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
+    progress_timeout_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] = 900
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None = None
 
 
 class Volume(Model):
