@@ -65,7 +65,7 @@ def _machine(domain: Domain, statistics: DomainStatistics | None, domains: Stora
 def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: StorageDomains) -> Disk:
     """Sizes are those of the active layer; what is allocated is that of the whole chain."""
     active = disk.active
-    kind = _TYPES.get(disk.type, disk.type.capitalize())
+    kind = _kind(disk)
     located = domains.locate(Path(active.path)) if active is not None and active.path else None
     if active is None or located is None:
         return Disk(target=disk.target, type=kind, format=active.format if active is not None else "")
@@ -86,6 +86,13 @@ def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: Storag
         size_bytes=size,
         allocated_bytes=allocated,
     )
+
+
+def _kind(disk: DomainDisk) -> str:
+    """What its source is; of what is no disk, a CD-ROM drive say, what it is, as nothing else matters of it."""
+    if disk.device != "disk":
+        return disk.device.capitalize()
+    return _TYPES.get(disk.type, disk.type.capitalize())
 
 
 def _allocated(path: str, domains: StorageDomains) -> int:
