@@ -12,7 +12,7 @@ from diskmigration.cluster import client
 from testbed.control_plane import running_control_plane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import running_agent, running_operator
-from tests.integration.migrations.machines import Machine, make_machine, remove_machine
+from tests.integration.migrations.machines import Domain, Machine, make_machine, remove_machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain, wait_until
 
 GRACE_SECONDS = 2
@@ -55,11 +55,12 @@ def _ready_domains(stack: Stack) -> set[str]:
 
 @pytest.fixture
 def machines(stack: Stack) -> Iterator[Callable[..., Machine]]:
-    """Makes VMs on a storage domain by its name; at the end they and every volume go."""
+    """Makes VMs on one of the storage domains, by its name, or on another one; at the end they and all volumes go."""
     made: list[Machine] = []
 
-    def make(domain: str, **options: Any) -> Machine:
-        machine = make_machine(stack.host, stack.domains[domain], **options)
+    def make(domain: str | Domain, **options: Any) -> Machine:
+        place = stack.domains[domain] if isinstance(domain, str) else domain
+        machine = make_machine(stack.host, place, **options)
         made.append(machine)
         return machine
 

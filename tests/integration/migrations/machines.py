@@ -43,17 +43,23 @@ class Domain:
 
 @dataclass
 class Machine:
-    """A paused VM; `written` is what its disk must hold: offset to length and pattern."""
+    """A paused VM and one of its disks; `written` is what the disk must hold: offset to length and pattern."""
 
     host: LibvirtHost
     name: str
     uuid: str
     volumes: list[Path]
     written: dict[int, tuple[int, int]] = field(default_factory=dict)
+    target: str = "vda"
+
+    @property
+    def device(self) -> str:
+        """The disk's alias."""
+        return f"virtio-disk{ord(self.target[-1]) - ord('a')}"
 
     def write(self, *, offset: int, length: int, pattern: int) -> None:
         """Writes through the VM's whole block stack, a mirror included."""
-        qemu_io.write_pattern(self.host, self.name, offset=offset, length=length, pattern=pattern)
+        qemu_io.write_pattern(self.host, self.name, offset=offset, length=length, pattern=pattern, device=self.device)
         self.written[offset] = (length, pattern)
 
     def verify(self) -> None:
@@ -69,13 +75,15 @@ class Machine:
     def _verify(self, offset: int, length: int, pattern: int) -> None:
         while length > 0:
             part = min(length, 32 * MEBIBYTE)
-            qemu_io.verify_pattern(self.host, self.name, offset=offset, length=part, pattern=pattern)
+            qemu_io.verify_pattern(
+                self.host, self.name, offset=offset, length=part, pattern=pattern, device=self.device
+            )
             offset, length = offset + part, length - part
 
     def chain(self, *, inactive: bool = False) -> list[tuple[str, str]]:
         """The disk's layers as (path, format), active layer first; only the first of the inactive XML."""
         document = self.host.virsh("dumpxml", self.name, *(["--inactive"] if inactive else []))
-        disk = ET.fromstring(document).find("./devices/disk[@device='disk']")
+        disk = ET.fromstring(document).find(f"./devices/disk/target[@dev='{self.target}']/..")
         assert disk is not None
         driver = disk.find("driver")
         assert driver is not None
@@ -112,14 +120,52 @@ def make_machine(
     name: str | None = None,
     volume_bytes: int = 64 * MEBIBYTE,
     target_options: str = "",
+    devices: str = "",
+    below: tuple[Path, str] | None = None,
     start: bool = True,
 ) -> Machine:
-    """A VM with one disk of `chain` volumes, each with data of its own, on a storage domain."""
+    """A VM with one disk of `chain` volumes, each with data of its own, on a storage domain.
+
+    `below` is the path and format of a volume that the chain stands on; `devices` is XML of more devices.
+    """
     name = name or f"vm-{uuid.uuid4().hex[:8]}"
-    identity = str(uuid.uuid4())
-    machine = Machine(host, name, identity, [])
-    below: tuple[Path, str] | None = None
-    for position in range(chain):
+    machine = Machine(host, name, str(uuid.uuid4()), [])
+    image_format = _make_chain(machine, domain, name, chain, base_format, volume_bytes, below)
+    disk = _disk(machine, domain, image_format, target_options)
+    path = domain.root.parent / f"{name}.xml"
+    path.write_text(
+        f"""<domain type='qemu'><name>{name}</name><uuid>{machine.uuid}</uuid>
+        <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <devices>{disk}{devices}</devices></domain>"""
+    )
+    host.virsh("define", str(path))
+    if start:
+        host.virsh("start", name, "--paused")
+    return machine
+
+
+def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: int = 1) -> Machine:
+    """Another disk for a running VM, as a machine of its own with the same name."""
+    other = Machine(machine.host, machine.name, machine.uuid, [], target=target)
+    image_format = _make_chain(other, domain, f"{machine.name}-{target}", chain, "qcow2", 64 * MEBIBYTE, None)
+    path = domain.root.parent / f"{machine.name}-{target}.xml"
+    path.write_text(_disk(other, domain, image_format, ""))
+    machine.host.virsh("attach-device", machine.name, str(path), "--live", "--config")
+    return other
+
+
+def _make_chain(
+    machine: Machine,
+    domain: Domain,
+    name: str,
+    length: int,
+    base_format: str,
+    volume_bytes: int,
+    below: tuple[Path, str] | None,
+) -> str:
+    """Makes the volumes; returns the format of the active layer."""
+    image_format = base_format
+    for position in range(length):
         image_format = base_format if position == 0 else "qcow2"
         size = CAPACITY_BYTES if image_format == "raw" else volume_bytes
         path = domain.make_volume(f"{name}-{position}", size)
@@ -129,11 +175,7 @@ def make_machine(
         machine.written[offset] = (LAYER_BYTES, position + 1)
         machine.volumes.append(path)
         below = (path, image_format)
-    assert below is not None
-    host.virsh("define", str(_definition(machine, domain, below[1], target_options)))
-    if start:
-        host.virsh("start", name, "--paused")
-    return machine
+    return image_format
 
 
 def _format(path: Path, image_format: str, below: tuple[Path, str] | None, *, is_block: bool) -> None:
@@ -143,17 +185,12 @@ def _format(path: Path, image_format: str, below: tuple[Path, str] | None, *, is
     _run("qemu-img", "create", "-q", "-f", image_format, *backing, str(path), str(CAPACITY_BYTES))
 
 
-def _definition(machine: Machine, domain: Domain, image_format: str, target_options: str) -> Path:
+def _disk(machine: Machine, domain: Domain, image_format: str, target_options: str) -> str:
     source = "dev" if domain.disk_type == "block" else "file"
-    document = f"""<domain type='qemu'><name>{machine.name}</name><uuid>{machine.uuid}</uuid>
-      <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
-      <devices><disk type='{domain.disk_type}' device='disk'>
+    return f"""<disk type='{domain.disk_type}' device='disk'>
         <driver name='qemu' type='{image_format}' cache='none' io='native' error_policy='enospace' discard='unmap'/>
-        <source {source}='{machine.volumes[-1]}'/><target dev='vda' bus='virtio'/>{target_options}
-      </disk></devices></domain>"""
-    path = domain.root.parent / f"{machine.name}.xml"
-    path.write_text(document)
-    return path
+        <source {source}='{machine.volumes[-1]}'/><target dev='{machine.target}' bus='virtio'/>{target_options}
+      </disk>"""
 
 
 def remove_machine(machine: Machine) -> None:

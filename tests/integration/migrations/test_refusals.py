@@ -1,0 +1,287 @@
+"""What cannot be moved is refused with its documented reason and what to do, and nothing is touched."""
+
+import hashlib
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.processes import TestbedError
+from tests.integration.migrations.machines import Domain, Machine
+from tests.integration.migrations.stack import NAMESPACE, Migration, Stack, make_domain, storage_domain, wait_until
+
+Machines = Callable[..., Machine]
+
+
+def evidence(stack: Stack, machine: Machine) -> tuple[str, str, dict[Path, str]]:
+    """All that a migration could touch: both XMLs of the VM, and every byte of every volume of every domain."""
+    files = {
+        file: hashlib.sha256(file.read_bytes()).hexdigest()
+        for domain in stack.domains.values()
+        for file in domain.root.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    }
+    return machine.xml(), machine.host.virsh("dumpxml", machine.name, "--inactive"), files
+
+
+@contextmanager
+def untouched(stack: Stack, machine: Machine) -> Iterator[None]:
+    """Nothing of the VM, of its volumes or of the storage domains is changed by what is done meanwhile."""
+    wait_until_known(stack, machine)
+    before = evidence(stack, machine)
+    assert "journal" not in before[0]
+    yield
+    assert evidence(stack, machine) == before
+    if machine.state() != "shut off":
+        machine.verify()
+
+
+def wait_until_known(stack: Stack, machine: Machine) -> None:
+    """Waits until the operator can know of the VM, whatever its state."""
+    wait_until(
+        lambda: machine.uuid in [vm["uuid"] for vm in stack.hypervisor().get("status", {}).get("virtualMachines", [])],
+        f"the inventory has {machine.name}",
+    )
+
+
+def assert_refused(migration: Migration, reason: str, *words: str) -> None:
+    """It fails with the reason, in the status and in the conditions, and its message has these words."""
+    status = migration.wait_for_phase("Failed", seconds=30)
+    failure = status["failure"]
+    assert failure["reason"] == reason, failure
+    assert all(word in failure["message"] for word in words), failure["message"]
+    conditions = {condition["type"]: condition for condition in status["conditions"]}
+    assert (conditions["Succeeded"]["status"], conditions["Succeeded"]["reason"]) == ("False", reason)
+    assert conditions["Succeeded"]["message"] == failure["message"]
+    assert conditions["Ready"]["status"] == "False"
+    assert conditions["Stalled"]["status"] == "True"
+    assert conditions["Reconciling"]["status"] == "False"
+    assert status["observedGeneration"] == migration.get()["metadata"]["generation"]
+    if "nodeName" not in status:
+        assert conditions["Accepted"]["status"] == "False"
+
+
+def refuse(stack: Stack, machine: Machine, reason: str, *words: str, to: str = "file-b", **spec: Any) -> None:
+    """A migration of the VM's disk is refused, and nothing is touched."""
+    with untouched(stack, machine):
+        assert_refused(stack.migrate(machine.name, to, **spec), reason, *words)
+
+
+@pytest.fixture
+def administrator(stack: Stack) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Applies StorageDomains for one test, and waits until the node has told of each that it can serve."""
+    made: list[str] = []
+
+    def apply(document: dict[str, Any]) -> None:
+        name = document["metadata"]["name"]
+        made.append(name)
+        stack.apply(document)
+        if "lvm" not in document["spec"]:
+            wait_until(
+                lambda: name in [one["name"] for one in stack.hypervisor()["status"].get("storageDomains", [])],
+                f"the node has told of {name}",
+            )
+
+    yield apply
+    for name in made:
+        stack.control_plane.kubectl("delete", "storagedomain", name)
+
+
+def test_no_such_vm(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    with untouched(stack, machine):
+        migration = stack.migrate("no-such-vm", "file-b")
+        assert_refused(migration, "VirtualMachineNotFound", "no-such-vm", "kubectl get hypervisors")
+
+
+def test_a_name_and_a_uuid_that_belong_to_two_vms(stack: Stack, machines: Machines) -> None:
+    machine, other = machines("file-a"), machines("file-a")
+    wait_until_known(stack, other)
+    pair = {"name": machine.name, "uuid": other.uuid}
+    refuse(stack, machine, "VirtualMachineNotFound", other.name, "one VM", virtualMachine=pair)
+
+
+def test_no_such_disk(stack: Stack, machines: Machines) -> None:
+    refuse(stack, machines("file-a"), "DiskNotFound", "vdz", "vda", disk="vdz")
+
+
+@pytest.mark.parametrize("medium", ["in a storage domain", "elsewhere", "none"])
+def test_a_cdrom(stack: Stack, machines: Machines, scratch: Path, medium: str) -> None:
+    image = (stack.domains["file-a"].root if medium == "in a storage domain" else scratch) / "medium.iso"
+    image.write_bytes(b"medium" * 1000)
+    source = "" if medium == "none" else f"<source file='{image}'/>"
+    cdrom = f"<disk type='file' device='cdrom'>{source}<target dev='hdc' bus='ide'/><readonly/></disk>"
+    refuse(stack, machines("file-a", devices=cdrom), "DiskNotSupported", "hdc", "Cdrom", disk="hdc")
+
+
+def test_a_read_only_disk(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", target_options="<readonly/>")
+    refuse(stack, machine, "DiskNotSupported", "read-only")
+
+
+def test_a_shareable_disk(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", base_format="raw", target_options="<shareable/>")
+    refuse(stack, machine, "DiskNotSupported", "shareable")
+
+
+def test_a_network_disk(stack: Stack, machines: Machines, scratch: Path) -> None:
+    image, socket = scratch / "image", scratch / "nbd"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", image, "16M"], check=True)
+    server = subprocess.Popen(["qemu-nbd", "--persistent", "--format=raw", f"--socket={socket}", image])
+    try:
+        wait_until(socket.exists, "the NBD server listens")
+        disk = f"""<disk type='network' device='disk'><driver name='qemu' type='raw'/>
+            <source protocol='nbd'><host transport='unix' socket='{socket}'/></source>
+            <target dev='vdb' bus='virtio'/></disk>"""
+        machine = machines("file-a", devices=disk)
+        refuse(stack, machine, "DiskNotSupported", "Network", "files and block devices", disk="vdb")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_an_nvme_disk(stack: Stack, machines: Machines) -> None:
+    disk = """<disk type='nvme' device='disk'><driver name='qemu' type='raw'/>
+        <source type='pci' managed='yes' namespace='1'>
+        <address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>
+        <target dev='vdb' bus='virtio'/></disk>"""
+    # No controller is here to give to a VM, so this one cannot be started; the type is judged before the state.
+    machine = machines("file-a", devices=disk, start=False)
+    refuse(stack, machine, "DiskNotSupported", "Nvme", "files and block devices", disk="vdb")
+
+
+def test_a_disk_under_a_block_job(stack: Stack, machines: Machines, scratch: Path) -> None:
+    machine = machines("file-a")
+    copy = scratch / "copy"
+    stack.host.virsh("blockcopy", machine.name, "vda", f"--dest={copy}", "--format=qcow2", "--transient-job")
+    wait_until(lambda: "ready='yes'" in machine.xml(), "the foreign copy is ready")
+    refuse(stack, machine, "DiskBusy", "copy", f"virsh blockjob {machine.name} vda --abort")
+    stack.host.virsh("blockjob", machine.name, "vda", "--abort")
+
+
+def test_a_vm_with_a_checkpoint(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    stack.host.virsh("checkpoint-create-as", machine.name, "backed-up")
+    refuse(stack, machine, "DiskBusy", "checkpoint-list")
+
+
+def test_a_source_outside_every_storage_domain(stack: Stack, machines: Machines, scratch: Path) -> None:
+    machine = machines(make_domain(scratch, "elsewhere", "file"))
+    refuse(stack, machine, "SourceNotInStorageDomain", "StorageDomain")
+
+
+@pytest.mark.parametrize(("base", "top"), [("file-a", "loop-a"), ("loop-a", "file-a")])
+def test_a_chain_spread_over_storage_domains(stack: Stack, machines: Machines, base: str, top: str) -> None:
+    below = machines(base, start=False)
+    machine = machines(top, below=(below.volumes[0], "qcow2"))
+    refuse(stack, machine, "SourceNotInStorageDomain", "file-a", "loop-a")
+
+
+def test_an_unknown_destination(stack: Stack, machines: Machines) -> None:
+    refuse(stack, machines("file-a"), "StorageDomainNotFound", "nowhere", "kubectl get storagedomains", to="nowhere")
+
+
+def test_a_destination_that_is_not_ready(
+    stack: Stack, machines: Machines, scratch: Path, administrator: Callable[[dict[str, Any]], None]
+) -> None:
+    administrator(storage_domain(Domain("missing", "file", scratch / "missing")))
+    refuse(stack, machines("file-a"), "StorageDomainNotReady", str(scratch / "missing"), "mount it", to="missing")
+    assert not (scratch / "missing").exists()
+
+
+def test_a_full_destination(
+    stack: Stack, machines: Machines, scratch: Path, administrator: Callable[[dict[str, Any]], None]
+) -> None:
+    small = make_domain(scratch, "small", "file")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small.root], check=True)
+    try:
+        administrator(storage_domain(small))
+        refuse(stack, machines("file-a"), "DestinationFull", "small", "4Mi", "choose another", to="small")
+        assert small.files() == []
+    finally:
+        subprocess.run(["umount", small.root], check=True)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_namespace_that_is_not_allowed(
+    stack: Stack, machines: Machines, scratch: Path, administrator: Callable[[dict[str, Any]], None], side: str
+) -> None:
+    closed = make_domain(scratch, "closed", "file")
+    administrator(storage_domain(closed, allowed=("others",)))
+    source, destination = (closed, "file-b") if side == "source" else ("file-a", "closed")
+    machine = machines(source)
+    refuse(stack, machine, "NamespaceNotAllowed", "closed", side, NAMESPACE, "allowedNamespaces", to=destination)
+    assert closed.files() == [volume.name for volume in machine.volumes if side == "source"]
+
+
+def test_a_second_migration_of_the_same_disk(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    first = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
+    first.wait_for_phase("Synchronized")
+    for destination in ("loop-b", "file-b"):
+        second = stack.migrate(machine.name, destination)
+        assert_refused(second, "DiskBusy", first.name, "cancel")
+        assert "nodeName" not in second.status()
+    assert stack.domains["loop-b"].files() == []
+    machine.verify()
+
+    first.patch({"cutover": {"policy": "Automatic"}})
+    first.succeed()
+    machine.verify()
+
+
+def test_a_vm_that_is_shut_off(stack: Stack, machines: Machines) -> None:
+    refuse(stack, machines("file-a", start=False), "VirtualMachineNotRunning", "Start it")
+
+
+def test_a_storage_domain_on_lvm(
+    stack: Stack, machines: Machines, administrator: Callable[[dict[str, Any]], None]
+) -> None:
+    administrator(
+        {
+            "apiVersion": "diskmigration.dev/v1alpha1",
+            "kind": "StorageDomain",
+            "metadata": {"name": "san"},
+            "spec": {"lvm": {"volumeGroup": "vg_san"}, "allowedNamespaces": [NAMESPACE]},
+        }
+    )
+    refuse(stack, machines("file-a"), "NotImplemented", "san", "LVM", "kind file or loop", to="san")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"destination": {"format": "raw"}}, "set backingChain to Flatten"),
+        ({"bandwidth": 0}, "between 64Ki and 1Ti"),
+        ({"bandwidth": "0"}, "between 64Ki and 1Ti"),
+        ({"bandwidth": -1}, "between 64Ki and 1Ti"),
+        ({"bandwidth": "-200Mi"}, "between 64Ki and 1Ti"),
+        ({"bandwidth": "1000Ei"}, "between 64Ki and 1Ti"),
+        ({"bandwidth": "1e999999999"}, "bandwidth"),
+        ({"bandwidth": "fast"}, "must be a quantity of bytes a second"),
+        ({"bandwidth": ""}, "must be a quantity of bytes a second"),
+        ({"progressTimeoutSeconds": 0}, "progressTimeoutSeconds"),
+        ({"activeDeadlineSeconds": -1}, "activeDeadlineSeconds"),
+        ({"backoffLimit": -1}, "backoffLimit"),
+        ({"ttlSecondsAfterFinished": -1}, "ttlSecondsAfterFinished"),
+        ({"disk": "../../vda"}, "disk"),
+        ({"destination": {"storageDomain": "/etc"}}, "storageDomain"),
+    ],
+)
+def test_a_migration_that_kubectl_apply_refuses(stack: Stack, spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(TestbedError, match="DiskMigration") as refused:
+        stack.migrate("vm", "file-b", **spec)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("size", ["highWatermark", "chunkSize", "replicationChunkSize"])
+@pytest.mark.parametrize("value", [0, -1, "-1Gi", "0", "1", "1000Ei", "much"])
+def test_a_storage_domain_that_kubectl_apply_refuses(stack: Stack, scratch: Path, size: str, value: int | str) -> None:
+    domain = make_domain(scratch, f"odd-{uuid.uuid4().hex[:8]}", "loop")
+    with pytest.raises(TestbedError, match="StorageDomain") as refused:
+        stack.apply(storage_domain(domain, thinProvisioning={size: value}))
+    assert size in str(refused.value)
