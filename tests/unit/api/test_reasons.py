@@ -1,0 +1,33 @@
+"""docs/reasons.md is what a user is sent to: it has every reason once, and says of each whether it is retried."""
+
+import re
+from pathlib import Path
+
+from diskmigration.api.errors import RETRYABLE, Reason
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reasons.md"
+ROWS = [
+    [cell.strip() for cell in line.strip("|\n ").split("|")]
+    for line in DOCUMENT.read_text().splitlines()
+    if line.startswith("| `")
+]
+
+
+def test_every_reason_is_told_once_in_the_order_of_the_code() -> None:
+    assert [row[0] for row in ROWS] == [f"`{reason.value}`" for reason in Reason]
+
+
+def test_each_says_what_it_means_and_what_to_do() -> None:
+    for row in ROWS:
+        assert len(row) == 4, row
+        assert row[1].endswith("."), row
+        assert row[2].endswith("."), row
+
+
+def test_the_retried_ones_are_those_of_the_code() -> None:
+    assert {row[3] for row in ROWS} == {"yes", "no"}
+    assert {row[0].strip("`") for row in ROWS if row[3] == "yes"} == {reason.value for reason in RETRYABLE}
+
+
+def test_a_reason_is_one_word_in_camel_case() -> None:
+    assert all(re.fullmatch(r"([A-Z][a-z]+)+", reason.value) for reason in Reason)
