@@ -15,12 +15,16 @@ from diskmigration.api.errors import Reason
 
 @dataclass(frozen=True)
 class BlockJob:
-    """The block job of a disk: what it is, where it writes, how far it is, in bytes as QEMU counts them."""
+    """The block job of a disk: what it is, where it writes, how far it is, in bytes as QEMU counts them.
+
+    `bandwidth_bytes_per_second` is its speed limit; None means no limit.
+    """
 
     kind: str
     mirror: domain_xml.Mirror | None
     current_bytes: int
     end_bytes: int
+    bandwidth_bytes_per_second: int | None = None
 
     @property
     def is_copy(self) -> bool:
@@ -50,7 +54,7 @@ _KINDS = {
 def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
     """The disk's block job now, or None. `disk` is read before the call, so that a job's end is not missed."""
     with domain.call(f"asking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
-        info = handle.blockJobInfo(disk.target, 0)
+        info = handle.blockJobInfo(disk.target, libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES)
     if not info:
         return None
     return BlockJob(
@@ -58,6 +62,7 @@ def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
         mirror=disk.mirror,
         current_bytes=info["cur"],
         end_bytes=info["end"],
+        bandwidth_bytes_per_second=info["bandwidth"] or None,
     )
 
 

@@ -73,7 +73,6 @@ class Attempt:
         self.keep_on = keep_on
         self.wait = wait
         self.meter = Meter()
-        self.bandwidth_in_force: int | None = None
         self.has_replication = False
         self._on_progress = on_progress
 

@@ -59,6 +59,11 @@ def place_of(journal: Journal, path: str) -> Place:
     return Place.FOREIGN
 
 
+def is_replication(journal: Journal, job: BlockJob) -> bool:
+    """Whether the job is this migration's mirror, and nobody else's."""
+    return job.is_copy and job.mirror is not None and job.mirror.layer.path == journal.mirror.path
+
+
 def next_step(journal: Journal, situation: Situation) -> Step:
     """The one thing to do now. Before the pivot a given-up migration goes back; after it, the only way is forward."""
     if journal.outcome is not None:
@@ -86,9 +91,7 @@ def _forward(journal: Journal, place: Place, situation: Situation) -> Step:
 
 
 def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJob) -> Step:
-    mirror = job.mirror
-    is_ours = job.is_copy and mirror is not None and mirror.layer.path == journal.mirror.path
-    if not is_ours or (journal.takes_snapshot and place is not Place.SNAPSHOT):
+    if not is_replication(journal, job) or (journal.takes_snapshot and place is not Place.SNAPSHOT):
         return Step.STOP_FOR_FOREIGN_CHANGE
     if not job.is_ready:
         return Step.AWAIT_SYNC
@@ -103,7 +106,7 @@ def _after_pivot(journal: Journal, place: Place) -> Step:
 
 def _back(journal: Journal, place: Place, job: BlockJob | None) -> Step:
     if job is not None and job.is_copy:
-        if job.mirror is not None and job.mirror.layer.path == journal.mirror.path:
+        if is_replication(journal, job):
             return Step.ABORT_REPLICATION
         return Step.STOP_FOR_FOREIGN_CHANGE
     if place is Place.SNAPSHOT:

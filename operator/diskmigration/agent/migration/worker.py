@@ -14,14 +14,27 @@ from diskmigration.agent.hypervisor.events import DomainEvent
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import limits, report
 from diskmigration.agent.migration.attempt import Attempt, Node
-from diskmigration.agent.migration.decision import Place, Situation, Step, next_step, phase_of, place_of
+from diskmigration.agent.migration.decision import (
+    Place,
+    Situation,
+    Step,
+    is_replication,
+    next_step,
+    phase_of,
+    place_of,
+)
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
 from diskmigration.agent.migration.steps.pivot import pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
-from diskmigration.agent.migration.steps.replicate import abort_replication, follow_replication, start_replication
+from diskmigration.agent.migration.steps.replicate import (
+    abort_replication,
+    apply_bandwidth,
+    measure_replication,
+    start_replication,
+)
 from diskmigration.agent.migration.steps.snapshot import take_snapshot
 from diskmigration.agent.migration.steps.vanished import settle_without_domain
 from diskmigration.agent.status_writer import StatusWriter
@@ -133,10 +146,14 @@ class Worker:
         disk = attempt.disk()
         path = disk.active.path if disk.active is not None else ""
         self._place = place_of(attempt.journal, path)
+        job = attempt.job(disk)
+        if job is not None and is_replication(attempt.journal, job):
+            # Before the time-out is judged: nobody could look while libvirtd was away.
+            measure_replication(attempt, job)
         self._take_wishes(attempt)
         situation = Situation(
             active_path=path,
-            job=attempt.job(disk),
+            job=job,
             cutover_is_open=limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
         )
         step = next_step(attempt.journal, situation)
@@ -146,11 +163,8 @@ class Worker:
             return self._stop_for_foreign_change(attempt, path)
         self._show(phase_of(step))
         self._is_pivoting = step is Step.PIVOT
-        if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and situation.job is not None:
-            follow_replication(attempt, situation.job)
-            if step is Step.AWAIT_CUTOVER:
-                attempt.meter = attempt.meter.restarted(now=time.monotonic())
-            self._show(phase_of(step))
+        if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
+            apply_bandwidth(attempt, job)
             self._wait(LOOK_SECONDS)
         else:
             _ACTS[step](attempt)

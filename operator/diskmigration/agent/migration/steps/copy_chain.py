@@ -44,7 +44,6 @@ def _copy(
     total: int,
 ) -> bool:
     bandwidth = attempt.latest().spec.bandwidth
-    attempt.bandwidth_in_force = bandwidth
 
     def show(share: float) -> None:
         attempt.show_progress(now=time.monotonic(), copied=done + int(size * share), total=total)

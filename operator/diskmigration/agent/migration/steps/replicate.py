@@ -47,21 +47,30 @@ def start_replication(attempt: Attempt) -> None:
         bandwidth_bytes_per_second=spec.bandwidth,
     )
     attempt.has_replication = True
-    attempt.bandwidth_in_force = spec.bandwidth
     attempt.node.extender.look_soon(attempt.domain.uuid)
 
 
-def follow_replication(attempt: Attempt, job: BlockJob) -> None:
-    """Shows the progress of the mirror and applies a changed bandwidth."""
+def measure_replication(attempt: Attempt, job: BlockJob) -> None:
+    """Takes in how far the mirror is. One that is in step waits for its cutover, and no bytes are due."""
     attempt.has_replication = True
     internal = sum(attempt.journal.copy_bytes)
-    attempt.show_progress(
-        now=time.monotonic(), copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1)
+    now = time.monotonic()
+    attempt.meter = attempt.meter.advanced(
+        now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1)
     )
+    if job.is_ready:
+        attempt.meter = attempt.meter.restarted(now=now)
+
+
+def apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
+    """Gives the mirror the limit that is wished now, whoever set the one that it has.
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
     wanted = attempt.latest().spec.bandwidth
-    if wanted != attempt.bandwidth_in_force:
+    if wanted != job.bandwidth_bytes_per_second:
         block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=wanted)
-        attempt.bandwidth_in_force = wanted
 
 
 def abort_replication(attempt: Attempt) -> None:
