@@ -14,6 +14,7 @@ from diskmigration.api.storage_domain import StorageType
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 _COROUTINES = 16  # qemu-img's own maximum: copies of small allocated runs are bound by latency
+_BYTES_IN_FLIGHT = 2 * 2**20  # what each of them has in flight, as qemu-img's buffers are
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def copy(
     Raises:
         MigrationError: CopyFailed.
     """
-    arguments = ["qemu-img", "convert", "-p", "-n", "-U", "-m", str(_COROUTINES)]
+    coroutines = _coroutines(bandwidth_bytes_per_second)
+    arguments = ["qemu-img", "convert", "-p", "-n", "-U", "-m", str(coroutines)]
     arguments += ["-T", _cache(source), "-t", _cache(destination), "-f", source.format, "-O", destination.format]
     if below is not None:
         arguments += ["-B", str(below.path), "-F", below.format]
@@ -139,6 +141,16 @@ def copy(
         on_output=parse,
         keep_on=keep_on,
     )
+
+
+def _coroutines(bandwidth_bytes_per_second: int | None) -> int:
+    """As many as are of use below the limit.
+
+    qemu-img counts as done what it has in flight: with too many, a slow copy would seem to be at its end at once.
+    """
+    if bandwidth_bytes_per_second is None:
+        return _COROUTINES
+    return max(1, min(bandwidth_bytes_per_second // (4 * _BYTES_IN_FLIGHT), _COROUTINES))
 
 
 def commit(overlay: Image, base: Image) -> None:
