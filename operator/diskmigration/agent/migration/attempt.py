@@ -63,7 +63,8 @@ class Attempt:
         latest: Callable[[], DiskMigration],
         keep_on: Callable[[], bool],
         wait: Callable[[float], None],
-        on_progress: Callable[[Meter], None],
+        on_progress: Callable[[], None],
+        meter: Meter,
     ) -> None:
         """`latest` is the object as last seen; `keep_on` is False once the migration should look around again."""
         self.node = node
@@ -72,7 +73,7 @@ class Attempt:
         self.latest = latest
         self.keep_on = keep_on
         self.wait = wait
-        self.meter = Meter()
+        self.meter = meter
         self.has_replication = False
         self._on_progress = on_progress
 
@@ -152,4 +153,4 @@ class Attempt:
     def show_progress(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading and passes it on."""
         self.meter = self.meter.advanced(now=now, copied=copied, total=total)
-        self._on_progress(self.meter)
+        self._on_progress()

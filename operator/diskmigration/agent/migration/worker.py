@@ -23,6 +23,8 @@ from diskmigration.agent.migration.decision import (
     phase_of,
     place_of,
 )
+from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
@@ -199,8 +201,16 @@ class Worker:
             latest=lambda: self._latest,
             keep_on=self._keep_on,
             wait=self._wait,
-            on_progress=lambda _meter: self._show(self._phase),
+            on_progress=lambda: self._show(self._phase),
+            meter=self._meter_of(journal),
         )
+
+    def _meter_of(self, journal: Journal) -> Meter:
+        """What the status shows of this attempt already, as an agent before this one wrote it."""
+        shown = self._status.progress
+        if shown is None or self._status.attempts != journal.attempt:
+            return Meter()
+        return Meter(copied=shown.copied_bytes, total=shown.total_bytes, percent=shown.percent)
 
     def _take_wishes(self, attempt: Attempt) -> None:
         """Turns a wish to stop, or a limit that was passed, into a journal that rolls back; not after the pivot."""

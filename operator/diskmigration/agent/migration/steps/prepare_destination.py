@@ -1,5 +1,7 @@
 """PreparingDestination: the chain of volumes at the destination, each as large as it must be, none filled yet."""
 
+from pathlib import Path
+
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
@@ -14,7 +16,7 @@ def prepare_destination(attempt: Attempt) -> None:
     """Measures what is frozen, makes the destination's volumes base first, and links them into a chain.
 
     Raises:
-        MigrationError: DestinationFull, StorageFailed.
+        MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
     attempt.require_running()
     journal = attempt.journal
@@ -37,6 +39,7 @@ def prepare_destination(attempt: Attempt) -> None:
     for volume in (*journal.destination, *([journal.overlay] if journal.overlay is not None else [])):
         _make(attempt, volume, sizes[volume.name], below)
         below = volume
+    _require_direct_io(attempt)
     attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
 
 
@@ -93,6 +96,19 @@ def _require_room(attempt: Attempt, needed: int) -> None:
             Reason.DESTINATION_FULL,
             f"The chain of {attempt.target} needs {human_readable(needed)}, but the storage domain {destination.name} "
             f"has {human_readable(available)} left. Free some room, or choose another destination.",
+        )
+
+
+def _require_direct_io(attempt: Attempt) -> None:
+    """The disk's cache and io modes stay with it: a destination that cannot do them would fail at the pivot."""
+    disk = attempt.disk()
+    uses_it = disk.cache in ("none", "directsync") or disk.io == "native"
+    path = Path(attempt.journal.mirror.path)
+    if uses_it and not qemu_img.supports_direct_io(path):
+        raise MigrationError(
+            Reason.DISK_NOT_SUPPORTED,
+            f"The disk {attempt.target} uses direct I/O (cache={disk.cache or 'default'}, io={disk.io or 'default'}), "
+            f"which the storage domain {attempt.destination.name} cannot do. Choose another destination.",
         )
 
 
