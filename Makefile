@@ -39,9 +39,13 @@ test-unit: venv  ## Run the tests of the pure parts alone
 demo: setup  ## Move a running guest's disk there and back, before your eyes
 	@$(BIN)/python -m testbed.demo
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock" pyproject.toml
+
 lock: venv  ## Choose the newest allowed versions of all Python packages anew
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra agent --extra dev --generate-hashes \
-		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --upgrade --extra agent --extra dev --output-file requirements/dev.lock
+	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/operator.lock
+	$(COMPILE) --constraint requirements/dev.lock --extra agent --output-file requirements/agent.lock
 	@testbed/venv.sh
 
 clean:  ## Remove what the others left in the checkout; the caches outside stay
