@@ -38,8 +38,13 @@ class BlockJob:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it may be pivoted: both sides are in sync."""
-        return self.mirror is not None and self.mirror.ready == "yes" and self.current_bytes == self.end_bytes > 0
+        """Whether both sides are in step at this moment, so that it may be pivoted."""
+        return self.stays_ready and self.current_bytes == self.end_bytes > 0
+
+    @property
+    def stays_ready(self) -> bool:
+        """Whether libvirt says so still: of a job that was once in step, a guest's newest writes aside."""
+        return self.mirror is not None and self.mirror.ready == "yes"
 
 
 _KINDS = {

@@ -75,6 +75,7 @@ class Attempt:
         self.wait = wait
         self.meter = meter
         self.has_replication = False
+        self.was_in_step = False
         self._on_progress = on_progress
 
     @property

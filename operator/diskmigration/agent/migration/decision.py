@@ -39,11 +39,16 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Situation:
-    """What was observed: the active layer's path, the disk's block job, and whether the pivot may happen now."""
+    """What was observed: the active layer's path, the disk's block job, and whether the pivot may happen now.
+
+    `was_in_step` tells that this very job was once: under a busy guest the two sides are rarely equal when one looks,
+    but from then on QEMU brings them together at the pivot.
+    """
 
     active_path: str
     job: BlockJob | None
     cutover_is_open: bool
+    was_in_step: bool = False
 
 
 def place_of(journal: Journal, path: str) -> Place:
@@ -93,7 +98,7 @@ def _forward(journal: Journal, place: Place, situation: Situation) -> Step:
 def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJob) -> Step:
     if not is_replication(journal, job) or (journal.takes_snapshot and place is not Place.SNAPSHOT):
         return Step.STOP_FOR_FOREIGN_CHANGE
-    if not job.is_ready:
+    if not (job.is_ready or (situation.was_in_step and job.stays_ready)):
         return Step.AWAIT_SYNC
     return Step.PIVOT if situation.cutover_is_open else Step.AWAIT_CUTOVER
 

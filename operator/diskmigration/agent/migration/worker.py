@@ -32,6 +32,7 @@ from diskmigration.agent.migration.steps.merge import merge_at_destination, merg
 from diskmigration.agent.migration.steps.pivot import pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
 from diskmigration.agent.migration.steps.replicate import (
+    SAMPLE_SECONDS,
     abort_replication,
     apply_bandwidth,
     measure_replication,
@@ -157,6 +158,7 @@ class Worker:
             active_path=path,
             job=job,
             cutover_is_open=limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
+            was_in_step=attempt.was_in_step,
         )
         step = next_step(attempt.journal, situation)
         if step is Step.FINISH:
@@ -167,7 +169,8 @@ class Worker:
         self._is_pivoting = step is Step.PIVOT
         if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
             apply_bandwidth(attempt, job)
-            self._wait(LOOK_SECONDS)
+            almost_in_step = step is Step.AWAIT_SYNC and job.stays_ready
+            self._wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
         else:
             _ACTS[step](attempt)
         return False

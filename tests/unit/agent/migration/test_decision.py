@@ -112,6 +112,13 @@ def test_a_job_that_is_not_ready_is_not_pivoted(word: str, current: int, end: in
     assert decide(SNAPSHOT, Place.SNAPSHOT, job) is Step.AWAIT_SYNC
 
 
+@pytest.mark.parametrize(("word", "expected"), [("yes", Step.PIVOT), ("", Step.AWAIT_SYNC)])
+def test_a_job_that_was_in_step_stays_so_under_a_busy_guest(word: str, expected: Step) -> None:
+    job = copy_job(SNAPSHOT.mirror.path, state=word, current=9, end=10)
+    path = path_of(SNAPSHOT, Place.SNAPSHOT)
+    assert next_step(SNAPSHOT, Situation(path, job, cutover_is_open=True, was_in_step=True)) is expected
+
+
 def test_where_the_active_layer_is_is_told_by_its_path_alone() -> None:
     for place in Place:
         assert place_of(SNAPSHOT, path_of(SNAPSHOT, place)) is place

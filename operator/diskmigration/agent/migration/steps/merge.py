@@ -5,6 +5,7 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.sizing import merged_volume_size
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source, wait_for_pivot
+from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.api.disk_migration import VolumeFormat
@@ -73,7 +74,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
             block_jobs.pivot(attempt.domain, target=attempt.target)
             wait_for_pivot(attempt, base)
         else:
-            attempt.wait(_POLL_SECONDS)
+            attempt.wait(SAMPLE_SECONDS if job.stays_ready else _POLL_SECONDS)
 
 
 def _make_room(*, base: JournalVolume, home: OpenDomain, held: int) -> None:

@@ -10,6 +10,9 @@ from diskmigration.api.disk_migration import CopyMode
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
+SAMPLE_SECONDS = 0.05
+"""How often to look for the moment in which a busy guest's two sides are equal."""
+
 
 def start_replication(attempt: Attempt) -> None:
     """Sizes the mirror's volume for what the guest has written by now, verifies it, then starts the block copy.
@@ -47,6 +50,7 @@ def start_replication(attempt: Attempt) -> None:
         bandwidth_bytes_per_second=spec.bandwidth,
     )
     attempt.has_replication = True
+    attempt.was_in_step = False
     attempt.node.extender.look_soon(attempt.domain.uuid)
 
 
@@ -59,6 +63,7 @@ def measure_replication(attempt: Attempt, job: BlockJob) -> None:
         now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1)
     )
     if job.is_ready:
+        attempt.was_in_step = True
         attempt.meter = attempt.meter.restarted(now=now)
 
 
