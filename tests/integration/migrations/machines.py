@@ -145,12 +145,12 @@ def make_machine(
 
 
 def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: int = 1) -> Machine:
-    """Another disk for a running VM, as a machine of its own with the same name."""
+    """Another disk for a VM that is shut off, as a machine of its own with the same name."""
     other = Machine(machine.host, machine.name, machine.uuid, [], target=target)
     image_format = _make_chain(other, domain, f"{machine.name}-{target}", chain, "qcow2", 64 * MEBIBYTE, None)
     path = domain.root.parent / f"{machine.name}-{target}.xml"
     path.write_text(_disk(other, domain, image_format, ""))
-    machine.host.virsh("attach-device", machine.name, str(path), "--live", "--config")
+    machine.host.virsh("attach-device", machine.name, str(path), "--config")
     return other
 
 
