@@ -1,0 +1,223 @@
+"""The agent, the operator or libvirtd ends in mid-migration: it goes on where it was, once, and loses nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.stack import Migration, Stack, wait_until
+
+Machines = Callable[..., Machine]
+
+PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
+PHASES = ["CopyingChain", "Replicating", "Synchronized"]
+SLOW_BYTES = 256 * 1024
+
+
+def hold(stack: Stack, machine: Machine, to: str, phase: str) -> Migration:
+    """A migration that stays in the phase until it is let go."""
+    ways: dict[str, dict[str, Any]] = {
+        "CopyingChain": {"bandwidth": SLOW_BYTES},
+        "Replicating": {"bandwidth": SLOW_BYTES, "strategy": "Direct"},
+        "Synchronized": {"cutover": {"policy": "Manual"}},
+    }
+    migration = stack.migrate(machine, to, **ways[phase])
+    migration.wait_for_phase(phase)
+    machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
+    return migration
+
+
+def let_go(migration: Migration) -> dict[str, Any]:
+    """Takes away what holds it; returns its last status."""
+    migration.patch({"bandwidth": None, "cutover": {"policy": "Automatic"}})
+    return migration.succeed()
+
+
+def copies(stack: Stack) -> list[str]:
+    """The command lines of the copies that run onto volumes of these storage domains."""
+    roots = [str(domain.root) for domain in stack.domains.values()]
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = process.read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if command.startswith("qemu-img convert") and any(root in command for root in roots):
+            found.append(command)
+    return found
+
+
+def assert_moved(stack: Stack, machine: Machine, source: str, to: str, migration: Migration) -> None:
+    """The disk is at its destination, once and whole, and nothing else is anywhere."""
+    uid = migration.uid
+    length = len(machine.volumes)
+    root = stack.domains[to].root
+    links = root / "dev" if stack.domains[to].kind == "loop" else root
+    assert machine.chain() == [(str(links / f"dm-{uid}-{position}"), "qcow2") for position in reversed(range(length))]
+    assert machine.chain(inactive=True)[0] == machine.chain()[0]
+    assert stack.domains[to].files() == [f"dm-{uid}-{position}" for position in range(length)]
+    assert stack.domains[source].files() == []
+    assert copies(stack) == []
+    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    machine.verify()
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_agent_that_is_killed_finds_its_migration_again(
+    stack: Stack, machines: Machines, source: str, destination: str, phase: str
+) -> None:
+    machine = machines(source, chain=1 if phase == "Replicating" else 2)
+    migration = hold(stack, machine, destination, phase)
+    before = wait_until(lambda: migration.status().get("progress"), "it shows progress")
+
+    stack.agent.kill()
+    try:
+        wait_until(lambda: not copies(stack), "no copy outlives its agent")
+        machine.write(offset=70 * MEBIBYTE, length=2 * MEBIBYTE, pattern=70)
+    finally:
+        stack.agent.start()
+    if phase == "CopyingChain":
+        wait_until(lambda: copies(stack), "the copy was started again")
+        assert len(copies(stack)) == 1
+    status = let_go(migration)
+
+    assert status["attempts"] == 1
+    assert status["progress"]["copiedBytes"] >= before["copiedBytes"]
+    assert_moved(stack, machine, source, destination, migration)
+
+
+def test_progress_does_not_go_back_with_a_new_agent(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=3)
+    migration = hold(stack, machine, "loop-b", "CopyingChain")
+    before = wait_until(
+        lambda: next((p for p in [migration.status()["progress"]] if p["percent"] > 10), None), "it shows progress"
+    )
+    stack.agent.kill()
+    stack.agent.start()
+    wait_until(lambda: copies(stack), "the copy was started again")
+    # A condition that the new agent writes, so that what is read then is its own.
+    migration.patch({"bandwidth": 2 * SLOW_BYTES})
+    after = wait_until(
+        lambda: next(
+            (s for s in [migration.status()] if s["effective"]["bandwidthBytesPerSecond"] == 2 * SLOW_BYTES), None
+        ),
+        "the new agent writes the status",
+    )["progress"]
+    assert after["copiedBytes"] >= before["copiedBytes"]
+    assert after["percent"] >= before["percent"]
+    let_go(migration)
+    assert_moved(stack, machine, "file-a", "loop-b", migration)
+
+
+@pytest.mark.parametrize("phase", ["Replicating", "Synchronized"])
+def test_what_was_wished_while_the_agent_was_away_is_done(stack: Stack, machines: Machines, phase: str) -> None:
+    machine = machines("loop-a")
+    migration = hold(stack, machine, "file-b", phase)
+    stack.agent.kill()
+    try:
+        migration.patch({"bandwidth": None, "cutover": {"policy": "Automatic"}})
+    finally:
+        stack.agent.start()
+    migration.succeed(seconds=15)
+    assert_moved(stack, machine, "loop-a", "file-b", migration)
+
+
+@pytest.mark.parametrize("wish", ["cancel", "delete"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_one_that_was_given_up_while_the_agent_was_away_is_cleaned_up(
+    stack: Stack, machines: Machines, phase: str, wish: str
+) -> None:
+    machine = machines("file-a", chain=1 if phase == "Replicating" else 2)
+    chain, files = machine.chain(), stack.domains["file-a"].files()
+    migration = hold(stack, machine, "loop-b", phase)
+    stack.agent.kill()
+    try:
+        if wish == "cancel":
+            migration.patch({"cancel": True})
+        else:
+            migration.delete()
+    finally:
+        stack.agent.start()
+    if wish == "cancel":
+        migration.wait_for_phase("Cancelled")
+    else:
+        wait_until(migration.is_gone, "the object is gone")
+    assert machine.chain() == chain
+    assert stack.domains["file-a"].files() == files
+    assert stack.domains["loop-b"].files() == []
+    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    machine.verify()
+
+
+def test_a_mirror_that_ended_while_the_agent_was_away_is_made_again(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2)
+    migration = hold(stack, machine, "loop-b", "Synchronized")
+    stack.agent.kill()
+    try:
+        stack.host.virsh("blockjob", machine.name, "vda", "--abort")
+        machine.write(offset=70 * MEBIBYTE, length=2 * MEBIBYTE, pattern=70)
+    finally:
+        stack.agent.start()
+    let_go(migration)
+    assert_moved(stack, machine, "file-a", "loop-b", migration)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_operator_that_is_killed_is_not_missed(stack: Stack, machines: Machines, phase: str) -> None:
+    machine = machines("loop-a", chain=1 if phase == "Replicating" else 2)
+    migration = hold(stack, machine, "file-b", phase)
+    stack.operator.kill()
+    try:
+        let_go(migration)
+        assert_moved(stack, machine, "loop-a", "file-b", migration)
+        assert migration.get()["metadata"]["finalizers"]
+    finally:
+        stack.operator.start()
+    wait_until(lambda: not migration.get()["metadata"].get("finalizers"), "the operator lets the object go")
+    # The operator is back, and takes new work.
+    stack.migrate(machine, "loop-a").succeed()
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_restart_of_libvirtd_is_waited_out(
+    stack: Stack, machines: Machines, source: str, destination: str, phase: str
+) -> None:
+    machine = machines(source, chain=1 if phase == "Replicating" else 2)
+    migration = hold(stack, machine, destination, phase)
+
+    stack.host.restart_daemon()
+
+    machine.write(offset=70 * MEBIBYTE, length=2 * MEBIBYTE, pattern=70)
+    status = let_go(migration)
+    assert status["attempts"] == 1
+    assert_moved(stack, machine, source, destination, migration)
+
+
+def test_libvirtd_killed_at_the_pivot_ends_well(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2)
+    migration = hold(stack, machine, "loop-b", "Synchronized")
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.wait_for_phase("Pivoting", "Merging", "CleaningUp", "Succeeded")
+    stack.host.kill_daemon()
+    stack.host.start_daemon()
+    migration.succeed()
+    assert_moved(stack, machine, "file-a", "loop-b", migration)
+
+
+def test_everything_restarted_at_once(stack: Stack, machines: Machines) -> None:
+    machine = machines("loop-a", chain=2)
+    migration = hold(stack, machine, "file-b", "Synchronized")
+    stack.operator.kill()
+    stack.agent.kill()
+    stack.host.kill_daemon()
+    try:
+        stack.host.start_daemon()
+    finally:
+        stack.agent.start()
+        stack.operator.start()
+    let_go(migration)
+    assert_moved(stack, machine, "loop-a", "file-b", migration)
