@@ -39,7 +39,7 @@ def human_readable(size_bytes: int) -> str:
     """A size for people, in binary units with at most one decimal: `3.0Gi`, `512Mi`, `17`."""
     size = float(size_bytes)
     for unit in ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"):
-        if size < 1024 or unit == "Ei":
+        if round(size) < 1024 or unit == "Ei":
             break
         size /= 1024
     return f"{size:.0f}{unit}" if unit in ("", "Ki", "Mi") else f"{size:.1f}{unit}"

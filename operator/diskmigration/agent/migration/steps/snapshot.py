@@ -1,9 +1,12 @@
 """Snapshotting: freeze the chain, so that it can be copied while the guest writes to a fresh active layer."""
 
+from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.sizing import written_volume_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.quantity import human_readable
+from diskmigration.api.storage_domain import StorageType
 
 
 def take_snapshot(attempt: Attempt) -> None:
@@ -24,6 +27,7 @@ def take_snapshot(attempt: Attempt) -> None:
             capacity=snapshot.capacity_bytes,
             chunk=source.domain.spec.thin_provisioning.replication_chunk_size,
         )
+        _require_room(attempt, size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES)
         source.driver.create(snapshot.name, size)
         qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
         attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
@@ -32,3 +36,13 @@ def take_snapshot(attempt: Attempt) -> None:
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
         )
     attempt.node.extender.look_soon(attempt.domain.uuid)
+
+
+def _require_room(attempt: Attempt, needed: int) -> None:
+    available = attempt.source.driver.space().available_bytes
+    if available < needed:
+        raise MigrationError(
+            Reason.SOURCE_FULL,
+            f"The snapshot of {attempt.target} needs {human_readable(needed)}, but the storage domain "
+            f"{attempt.source.name} has {human_readable(available)} left. Free some room, or use strategy: Direct.",
+        )
