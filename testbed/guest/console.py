@@ -1,5 +1,7 @@
 """What the guest says on its serial console, timed on the host, so that a paused guest shows as a gap."""
 
+import bisect
+import itertools
 import re
 import threading
 import time
@@ -33,6 +35,8 @@ class Transcript:
     failure: str | None = None
     has_stopped: bool = False
     tail: list[str] = field(default_factory=list)
+    acknowledged_at: list[float] = field(default_factory=list)
+    """When each acknowledgement came."""
     _unfinished: bytes = b""
 
     def tell(self, chunk: bytes, at: float) -> None:
@@ -46,6 +50,18 @@ class Transcript:
         if self.last_at is None or self.has_stopped:
             return self.longest_closed_gap_seconds
         return max(self.longest_closed_gap_seconds, now - self.last_at)
+
+    def longest_gap_between_seconds(self, start: float, end: float) -> float:
+        """Return the longest of the gaps that overlap a stretch of time, each counted whole up to its end.
+
+        The time from the newest acknowledgement to `end` counts, as does that to `start` of a guest that said nothing.
+        """
+        first = max(bisect.bisect_right(self.acknowledged_at, start) - 1, 0)
+        last = bisect.bisect_left(self.acknowledged_at, end)
+        times = [*self.acknowledged_at[first : last + 1]] or [start]
+        if times[-1] < end:
+            times.append(end)
+        return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
     def _tell_line(self, line: str, at: float) -> None:
         self.tail = [*self.tail, line][-_TAIL_LINES:]
@@ -71,6 +87,7 @@ class Transcript:
             self.longest_closed_gap_seconds = at - self.last_at
             self.longest_gap_at = self.last_at
         self.acknowledged, self.last_at = sequence, at
+        self.acknowledged_at.append(at)
 
 
 class SerialWatcher:
@@ -113,6 +130,12 @@ class SerialWatcher:
         with self._changed:
             self._check()
             return self._transcript.longest_gap_seconds(self._ended_at or time.monotonic())
+
+    def longest_gap_between_seconds(self, start: float, end: float) -> float:
+        """The longest time between two acknowledgements that overlaps a stretch of `time.monotonic`."""
+        with self._changed:
+            self._check()
+            return self._transcript.longest_gap_between_seconds(start, end)
 
     def wait_for_record(self, sequence: int, *, timeout_seconds: float = 60) -> None:
         """Wait until the guest's disk has acknowledged a record.

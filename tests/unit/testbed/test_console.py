@@ -40,6 +40,25 @@ def test_the_time_of_the_boot_is_no_gap() -> None:
     assert told(("writing 4 16384", 0), ("ack 0", 60)).longest_gap_seconds(now=60) == 0
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "longest"),
+    [
+        (1, 2, 1),  # from one acknowledgement to the next
+        (2.5, 4.5, 3),  # one that began before, to its end after
+        (5.5, 8, 2.5),  # the open one at the end
+        (0, 1.5, 1),  # the time before the first is the boot's
+        (7, 9, 3.5),  # nothing in the stretch at all
+    ],
+)
+def test_the_gaps_of_a_stretch_of_time(start: float, end: float, longest: float) -> None:
+    transcript = told(("ack 0", 1), ("ack 1", 2), ("ack 2", 5), ("ack 3", 5.5))
+    assert transcript.longest_gap_between_seconds(start, end) == longest
+
+
+def test_a_guest_that_said_nothing_has_one_gap() -> None:
+    assert Transcript().longest_gap_between_seconds(3, 7) == 4
+
+
 @pytest.mark.parametrize("again", ["ack 0", "ack 1"])
 def test_a_guest_that_begins_anew_has_failed(again: str) -> None:
     transcript = told(("ack 0", 1), ("ack 1", 2), (again, 3))
