@@ -1,5 +1,7 @@
 """Child processes that end with the testbed, however it ends."""
 
+import ctypes
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 # A parent-death signal fires when the starting thread ends, not the process: one thread starts all, and outlives them.
 _STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="process-starter")
 _LOG_TAIL_BYTES = 4000
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class TestbedError(Exception):
@@ -52,6 +55,47 @@ def stop(process: subprocess.Popen[bytes], *, timeout_seconds: float = 30) -> No
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER, prctl(2)).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def kill_descendants() -> None:
+    """Kill all children of this process and wait for their ends, until there is none.
+
+    With `adopt_orphans` no descendant is left. For a process that was interrupted, and cannot know all it had started.
+    """
+    # One that is being started becomes a child before it is looked for.
+    _STARTER.submit(_do_nothing).result()
+    while children := _children():
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _children() -> list[int]:
+    own = os.getpid()
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in parentheses, may hold anything; the parent is the second field after it.
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == own:
+            found.append(int(status.parent.name))
+    return found
 
 
 def wait_for(
