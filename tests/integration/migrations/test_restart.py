@@ -1,5 +1,7 @@
 """The agent, the operator or libvirtd ends in mid-migration: it goes on where it was, once, and loses nothing."""
 
+import json
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,38 @@ def test_a_restart_of_libvirtd_is_waited_out(
     status = let_go(migration)
     assert status["attempts"] == 1
     assert_moved(stack, machine, source, destination, migration)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_journal_that_was_left_behind_stops_only_what_it_must(
+    stack: Stack, machines: Machines, has_ended: bool
+) -> None:
+    machine = machines("file-a")
+    first = hold(stack, machine, "loop-b", "Synchronized")
+    uri = "https://diskmigration.dev/journal/v1/vda"
+    journal = ET.fromstring(stack.host.virsh("metadata", machine.name, f"--uri={uri}"))
+    first.patch({"cancel": True})
+    first.wait_for_phase("Cancelled")
+    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    if has_ended:
+        # As an agent leaves it that is killed after its last word, before it could erase it.
+        journal.text = json.dumps({**json.loads(journal.text or ""), "outcome": "Cancelled"})
+    left = ET.tostring(journal, encoding="unicode")
+    options = [f"--uri={uri}", "--key=diskmigration", "--live", "--config"]
+    stack.host.virsh("metadata", machine.name, *options, f"--set={left}")
+
+    second = stack.migrate(machine, "loop-b")
+
+    if has_ended:
+        second.succeed()
+        assert_moved(stack, machine, "file-a", "loop-b", second)
+    else:
+        failure = second.wait_for_phase("Failed")["failure"]
+        assert failure["reason"] == "DiskBusy"
+        assert first.name in failure["message"]
+        assert uri in failure["message"]
+        stack.host.virsh("metadata", machine.name, f"--uri={uri}", "--remove", "--live", "--config")
+        stack.migrate(machine, "loop-b").succeed()
 
 
 def test_libvirtd_killed_at_the_pivot_ends_well(stack: Stack, machines: Machines) -> None:

@@ -5,6 +5,7 @@ with somebody else's journal is refused. There is one element a disk, as a VM's 
 """
 
 import json
+import threading
 import xml.etree.ElementTree as ET
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,9 @@ from diskmigration.api.storage_domain import StorageDomain, StorageType
 
 _NAMESPACE = "https://diskmigration.dev/journal/v1/"
 _PREFIX = "diskmigration"
+
+# A disk's lock each: a VM that does not answer must not hold up the others.
+_locks: dict[tuple[str, str], threading.Lock] = {}
 
 
 class JournalVolume(Model):
@@ -138,9 +142,18 @@ def write(domain: Domain, journal: Journal) -> None:
     element = ET.Element("journal")
     # Escaped to ASCII: a path may hold characters that no XML document may.
     element.text = json.dumps(journal.to_wire())
-    domain.set_metadata(uri(disk), _PREFIX, ET.tostring(element, encoding="unicode"))
+    with _lock_of(domain, disk):
+        domain.set_metadata(uri(disk), _PREFIX, ET.tostring(element, encoding="unicode"))
 
 
-def erase(domain: Domain, disk: str) -> None:
-    """Removes the journal; the disk is free."""
-    domain.set_metadata(uri(disk), _PREFIX, None)
+def erase(domain: Domain, journal: Journal) -> None:
+    """Removes the journal, and the disk is free; one that the disk's next migration has written already stays."""
+    disk = journal.migration.spec.disk
+    with _lock_of(domain, disk):
+        found = read(domain, disk)
+        if found is not None and found.uid == journal.uid:
+            domain.set_metadata(uri(disk), _PREFIX, None)
+
+
+def _lock_of(domain: Domain, disk: str) -> threading.Lock:
+    return _locks.setdefault((domain.uuid, disk), threading.Lock())

@@ -335,7 +335,7 @@ class Worker:
         failure = journal.failure
         wants_more = failure is not None and failure.reason in RETRYABLE and not limits.wants_cancel(self._latest)
         if journal.outcome is Phase.FAILED and wants_more and journal.attempt <= self._latest.spec.backoff_limit:
-            journals.erase(attempt.domain, attempt.target)
+            journals.erase(attempt.domain, journal)
             self._attempt = None
             self._place = None
             self._wait_for_next_attempt(failure.message if failure is not None else "")
@@ -361,7 +361,7 @@ class Worker:
         self._statuses.forget(uid)
         while self._attempt is not None and not self._stopping.is_set():
             try:
-                journals.erase(self._attempt.domain, self._attempt.target)
+                journals.erase(self._attempt.domain, self._attempt.journal)
             except HypervisorUnavailableError:
                 self._wait(LOOK_SECONDS)
             except DomainGoneError:

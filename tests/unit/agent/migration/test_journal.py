@@ -109,9 +109,17 @@ def test_each_disk_has_its_own() -> None:
     one, other = journal(), journal(migration=migration(spec={"disk": "vdb"}))
     journals.write(domain, one)
     journals.write(domain, other)
-    journals.erase(domain, "vda")
+    journals.erase(domain, one)
     assert journals.read(domain, "vda") is None
     assert journals.read(domain, "vdb") == other
+
+
+def test_the_one_of_the_disks_next_migration_stays() -> None:
+    domain = Metadata()
+    ended, following = journal(outcome=Phase.CANCELLED), journal(migration=migration(uid="another"))
+    journals.write(domain, following)
+    journals.erase(domain, ended)
+    assert journals.read(domain, "vda") == following
 
 
 @pytest.mark.parametrize("element", ["<journal", "<journal/>", "<journal>{</journal>", "<journal>{}</journal>"])

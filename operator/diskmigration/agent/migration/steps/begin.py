@@ -62,9 +62,15 @@ def _movable_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
             Reason.DISK_NOT_FOUND, f"The VM {description.name} has no disk {target!r}. Its disks: {known}."
         )
     _require_supported(disk)
-    if journals.read(domain, target) is not None:
+    other = journals.read(domain, target)
+    # One that has ended has nothing left to do: its agent is about to erase it, or was ended before it could.
+    if other is not None and other.outcome is None:
         raise MigrationError(
-            Reason.DISK_BUSY, f"The disk {target} carries the journal of another migration. Wait for that one to end."
+            Reason.DISK_BUSY,
+            f"The disk {target} carries the journal of the DiskMigration {other.migration.key}. Wait for that one to "
+            "end. If there is none of that name any more, nothing works on it: see what it made with "
+            f"`virsh metadata {description.name} {journals.uri(target)}`, put the VM's chain in order, and remove the "
+            "journal with the same command and --remove --live --config.",
         )
     job = block_jobs.current(domain, disk)
     if job is not None or disk.mirror is not None:
