@@ -1,0 +1,86 @@
+"""The demo as its user runs it: it passes, and leaves nothing behind, interrupted or not."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.testbed.traces import processes_naming
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+_DIRECTORY = re.compile(r"All is in (/var/tmp/\S+), and goes with the demo")
+_ENDING_TIMEOUT_SECONDS = 60
+
+
+@contextmanager
+def running_demo() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "testbed.demo", "--quick"]
+    with subprocess.Popen(
+        command, cwd=_REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """What the demo printed, up to the first line with that word in it."""
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if word in line:
+            return "".join(printed)
+    pytest.fail(f"The demo ended before it said {word}:\n{''.join(printed)}")
+
+
+def directory_of(printed: str) -> Path:
+    told = _DIRECTORY.search(printed)
+    assert told is not None, printed
+    return Path(told[1])
+
+
+def assert_nothing_left(directory: Path) -> None:
+    # Any process's mounts are looked at too.
+    assert processes_naming(directory) == set()
+    attached = subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
+    assert str(directory) not in attached
+    assert not directory.exists()
+
+
+def test_it_moves_the_disk_there_and_back_and_passes() -> None:
+    with running_demo() as process:
+        printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert printed.endswith("\nPASS\n"), printed
+    for name in ("web-1-to-block", "web-1-to-file"):
+        assert re.search(rf"{name} .* Succeeded +100% ", printed), printed
+    assert "Traceback" not in printed
+    assert_nothing_left(directory_of(printed))
+
+
+@pytest.mark.parametrize(
+    ("moment", "ending"), [("CopyingChain", signal.SIGINT), ("Replicating", signal.SIGTERM)], ids=["SIGINT", "SIGTERM"]
+)
+def test_it_leaves_nothing_when_it_is_interrupted_in_mid_migration(moment: str, ending: signal.Signals) -> None:
+    with running_demo() as process:
+        printed = read_until(process, moment)
+        directory = directory_of(printed)
+        assert {"libvirtd", "etcd", "python"} <= {
+            re.sub(r"[\d.]+$", "", name) for name, _ in processes_naming(directory)
+        }
+        assert (
+            str(directory) in subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
+        )
+        process.send_signal(ending)
+        rest, _ = process.communicate(timeout=_ENDING_TIMEOUT_SECONDS)
+    assert process.returncode == 128 + ending, rest
+    assert "Nothing is left behind" in rest
+    assert "Traceback" not in rest
+    assert_nothing_left(directory)
