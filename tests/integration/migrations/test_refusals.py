@@ -206,6 +206,25 @@ def test_a_full_destination(
         subprocess.run(["umount", small.root], check=True)
 
 
+def test_a_destination_with_room_for_the_data_but_not_for_the_next_chunk(
+    stack: Stack, machines: Machines, scratch: Path, administrator: Callable[[dict[str, Any]], None]
+) -> None:
+    small = make_domain(scratch, "small", "loop")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", small.root], check=True)
+    try:
+        administrator(storage_domain(small))
+        machine = machines("file-a", chain=2)
+        chain, files = machine.chain(), stack.domains["file-a"].files()
+        # It is measured once the snapshot has frozen the chain: that one is merged back.
+        assert_refused(stack.migrate(machine, "small"), "DestinationFull", "small", "24Mi", "choose another")
+        assert small.files() == []
+        assert (machine.chain(), stack.domains["file-a"].files()) == (chain, files)
+        wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+        machine.verify()
+    finally:
+        subprocess.run(["umount", small.root], check=True)
+
+
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_a_namespace_that_is_not_allowed(
     stack: Stack, machines: Machines, scratch: Path, administrator: Callable[[dict[str, Any]], None], side: str
