@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 import traceback
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from testbed.demo.story import QUICK, WHOLE, Scale, play
 from testbed.processes import TestbedError
 
 _FAILED = 1
+_LINES_OF_A_LOG = 10
 _SIGNAL_STATUS_BASE = 128  # as a shell has it
 
 
@@ -60,7 +62,7 @@ def _play(endings: Endings, directory: Path, screen: Screen, scale: Scale) -> bo
                     _tell_failure(screen, error, directory)
     except InterruptedBySignal:
         pass
-    except TestbedError as error:
+    except (TestbedError, OSError, subprocess.SubprocessError) as error:
         # Raised while things were being stopped.
         if endings.received is None:
             with suppress(OSError):
@@ -72,9 +74,12 @@ def _tell_failure(screen: Screen, error: Exception, directory: Path) -> None:
     with suppress(OSError):
         for log in logs(directory):
             screen.gap()
-            screen.say(processes.tail(log))
+            screen.say(f"The end of {log}:")
+            lines = log.read_text(errors="replace").splitlines()
+            screen.show("\n".join(lines[-_LINES_OF_A_LOG:]))
         screen.gap()
-        screen.say(str(error) if isinstance(error, TestbedError) else "".join(traceback.format_exception(error)))
+        told = str(error) if isinstance(error, TestbedError) else "".join(traceback.format_exception(error))
+        screen.say(f"Failed at: {screen.part}. {told}")
 
 
 def _tell_end(screen: Screen, endings: Endings, left: list[str], *, passed: bool) -> None:

@@ -14,6 +14,7 @@ class Screen:
     def __init__(self) -> None:
         self._start = time.monotonic()
         self._guard = threading.Lock()
+        self.part = ""
 
     def say(self, text: str) -> None:
         """Print a line of progress with its time."""
@@ -24,7 +25,8 @@ class Screen:
         self._print(textwrap.indent(block.rstrip("\n"), _INDENT))
 
     def head(self, text: str) -> None:
-        """Print the title of a new part."""
+        """Print the title of a new part, and keep it as `part`."""
+        self.part = text
         self._print(f"\n{text}\n{'-' * len(text)}")
 
     def gap(self) -> None:

@@ -16,7 +16,7 @@ from testbed.demo.screen import Screen, mebibytes, milliseconds, table
 from testbed.demo.stage import VIRTUAL_MACHINE, Stage, set_up
 from testbed.processes import TestbedError
 
-_MOVE_TIMEOUT_SECONDS = 120
+_MOVE_TIMEOUT_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,7 @@ def _move(stage: Stage, name: str, *, source: str, destination: str) -> Stretch:
     stage.show_apply(manifests.disk_migration(name, virtual_machine=VIRTUAL_MACHINE, destination=destination))
     stage.screen.say(f"$ kubectl {' '.join(watch.COMMAND)}")
     with watch.shown_watch(stage.control_plane, stage.directory, stage.screen) as shown:
-        # It is False only at the end, good or bad.
-        stage.kubectl(
-            *("wait", f"diskmigration/{name}", "-n", NAMESPACE),
-            *("--for=condition=Reconciling=False", f"--timeout={_MOVE_TIMEOUT_SECONDS}s"),
-        )
+        _wait_for_end(stage, name)
         stretch = meter.read(title)
         status = _status(stage, name)
         shown.wait_for(name, str(status.get("phase")))
@@ -124,6 +120,15 @@ def _move(stage: Stage, name: str, *, source: str, destination: str) -> Stretch:
     )
     _show_extensions(stage, stretch, status)
     return stretch
+
+
+def _wait_for_end(stage: Stage, name: str) -> None:
+    # It is False only at the end, good or bad.
+    end = ("--for=condition=Reconciling=False", f"--timeout={_MOVE_TIMEOUT_SECONDS}s")
+    try:
+        stage.kubectl("wait", f"diskmigration/{name}", "-n", NAMESPACE, *end)
+    except TestbedError as error:
+        raise TestbedError(f"The migration {name} did not come to an end: {error}") from error
 
 
 def _status(stage: Stage, name: str) -> dict[str, Any]:
