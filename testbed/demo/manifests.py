@@ -40,5 +40,5 @@ spec:
   virtualMachine: {{name: {virtual_machine}}}
   disk: vda
   destination: {{storageDomain: {destination}}}
-  bandwidth: 64Mi    # bytes a second: slow enough to be watched
+  bandwidth: 80Mi    # bytes a second: slow enough to be watched
 """

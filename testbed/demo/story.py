@@ -27,7 +27,7 @@ class Scale:
     quiet_seconds: float
 
 
-WHOLE = Scale(held_bytes=384 * 2**20, quiet_seconds=4.0)
+WHOLE = Scale(held_bytes=256 * 2**20, quiet_seconds=4.0)
 QUICK = Scale(held_bytes=128 * 2**20, quiet_seconds=1.0)
 
 
