@@ -77,7 +77,7 @@ def test_it_can_be_cancelled_in_each_phase(
     held.migration.patch({"cancel": True})
 
     status = held.migration.wait_for_phase("Cancelled")
-    assert status["failure"]["reason"] == "Cancelled"
+    assert (status["failure"]["reason"], status["failure"]["phase"]) == ("Cancelled", phase)
     assert status["completionTime"]
     assert "pivotedTime" not in status
     held.assert_as_before()

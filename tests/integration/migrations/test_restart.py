@@ -144,7 +144,8 @@ def test_one_that_was_given_up_while_the_agent_was_away_is_cleaned_up(
     finally:
         stack.agent.start()
     if wish == "cancel":
-        migration.wait_for_phase("Cancelled")
+        status = migration.wait_for_phase("Cancelled")
+        assert status["failure"]["phase"] == phase
     else:
         wait_until(migration.is_gone, "the object is gone")
     assert machine.chain() == chain

@@ -66,6 +66,7 @@ class Journal(Model):
     copied: tuple[str, ...] = ()
     failure: Failure | None = None
     cancelled: bool = False
+    cancelled_in: Phase | None = None
     outcome: Phase | None = None
 
     @property

@@ -133,8 +133,9 @@ def ended(
     reason: Reason,
     message: str,
     now: datetime,
+    given_up_in: Phase | None = None,
 ) -> DiskMigrationStatus:
-    """The last status: Succeeded, Failed or Cancelled, with why."""
+    """The last status: Succeeded, Failed or Cancelled, with why; `given_up_in` where the status does not tell yet."""
     success = phase is Phase.SUCCEEDED
     progress = before.progress
     if success and progress is not None:
@@ -143,8 +144,8 @@ def ended(
         )
     failure = None
     if not success:
-        failed_in = before.failure.phase if before.failure is not None else before.phase or Phase.SCHEDULED
-        failure = Failure(reason=reason, message=message, phase=failed_in)
+        shown = before.failure.phase if before.failure is not None else before.phase
+        failure = Failure(reason=reason, message=message, phase=given_up_in or shown or Phase.SCHEDULED)
     return before.model_copy(
         update={
             "observed_generation": migration.metadata.generation,

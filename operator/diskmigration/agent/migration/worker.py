@@ -82,7 +82,7 @@ class Worker:
         self._attempt_number = max(migration.status.attempts, 1)
         self._place: Place | None = None
         self._is_pivoting = False
-        self._phase = Phase.SCHEDULED
+        self._phase = migration.status.phase or Phase.SCHEDULED
         self._message = ""
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
 
@@ -221,7 +221,7 @@ class Worker:
         if journal.rolls_back or journal.outcome is not None or self._is_past_pivot():
             return
         if limits.wants_cancel(self._latest) or self._object_is_gone:
-            attempt.record(cancelled=True)
+            attempt.record(cancelled=True, cancelled_in=self._phase)
             return
         failure = self._passed_limit(attempt)
         if failure is not None:
@@ -373,7 +373,13 @@ class Worker:
         """Shows the last status. Always True, for a caller whose migration ends with it."""
         self._phase = phase
         self._status = report.ended(
-            self._status, self._latest, phase=phase, reason=reason, message=message, now=datetime.now(UTC)
+            self._status,
+            self._latest,
+            phase=phase,
+            reason=reason,
+            message=message,
+            now=datetime.now(UTC),
+            given_up_in=self._attempt.journal.cancelled_in if self._attempt is not None else None,
         )
         self._statuses.show(self._latest, self._status)
         self._tell("the migration ended", reason=reason.value)
