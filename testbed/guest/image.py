@@ -41,7 +41,7 @@ class GuestImage:
 
 
 def guest_image() -> GuestImage:
-    """Return the guest's kernel and initramfs, made where they are missing: once for each state of the writer's source.
+    """Return the guest's kernel and initramfs, made where they are missing: once for each kernel and writer's source.
 
     Raises:
         TestbedError: the kernel could not be had from Debian, or the writer or the initramfs could not be built.
@@ -49,18 +49,20 @@ def guest_image() -> GuestImage:
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     kernel = cache / "guest-kernel"
-    initrd = cache / f"guest-initrd-{_source_digest()}.cpio"
     with (cache / ".guest.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kernel.exists():
+        if not all((kernel / name).exists() for name in ("vmlinuz", *(f"{module}.ko" for module in _MODULES))):
             _fetch_kernel(kernel)
+        initrd = cache / f"guest-initrd-{_digest(kernel)}.cpio"
         if not initrd.exists():
             _build_initrd(kernel, initrd)
     return GuestImage(kernel=kernel / "vmlinuz", initrd=initrd)
 
 
-def _source_digest() -> str:
+def _digest(kernel: Path) -> str:
     digest = hashlib.sha256("\n".join(_MODULES).encode())
+    # The kernel loads only the modules that were built with it.
+    digest.update((kernel / "vmlinuz").read_bytes())
     for source in sorted([*_WRITER.glob("*.go"), _WRITER / "go.mod", _WRITER / "go.sum"]):
         digest.update(f"\n{source.name}\n".encode() + source.read_bytes())
     return digest.hexdigest()[:12]
@@ -98,6 +100,9 @@ def _fetch_kernel(destination: Path) -> None:
         shutil.move(_only(unpacked, "boot/vmlinuz-*"), kept / "vmlinuz")
         for module in _MODULES:
             shutil.move(_only(unpacked, f"lib/modules/*/kernel/drivers/**/{module}.ko"), kept)
+        # One that lacks a module, which an earlier state of this file did not ask for.
+        if destination.exists():
+            shutil.rmtree(destination)
         kept.rename(destination)
 
 
