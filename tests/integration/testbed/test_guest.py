@@ -13,7 +13,7 @@ from testbed.processes import TestbedError
 
 MEBIBYTE = 1024 * 1024
 PAUSE_SECONDS = 2.0
-# Under emulation on a busy machine; the boot alone takes 3 s on an idle one.
+# Under emulation on a busy machine; the boot alone takes 5 s on a quiet one.
 BOOT_TIMEOUT_SECONDS = 120
 
 
