@@ -61,7 +61,6 @@ class Journal(Model):
     snapshot: JournalVolume | None = None
     destination: tuple[JournalVolume, ...]
     overlay: JournalVolume | None = None
-    kept_volumes: tuple[str, ...] = ()
     copy_bytes: tuple[int, ...] = ()
     copied: tuple[str, ...] = ()
     failure: Failure | None = None

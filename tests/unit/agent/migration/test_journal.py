@@ -56,7 +56,6 @@ def test_all_that_a_run_adds_comes_back() -> None:
         length=3,
         attempt=2,
         stage=Stage.COPIED,
-        kept_volumes=("template",),
         copy_bytes=(GIB, 0, 17),
         copied=("a", "b"),
         failure=Failure(reason=Reason.COPY_FAILED, message='While copying "a" & <b>', phase=Phase.COPYING_CHAIN),
@@ -94,7 +93,7 @@ def test_the_whole_spec_comes_back() -> None:
 def test_odd_names_and_paths_come_back(name: str, path: str, message: str) -> None:
     found = journal(
         source=(volume(f"/srv/{path}"),),
-        kept_volumes=(name,),
+        copied=(name,),
         failure=Failure(reason=Reason.STORAGE_FAILED, message=message, phase=Phase.REPLICATING),
     )
     assert written_and_read(found) == found
