@@ -355,10 +355,10 @@ def test_progress_never_goes_back(stack: Stack, machines: Machines) -> None:
     shown: list[tuple[int, int]] = []
 
     def is_done() -> bool:
-        progress = migration.status().get("progress")
-        if progress is not None:
+        status = migration.status()
+        if progress := status.get("progress"):
             shown.append((progress["copiedBytes"], progress["percent"]))
-        return migration.phase() == "Succeeded"
+        return status.get("phase") == "Succeeded"
 
     wait_until(is_done, "it has succeeded", seconds=60)
     assert shown == sorted(shown)
