@@ -7,6 +7,8 @@ packages=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils gcc pkg-config
     # the guest's initramfs
     cpio
+    # the images: their base, their builds, the static pause program
+    buildah debootstrap libc6-dev
     # the control plane's key, the namespaces, the file systems
     openssl util-linux mount e2fsprogs procps ca-certificates
 )
