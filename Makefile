@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
+# How many tests run side by side: they wait more than they work.
+WORKERS ?= 4
 export PYTHON
 # The package runs from the checkout.
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
@@ -31,10 +33,10 @@ format: venv  ## Lay the code out as `make lint` wants it
 	$(BIN)/ruff format .
 
 test: setup  ## Run all tests: the pure parts, then those on the real apiserver, libvirt and QEMU
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup
 
 test-unit: venv  ## Run the tests of the pure parts alone
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist load tests/unit
 
 demo: setup  ## Move a running guest's disk there and back, before your eyes
 	@$(BIN)/python -m testbed.demo
