@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit demo lock clean
+.PHONY: help setup venv lint format test test-unit images demo lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,16 +38,20 @@ test: setup  ## Run all tests: the pure parts, then those on the real apiserver,
 test-unit: venv  ## Run the tests of the pure parts alone
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist load tests/unit
 
+images: venv  ## Build the container images and say where they are; only what changed is built anew
+	@$(BIN)/python -m testbed.images
+
 demo: setup  ## Move a running guest's disk there and back, before your eyes
 	@$(BIN)/python -m testbed.demo
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-annotate --custom-compile-command "make lock" pyproject.toml
+	--no-annotate --custom-compile-command "make lock"
 
 lock: venv  ## Choose the newest allowed versions of all Python packages anew
-	$(COMPILE) --upgrade --extra agent --extra dev --output-file requirements/dev.lock
-	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/operator.lock
-	$(COMPILE) --constraint requirements/dev.lock --extra agent --output-file requirements/agent.lock
+	$(COMPILE) --upgrade --extra agent --extra dev --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/operator.lock pyproject.toml
+	$(COMPILE) --constraint requirements/dev.lock --extra agent --output-file requirements/agent.lock pyproject.toml
+	$(COMPILE) --upgrade --output-file requirements/build.lock requirements/build.in
 	@testbed/venv.sh
 
 clean:  ## Remove what the others left in the checkout; the caches outside stay
