@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ _SOURCES = (
 )
 # The stage that both programs' packages come from: named, its layers are kept for the next build.
 _PROJECT_NAME = "localhost/diskmigration-project:dev"
-# The newest set, and the one before: somebody may be loading it still.
 _KEPT_SETS = 2
+# Somebody may still be loading one that is older than those.
+_KEPT_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def _build(storage: Storage, context: Path, scratch: Path, images: Images) -> No
 
 
 def _remove_old_sets(directory: Path) -> None:
-    newest_first = sorted(directory.glob("set-*"), key=lambda built: built.stat().st_mtime, reverse=True)
-    for old in newest_first[_KEPT_SETS:]:
-        shutil.rmtree(old)
+    by_age = sorted((time.time() - built.stat().st_mtime, built) for built in directory.glob("set-*"))
+    for age_seconds, old in by_age[_KEPT_SETS:]:
+        if age_seconds > _KEPT_SECONDS:
+            shutil.rmtree(old)
