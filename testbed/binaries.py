@@ -1,4 +1,4 @@
-"""The programs of the control plane: built once from the Go modules beside this file, kept outside the checkout."""
+"""The programs of Kubernetes: built once from the Go modules beside this file, kept outside the checkout."""
 
 import fcntl
 import hashlib
@@ -23,12 +23,8 @@ _VERSION_FLAGS = " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
     for name, value in (("gitVersion", f"v{KUBERNETES_VERSION}"), ("gitMajor", _MAJOR), ("gitMinor", _MINOR))
 )
-# Each program with its module and its package.
-_PROGRAMS = {
-    "etcd": (_ETCD_MODULE, "go.etcd.io/etcd/server/v3"),
-    "kube-apiserver": (_KUBERNETES_MODULE, "k8s.io/kubernetes/cmd/kube-apiserver"),
-    "kubectl": (_KUBERNETES_MODULE, "k8s.io/kubernetes/cmd/kubectl"),
-}
+_CONTROL_PLANE_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+_CLUSTER_PROGRAMS = ("kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,16 @@ class Binaries:
     etcd: Path
     kube_apiserver: Path
     kubectl: Path
+
+
+@dataclass(frozen=True)
+class ClusterBinaries:
+    """Where the programs are that make a control plane a whole cluster."""
+
+    kube_controller_manager: Path
+    kube_scheduler: Path
+    kube_proxy: Path
+    kubelet: Path
 
 
 def cache_directory() -> Path:
@@ -53,25 +59,49 @@ def control_plane_binaries() -> Binaries:
         TestbedError: a program is missing from `KUBEBUILDER_ASSETS`, or its build failed.
     """
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
-        missing = [name for name in _PROGRAMS if not os.access(Path(assets) / name, os.X_OK)]
+        missing = [name for name in _CONTROL_PLANE_PROGRAMS if not os.access(Path(assets) / name, os.X_OK)]
         if missing:
             raise TestbedError(
                 f"KUBEBUILDER_ASSETS is {assets}, which lacks {', '.join(missing)}: add them there, or unset it to "
                 "have them built."
             )
-        return _in(Path(assets))
+        directory = Path(assets)
+    else:
+        directory = _built(_CONTROL_PLANE_PROGRAMS)
+    return Binaries(etcd=directory / "etcd", kube_apiserver=directory / "kube-apiserver", kubectl=directory / "kubectl")
+
+
+def cluster_binaries() -> ClusterBinaries:
+    """Return the programs of `KUBEBUILDER_ASSETS` where it has them all, else those built here; builds what is missing.
+
+    What is commonly found there has none of them. Those built here are of `KUBERNETES_VERSION`, and no kubelet may be
+    newer than its apiserver.
+
+    Raises:
+        TestbedError: a build failed.
+    """
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and all(os.access(Path(assets) / name, os.X_OK) for name in _CLUSTER_PROGRAMS):
+        directory = Path(assets)
+    else:
+        directory = _built(_CLUSTER_PROGRAMS)
+    return ClusterBinaries(
+        kube_controller_manager=directory / "kube-controller-manager",
+        kube_scheduler=directory / "kube-scheduler",
+        kube_proxy=directory / "kube-proxy",
+        kubelet=directory / "kubelet",
+    )
+
+
+def _built(names: tuple[str, ...]) -> Path:
     directory = cache_directory() / f"kubernetes-{KUBERNETES_VERSION}-{_modules_digest()}"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in _PROGRAMS:
+        for name in names:
             if not (directory / name).exists():
                 _build(name, directory)
-    return _in(directory)
-
-
-def _in(directory: Path) -> Binaries:
-    return Binaries(etcd=directory / "etcd", kube_apiserver=directory / "kube-apiserver", kubectl=directory / "kubectl")
+    return directory
 
 
 def _modules_digest() -> str:
@@ -82,7 +112,9 @@ def _modules_digest() -> str:
 
 
 def _build(name: str, directory: Path) -> None:
-    module, package = _PROGRAMS[name]
+    module, package = _KUBERNETES_MODULE, f"k8s.io/kubernetes/cmd/{name}"
+    if name == "etcd":
+        module, package = _ETCD_MODULE, "go.etcd.io/etcd/server/v3"
     if shutil.which("go") is None:
         raise TestbedError(f"Go is needed to build {name}: install it, or set KUBEBUILDER_ASSETS.")
     print(f"Building {name} (once; a few minutes when Go's own cache is cold)", file=sys.stderr, flush=True)

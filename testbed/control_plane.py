@@ -8,8 +8,9 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import processes
@@ -21,52 +22,84 @@ _MANIFESTS = _REPOSITORY / "deploy" / "base"
 _TOKEN_DURATION = "24h"  # noqa: S105 - a duration, no secret
 
 
+@dataclass(frozen=True)
+class Ports:
+    """The TCP ports of a control plane."""
+
+    etcd: int
+    etcd_peer: int
+    api: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a control plane runs and whom it serves; as it is, clients of this machine alone."""
+
+    address: str = "127.0.0.1"
+    """The apiserver's, which this process must reach."""
+    ports: Ports | None = None
+    """Free ones of 127.0.0.1 unless given."""
+    prefix: Sequence[str] = ()
+    """What starts a program there (nsenter and its options) without a process of its own."""
+    service_addresses: str = "10.0.0.0/24"
+    users: Mapping[str, str] = field(default_factory=dict)
+    """The group, or none (""), of each user that has a token beside the administrator."""
+    api_server_options: Sequence[str] = ()
+
+
 class ControlPlane:
     """A running control plane. Made by `running_control_plane`."""
 
-    def __init__(self, directory: Path, binaries: Binaries, etcd_url: str, port: int) -> None:
+    def __init__(self, directory: Path, binaries: Binaries, site: Site, ports: Ports) -> None:
         self._directory = directory
         self._binaries = binaries
-        self._etcd_url = etcd_url
-        self._port = port
+        self._site = site
+        self._ports = ports
         self._certificates = directory / "certificates"
         self._log = directory / "kube-apiserver.log"
         self._server: subprocess.Popen[bytes] | None = None
-        self._admin_token = secrets.token_hex(16)
+        self._user_tokens = {user: secrets.token_hex(16) for user in ("admin", *site.users)}
         self.admin_kubeconfig = directory / "admin.kubeconfig"
         self.kubectl_path = binaries.kubectl
-        self.url = f"https://127.0.0.1:{port}"
+        self.url = f"https://{site.address}:{ports.api}"
+        self.service_account_key = directory / "service-account.key"
+        # The apiserver signs its own certificate, and keeps the signer in the same file.
+        self.authority = self._certificates / "apiserver.crt"
         _make_service_account_key(directory)
         self._tokens = directory / "tokens.csv"
-        _write_secret(self._tokens, f'{self._admin_token},admin,admin,"system:masters"\n')
+        groups = {"admin": "system:masters", **site.users}
+        lines = [f'{token},{user},{user},"{groups[user]}"\n' for user, token in self._user_tokens.items()]
+        _write_secret(self._tokens, "".join(lines))
 
     def start_api_server(self) -> None:
         """Start the apiserver on its port, with what etcd holds, and wait until it is ready."""
         if self._server is not None:
             raise TestbedError("The apiserver runs already.")
-        keys = self._directory
         self._server = processes.start(
             [
+                *self._site.prefix,
                 self._binaries.kube_apiserver,
-                f"--etcd-servers={self._etcd_url}",
-                f"--secure-port={self._port}",
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
+                f"--etcd-servers=http://127.0.0.1:{self._ports.etcd}",
+                f"--secure-port={self._ports.api}",
+                f"--bind-address={self._site.address}",
+                f"--advertise-address={self._site.address}",
                 f"--cert-dir={self._certificates}",
-                f"--service-account-key-file={keys / 'service-account.pub'}",
-                f"--service-account-signing-key-file={keys / 'service-account.key'}",
+                f"--service-account-key-file={self._directory / 'service-account.pub'}",
+                f"--service-account-signing-key-file={self.service_account_key}",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 f"--token-auth-file={self._tokens}",
                 "--authorization-mode=Node,RBAC",
-                "--service-cluster-ip-range=10.0.0.0/24",
+                "--enable-admission-plugins=NodeRestriction",
+                f"--service-cluster-ip-range={self._site.service_addresses}",
                 "--allow-privileged=true",
+                *self._site.api_server_options,
             ],
             log=self._log,
         )
         processes.wait_for(
             self._is_ready, what=f"Waiting for the apiserver at {self.url}", process=self._server, log=self._log
         )
-        _write_kubeconfig(self.admin_kubeconfig, self.url, self._authority(), user="admin", token=self._admin_token)
+        self._write_kubeconfig(self.admin_kubeconfig, user="admin", token=self._user_tokens["admin"])
 
     def stop_api_server(self) -> None:
         """Stop the apiserver and wait for its end; etcd goes on, so `start_api_server` brings all objects back."""
@@ -105,7 +138,13 @@ class ControlPlane:
             command += ["--bound-object-kind=Pod", f"--bound-object-name={name}"]
         token = self.kubectl(*command).strip()
         path = self._directory / f"{namespace}.{name}.kubeconfig"
-        _write_kubeconfig(path, self.url, self._authority(), user=name, token=token)
+        self._write_kubeconfig(path, user=name, token=token)
+        return path
+
+    def user_kubeconfig(self, user: str) -> Path:
+        """Return a kubeconfig of one of the site's users."""
+        path = self._directory / f"{user.replace(':', '.')}.kubeconfig"
+        self._write_kubeconfig(path, user=user, token=self._user_tokens[user])
         return path
 
     def install_manifests(self) -> None:
@@ -126,18 +165,28 @@ class ControlPlane:
         patch = json.dumps({"status": {"conditions": [ready]}})
         self.kubectl("patch", "node", name, "--subresource=status", f"--patch={patch}")
 
-    def _authority(self) -> Path:
-        # The apiserver signs its own certificate, and keeps the signer in the same file.
-        return self._certificates / "apiserver.crt"
+    def _write_kubeconfig(self, path: Path, *, user: str, token: str) -> None:
+        # JSON is YAML, so every client reads it.
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "testbed", "cluster": {"server": self.url, "certificate-authority": str(self.authority)}}
+            ],
+            "users": [{"name": user, "user": {"token": token}}],
+            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user}}],
+            "current-context": "testbed",
+        }
+        _write_secret(path, json.dumps(config, indent=2))
 
     def _is_ready(self) -> bool:
-        if not self._authority().exists():
+        if not self.authority.exists():
             return False
         request = urllib.request.Request(  # noqa: S310 - the URL is ours, always https
-            f"{self.url}/readyz", headers={"Authorization": f"Bearer {self._admin_token}"}
+            f"{self.url}/readyz", headers={"Authorization": f"Bearer {self._user_tokens['admin']}"}
         )
         try:
-            context = ssl.create_default_context(cafile=str(self._authority()))
+            context = ssl.create_default_context(cafile=str(self.authority))
             with urllib.request.urlopen(request, timeout=5, context=context) as answer:  # noqa: S310 - as above
                 return bool(answer.status == 200)
         except (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError):
@@ -145,49 +194,53 @@ class ControlPlane:
 
 
 @contextmanager
-def running_control_plane(directory: Path) -> Iterator[ControlPlane]:
+def running_control_plane(directory: Path, site: Site | None = None) -> Iterator[ControlPlane]:
     """Run a control plane that keeps its state in `directory` (made where missing); both processes end with it.
 
     Raises:
         TestbedError: a program could not be had, or did not become ready.
     """
+    site = site or Site()
     binaries = control_plane_binaries()
     directory.mkdir(parents=True, exist_ok=True)
+    ports = site.ports or _free_ports()
     with ExitStack() as running:
-        client_port, peer_port, api_port = _free_ports(3)
-        etcd_url = f"http://127.0.0.1:{client_port}"
+        etcd_url = f"http://127.0.0.1:{ports.etcd}"
         log = directory / "etcd.log"
         etcd = processes.start(
             [
+                *site.prefix,
                 binaries.etcd,
                 f"--data-dir={directory / 'etcd'}",
                 f"--listen-client-urls={etcd_url}",
                 f"--advertise-client-urls={etcd_url}",
-                f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+                f"--listen-peer-urls=http://127.0.0.1:{ports.etcd_peer}",
                 # Nothing here outlives the machine's crash.
                 "--unsafe-no-fsync",
             ],
             log=log,
         )
         running.callback(processes.stop, etcd)
-        processes.wait_for(lambda: _accepts(client_port), what="Waiting for etcd", process=etcd, log=log)
-        control_plane = ControlPlane(directory, binaries, etcd_url, api_port)
+        processes.wait_for(lambda: _accepts(site, ports.etcd), what="Waiting for etcd", process=etcd, log=log)
+        control_plane = ControlPlane(directory, binaries, site, ports)
         running.callback(control_plane.stop_api_server)
         control_plane.start_api_server()
         yield control_plane
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports() -> Ports:
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        etcd, etcd_peer, api = (each.getsockname()[1] for each in sockets)
+        return Ports(etcd=etcd, etcd_peer=etcd_peer, api=api)
 
 
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _accepts(site: Site, port: int) -> bool:
+    # The site's 127.0.0.1 may be another than this process's.
+    attempt = [*site.prefix, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
+    return subprocess.run(attempt, capture_output=True, check=False).returncode == 0
 
 
 def _make_service_account_key(directory: Path) -> None:
@@ -199,19 +252,6 @@ def _make_service_account_key(directory: Path) -> None:
 def _write_secret(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
-
-
-def _write_kubeconfig(path: Path, url: str, authority: Path, *, user: str, token: str) -> None:
-    # JSON is YAML, so every client reads it.
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "testbed", "cluster": {"server": url, "certificate-authority": str(authority)}}],
-        "users": [{"name": user, "user": {"token": token}}],
-        "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user}}],
-        "current-context": "testbed",
-    }
-    _write_secret(path, json.dumps(config, indent=2))
 
 
 def _pod(namespace: str, name: str, account: str, node: str) -> dict[str, object]:

@@ -6,7 +6,7 @@ once.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -87,6 +87,18 @@ class LibvirtHost:
         listening = self.socket_directory / "virtlogd-sock"
         processes.wait_for(listening.exists, what="Waiting for virtlogd", process=self._log_daemon, log=log)
 
+    def inside(self, command: Sequence[str | Path], *, network: Path | None = None) -> list[str | Path]:
+        """Return the command that runs `command` in the host's namespaces, as a child of what is started.
+
+        A `network` is the file of another network namespace, in place of the host's own.
+        """
+        own = Path("/proc", str(self._namespaces.pid), "ns")
+        network = network or own / "net"
+        return [
+            *["nsenter", f"--mount={own / 'mnt'}", f"--net={network}", f"--pid={own / 'pid_for_children'}", "--"],
+            *command,
+        ]
+
     def end(self) -> None:
         """End all processes of the host, QEMUs too, and wait until the kernel has done it."""
         # Process 1 ends with its stdin; unshare returns when everything else in there has ended.
@@ -100,19 +112,14 @@ class LibvirtHost:
     def _start(self, program: str, *, log: Path) -> subprocess.Popen[bytes]:
         pid_file = f"/run/libvirt/{program}.pid"
         config = f"/etc/libvirt/{program}.conf"
-        return processes.start(self._inside([program, "--config", config, "--pid-file", pid_file]), log=log)
-
-    def _inside(self, command: list[str]) -> list[str]:
-        own = Path("/proc", str(self._namespaces.pid), "ns")
-        spaces = [f"--mount={own / 'mnt'}", f"--net={own / 'net'}", f"--pid={own / 'pid_for_children'}"]
-        return ["nsenter", *spaces, "--", *command]
+        return processes.start(self.inside([program, "--config", config, "--pid-file", pid_file]), log=log)
 
     def _end_daemon(self, signal_name: str) -> None:
         if self._daemon is None:
             raise TestbedError("libvirtd does not run.")
         # The number in the file is the daemon's in its own pid namespace, so the signal is sent from in there.
         number = (self.socket_directory / "libvirtd.pid").read_text().strip()
-        processes.run(self._inside(["kill", "-s", signal_name, number]))
+        processes.run(self.inside(["kill", "-s", signal_name, number]))
         self._daemon.wait(60)
         self._daemon = None
 
@@ -137,8 +144,11 @@ def uri(directory: Path) -> str:
 
 
 @contextmanager
-def running_libvirt(directory: Path) -> Iterator[LibvirtHost]:
+def running_libvirt(directory: Path, *, mounts: Mapping[str, Path] | None = None) -> Iterator[LibvirtHost]:
     """Run a libvirt host that keeps its state in `directory` (made where missing).
+
+    Its processes alone see `mounts`: over each of these directories of the system, a directory of one's own. One over a
+    parent of libvirt's directories holds an empty directory for each of them.
 
     At the end, and when this process dies, the kernel kills libvirtd, virtlogd and every QEMU, and drops the mounts.
 
@@ -155,20 +165,21 @@ def running_libvirt(directory: Path) -> Iterator[LibvirtHost]:
     (directory / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
     (directory / "etc" / "virtlogd.conf").write_text(_VIRTLOGD_CONF)
     with ExitStack() as running:
-        host = LibvirtHost(directory, _make_namespaces(directory))
+        host = LibvirtHost(directory, _make_namespaces(directory, mounts or {}))
         running.callback(host.end)
         host.start_log_daemon()
         host.start_daemon()
         yield host
 
 
-def _make_namespaces(directory: Path) -> subprocess.Popen[bytes]:
+def _make_namespaces(directory: Path, mounts: Mapping[str, Path]) -> subprocess.Popen[bytes]:
     log = directory / "namespace.log"
     namespaces = processes.start(
         # Mounts of the system arrive inside; none made inside goes out.
         [
             *["unshare", "--mount", "--propagation", "slave", "--net", "--pid", "--fork", "--kill-child"],
             *["--mount-proc", sys.executable, "-I", libvirt_namespace.__file__, str(directory)],
+            *(str(part) for pair in mounts.items() for part in pair),
         ],
         log=log,
         stdin=subprocess.PIPE,

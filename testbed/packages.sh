@@ -9,6 +9,8 @@ packages=(
     cpio
     # the images: their base, their builds, the static pause program
     buildah debootstrap libc6-dev
+    # the cluster's nodes: containers, pods' networks, Services
+    containerd runc containernetworking-plugins iptables iproute2
     # the control plane's key, the namespaces, the file systems
     openssl util-linux mount e2fsprogs procps ca-certificates
 )

@@ -1,0 +1,34 @@
+"""The one cluster that all end-to-end tests share: two nodes, each with its own libvirt."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.cluster import Cluster, running_cluster
+
+# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
+_SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - each directory in it is made by mkdtemp
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of the nodes node-a and node-b, both Ready and with the images of this checkout."""
+    for directory in _temporary_directory():
+        with running_cluster(directory / "cluster", nodes=("node-a", "node-b")) as running:
+            yield running
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory on a real disk for one test; removed at its end."""
+    yield from _temporary_directory()
+
+
+def _temporary_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="dm-", dir=_SCRATCH_ROOT))
+    yield directory
+    # Not ignore_errors: what cannot be removed is a leak, and the test's failure.
+    shutil.rmtree(directory)
