@@ -1,5 +1,6 @@
 """A real etcd and kube-apiserver on free ports of 127.0.0.1, with RBAC on."""
 
+import ipaddress
 import json
 import os
 import secrets
@@ -75,6 +76,10 @@ class ControlPlane:
         """Start the apiserver on its port, with what etcd holds, and wait until it is ready."""
         if self._server is not None:
             raise TestbedError("The apiserver runs already.")
+        endpoints = []
+        if ipaddress.ip_address(self._site.address).is_loopback:
+            # No pod could reach it there, and from 1.37 on the apiserver refuses to name such an address to them.
+            endpoints.append("--endpoint-reconciler-type=none")
         self._server = processes.start(
             [
                 *self._site.prefix,
@@ -92,6 +97,7 @@ class ControlPlane:
                 "--enable-admission-plugins=NodeRestriction",
                 f"--service-cluster-ip-range={self._site.service_addresses}",
                 "--allow-privileged=true",
+                *endpoints,
                 *self._site.api_server_options,
             ],
             log=self._log,
