@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit images demo lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 export MYPYPATH := $(PYTHONPATH)
 
 help:  ## Say what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 setup: venv  ## Install what all the others need: Debian packages, Python packages, the control plane's programs, the guest
 	@$(BIN)/python -m testbed build
@@ -38,11 +38,23 @@ test: setup  ## Run all tests: the pure parts, then those on the real apiserver,
 test-unit: venv  ## Run the tests of the pure parts alone
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist load tests/unit
 
+test-lvm: setup  ## Run the tests of LVM in a VM of their own; LVM="-k name" has some of them, dist/lvm-lane the results
+	$(BIN)/python -m testbed.lvm_lane $(LVM)
+
+test-versions: venv  ## Run the tests of the API on the oldest and the newest Kubernetes, built for it: for the night
+	$(BIN)/python -m testbed.versions
+
 images: venv  ## Build the container images and say where they are; only what changed is built anew
 	@$(BIN)/python -m testbed.images
 
 demo: setup  ## Move a running guest's disk there and back, before your eyes
 	@$(BIN)/python -m testbed.demo
+
+cluster: setup  ## Start a cluster in the background, with this checkout's images (NODES="node-a node-b": of two nodes)
+	@$(BIN)/python -m testbed.cluster up $(NODES)
+
+cluster-down: venv  ## End that cluster; nothing of it is left
+	@$(BIN)/python -m testbed.cluster down
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock"
