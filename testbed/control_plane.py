@@ -20,6 +20,11 @@ from testbed.processes import TestbedError
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _MANIFESTS = _REPOSITORY / "deploy" / "base"
+# Each account with the admission policy that fences it.
+_FENCES = {
+    "diskmigration-system:diskmigration-agent": "diskmigration-node-fence",
+    "diskmigration-system:diskmigration-operator": "diskmigration-operator-fence",
+}
 _TOKEN_DURATION = "24h"  # noqa: S105 - a duration, no secret
 
 
@@ -154,10 +159,34 @@ class ControlPlane:
         return path
 
     def install_manifests(self) -> None:
-        """Apply deploy/base (the CRDs, the namespace, the accounts and their roles) and wait for the CRDs."""
+        """Apply deploy/base and wait until its CRDs, roles and admission policies are in force."""
         self.kubectl("apply", "--server-side", f"--kustomize={_MANIFESTS}")
         names = self.kubectl("get", "customresourcedefinitions", "--output=name").split()
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        for account, policy in _FENCES.items():
+            self._wait_until_refused(account, policy)
+
+    def _wait_until_refused(self, account: str, policy: str) -> None:
+        """Wait until the policy keeps a service account (`namespace:name`) from making a Lease that is not its own."""
+        if self._server is None:
+            raise TestbedError("The apiserver does not run.")
+        namespace = account.partition(":")[0]
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "probe", "namespace": namespace},
+        }
+        create = ["create", "--dry-run=server", "--filename=-", f"--as=system:serviceaccount:{account}"]
+
+        def is_refused() -> bool:
+            try:
+                self.kubectl(*create, stdin=json.dumps(lease))
+            except TestbedError as error:
+                # Until the roles are known, it is they that refuse it.
+                return policy in str(error)
+            return False
+
+        processes.wait_for(is_refused, what=f"Waiting for the policy {policy}", process=self._server, log=self._log)
 
     def create_node(self, name: str, labels: Mapping[str, str]) -> None:
         """Create a Node that is Ready, as a kubelet would register it."""
