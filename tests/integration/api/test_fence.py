@@ -1,0 +1,299 @@
+"""What agents, operators and users may write, asked of the API server with real tokens: who, what, and who refuses it.
+
+Every request that writes is a dry run, so that no row depends on another.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diskmigration.api import names
+from diskmigration.api.names import API_VERSION, SYSTEM_NAMESPACE
+from diskmigration.cluster.client import connect
+from testbed.control_plane import ControlPlane
+from tests.integration.api.accounts import user_with
+from tests.integration.api.manifests import domain, migration
+from tests.integration.api.requests import (
+    Answer,
+    Request,
+    apply,
+    ask,
+    core,
+    create,
+    delete,
+    events,
+    get,
+    hypervisors,
+    leases,
+    migrations,
+    patch,
+    storage_domains,
+)
+
+NAMESPACE = "fence-tests"
+NODE_A, NODE_B, NODE_C = "fence-a", "fence-b", "fence-c"
+LEADER = "diskmigration-operator"
+ACCEPTED = {
+    "type": "Accepted",
+    "status": "True",
+    "reason": "Scheduled",
+    "message": "",
+    "lastTransitionTime": "2026-11-01T00:00:00Z",
+}
+REPLICATING = {"phase": "Replicating"}
+
+ALLOWED, BY_ROLES, BY_SCHEMA = Answer.ALLOWED, Answer.BY_ROLES, Answer.BY_SCHEMA
+BY_NODE_FENCE, BY_OPERATOR_FENCE = Answer.BY_NODE_FENCE, Answer.BY_OPERATOR_FENCE
+
+
+def of(node: str) -> str:
+    """The migration that is delegated to the node."""
+    return f"of-{node}"
+
+
+def lease(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "namespace": SYSTEM_NAMESPACE},
+        "spec": {"holderIdentity": "rights"},
+    }
+
+
+def hypervisor(name: str, *, owner: tuple[str, str] | None = None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name}
+    if owner is not None:
+        kind, owned_by = owner
+        metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": kind, "name": owned_by, "uid": "0f6c"}]
+    return {"apiVersion": API_VERSION, "kind": "Hypervisor", "metadata": metadata}
+
+
+def event(node: str, *, kind: str = "DiskMigration", api_version: str = API_VERSION) -> dict[str, Any]:
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "rights.1", "namespace": NAMESPACE},
+        "eventTime": "2026-11-01T00:00:00.000000Z",
+        "reportingController": "diskmigration.dev/agent",
+        "reportingInstance": node,
+        "action": "Migrate",
+        "reason": "Replicating",
+        "type": "Normal",
+        "regarding": {"apiVersion": api_version, "kind": kind, "name": of(NODE_A), "namespace": NAMESPACE},
+    }
+
+
+def status_of(node: str, **status: Any) -> Request:
+    return patch(migrations(NAMESPACE, of(node), "status"), status=status)
+
+
+Row = tuple[str, Request, Answer]
+
+STATUSES: list[Row] = [
+    ("agent-a", status_of(NODE_A, phase="Replicating"), ALLOWED),
+    ("agent-a", status_of(NODE_B, phase="Replicating"), BY_NODE_FENCE),
+    ("agent-a", status_of("nobody", phase="Replicating"), BY_NODE_FENCE),
+    # A migration is handed to a node by the operator, and cannot be taken.
+    ("agent-a", status_of("nobody", nodeName=NODE_A, phase="Replicating"), BY_NODE_FENCE),
+    ("agent-a", status_of(NODE_A, nodeName=NODE_B), BY_SCHEMA),
+    ("agent-a", status_of(NODE_A, nodeName=None), BY_SCHEMA),
+    ("agent-a", status_of(NODE_A, queuePosition=1), BY_NODE_FENCE),
+    ("agent-a", status_of(NODE_A, conditions=[{**ACCEPTED, "status": "False"}]), BY_NODE_FENCE),
+    ("agent-a", status_of(NODE_A, conditions=[]), BY_NODE_FENCE),
+    ("agent-a", status_of(NODE_A, conditions=[ACCEPTED, {**ACCEPTED, "type": "Ready"}]), ALLOWED),
+    ("agent-a", status_of(NODE_A, phase="Pending"), BY_NODE_FENCE),
+    ("agent-a", status_of(NODE_A, phase="Scheduled", attempts=1), ALLOWED),
+    ("agent-a", get(migrations(NAMESPACE, of(NODE_B))), ALLOWED),
+    ("agent-a", patch(migrations(NAMESPACE, of(NODE_A)), spec={"cancel": True}), BY_ROLES),
+    ("agent-a", create(migrations(NAMESPACE), migration("of-an-agent")), BY_ROLES),
+    ("agent-a", delete(migrations(NAMESPACE, of(NODE_A))), BY_ROLES),
+    ("agent-b", status_of(NODE_B, phase="Replicating"), ALLOWED),
+    ("agent-b", status_of(NODE_A, phase="Replicating"), BY_NODE_FENCE),
+    ("unbound-agent", status_of(NODE_A, phase="Replicating"), BY_NODE_FENCE),
+    ("operator", status_of(NODE_B, phase="Scheduled"), ALLOWED),
+    ("editor", status_of(NODE_A, phase="Succeeded"), BY_ROLES),
+    ("administrator", status_of(NODE_A, phase="Succeeded"), BY_ROLES),
+]
+HYPERVISORS: list[Row] = [
+    ("agent-a", patch(hypervisors(NODE_A, "status"), status={"virtualMachineCount": 1}), ALLOWED),
+    ("agent-a", patch(hypervisors(NODE_B, "status"), status={"virtualMachineCount": 1}), BY_NODE_FENCE),
+    ("agent-a", patch(hypervisors(NODE_B), metadata={"labels": {"a": "b"}}), BY_NODE_FENCE),
+    ("agent-a", apply(hypervisors(NODE_A), hypervisor(NODE_A, owner=("Node", NODE_A))), ALLOWED),
+    ("agent-a", apply(hypervisors(NODE_B), hypervisor(NODE_B, owner=("Node", NODE_B))), BY_NODE_FENCE),
+    ("agent-a", apply(hypervisors(NODE_C), hypervisor(NODE_C)), BY_NODE_FENCE),
+    ("agent-c", apply(hypervisors(NODE_C), hypervisor(NODE_C)), ALLOWED),
+    ("agent-c", create(hypervisors(), hypervisor(NODE_C)), ALLOWED),
+    ("agent-a", create(hypervisors(), {**hypervisor(""), "metadata": {"generateName": NODE_A}}), BY_NODE_FENCE),
+    ("agent-a", apply(hypervisors(NODE_A), hypervisor(NODE_A, owner=("Node", NODE_B))), BY_NODE_FENCE),
+    ("agent-a", apply(hypervisors(NODE_A), hypervisor(NODE_A, owner=("Pod", NODE_A))), BY_NODE_FENCE),
+    ("agent-a", delete(hypervisors(NODE_A)), BY_ROLES),
+    ("unbound-agent", patch(hypervisors(NODE_A, "status"), status={"virtualMachineCount": 1}), BY_NODE_FENCE),
+    ("operator", patch(hypervisors(NODE_A, "status"), status={"virtualMachineCount": 1}), BY_ROLES),
+    ("editor", get(hypervisors(NODE_A)), BY_ROLES),
+]
+LEASES: list[Row] = [
+    ("agent-a", apply(leases(NODE_A), lease(NODE_A)), ALLOWED),
+    ("agent-a", apply(leases(NODE_B), lease(NODE_B)), BY_NODE_FENCE),
+    ("agent-a", apply(leases(NODE_C), lease(NODE_C)), BY_NODE_FENCE),
+    ("agent-c", apply(leases(NODE_C), lease(NODE_C)), ALLOWED),
+    ("agent-a", create(leases(), lease(NODE_C)), BY_NODE_FENCE),
+    ("agent-a", apply(leases(LEADER), lease(LEADER)), BY_NODE_FENCE),
+    ("agent-of-a-node-named-as-the-leader", apply(leases(LEADER), lease(LEADER)), BY_NODE_FENCE),
+    ("agent-a", delete(leases(NODE_A)), BY_ROLES),
+    ("agent-a", get(leases(NODE_A)), BY_ROLES),
+    ("agent-a", patch(leases(NODE_A, "kube-node-lease"), spec={"holderIdentity": "rights"}), BY_ROLES),
+    ("unbound-agent", apply(leases(NODE_A), lease(NODE_A)), BY_NODE_FENCE),
+    ("operator", get(leases()), ALLOWED),
+    ("operator", create(leases(), lease(LEADER)), ALLOWED),
+    ("operator", apply(leases(LEADER), lease(LEADER)), ALLOWED),
+    ("operator", create(leases(), lease(NODE_C)), BY_OPERATOR_FENCE),
+    ("operator", apply(leases(NODE_A), lease(NODE_A)), BY_ROLES),
+    ("operator", delete(leases(LEADER)), BY_ROLES),
+    ("operator", get(leases(NODE_A)), BY_ROLES),
+    ("editor", get(leases()), BY_ROLES),
+]
+EVENTS: list[Row] = [
+    ("agent-a", create(events(NAMESPACE), event(NODE_A)), ALLOWED),
+    ("agent-a", create(events(NAMESPACE), event(NODE_B)), BY_NODE_FENCE),
+    ("agent-a", create(events(NAMESPACE), event(NODE_A, kind="Pod", api_version="v1")), BY_NODE_FENCE),
+    ("agent-a", get(events(NAMESPACE)), BY_ROLES),
+    ("operator", create(events(NAMESPACE), event("diskmigration-operator-0")), ALLOWED),
+    ("operator", get(events(NAMESPACE)), BY_ROLES),
+]
+SPECS: list[Row] = [
+    ("operator", patch(migrations(NAMESPACE, of(NODE_A)), metadata={"finalizers": [names.FINALIZER]}), ALLOWED),
+    ("operator", patch(migrations(NAMESPACE, of(NODE_A)), spec={"cancel": True}), BY_OPERATOR_FENCE),
+    ("operator", patch(migrations(NAMESPACE, of(NODE_A)), metadata={"labels": {"a": "b"}}), BY_OPERATOR_FENCE),
+    ("operator", patch(migrations(NAMESPACE, of(NODE_A)), metadata={"annotations": {"a": "b"}}), BY_OPERATOR_FENCE),
+    ("operator", create(migrations(NAMESPACE), migration("of-the-operator")), BY_ROLES),
+    ("operator", delete(migrations(NAMESPACE, of(NODE_A))), ALLOWED),
+    ("viewer", get(migrations(NAMESPACE)), ALLOWED),
+    ("viewer", create(migrations(NAMESPACE), migration("of-a-user")), BY_ROLES),
+    ("viewer", delete(migrations(NAMESPACE, of(NODE_A))), BY_ROLES),
+    ("editor", create(migrations(NAMESPACE), migration("of-a-user")), ALLOWED),
+    ("editor", patch(migrations(NAMESPACE, of(NODE_A)), spec={"cancel": True}), ALLOWED),
+    ("editor", delete(migrations(NAMESPACE, of(NODE_A))), ALLOWED),
+    ("editor", get(migrations("default")), BY_ROLES),
+    ("editor", create(migrations("default"), migration("of-a-user")), BY_ROLES),
+    ("administrator", create(migrations(NAMESPACE), migration("of-a-user")), ALLOWED),
+]
+STORAGE_DOMAINS: list[Row] = [
+    (who, request, BY_ROLES)
+    for who in ("viewer", "editor", "administrator")
+    for request in (
+        get(storage_domains()),
+        create(storage_domains(), domain("of-a-user", file={"path": "/etc"})),
+        patch(storage_domains("fenced"), spec={"allowedNamespaces": [NAMESPACE]}),
+        delete(storage_domains("fenced")),
+    )
+] + [
+    ("agent-a", get(storage_domains()), ALLOWED),
+    ("agent-a", create(storage_domains(), domain("of-an-agent", file={"path": "/etc"})), BY_ROLES),
+    ("agent-a", patch(storage_domains("fenced", "status"), status={"readyNodes": 1}), BY_ROLES),
+    ("operator", patch(storage_domains("fenced", "status"), status={"readyNodes": 1}), ALLOWED),
+    ("operator", patch(storage_domains("fenced"), spec={"allowedNamespaces": ["*"]}), BY_ROLES),
+]
+OTHERS: list[Row] = [
+    (who, request, BY_ROLES)
+    for who in ("agent-a", "operator")
+    for request in (
+        get(core("secrets", SYSTEM_NAMESPACE)),
+        get(core("secrets", SYSTEM_NAMESPACE, "hidden")),
+        get(core("secrets", NAMESPACE)),
+        get(core("secrets")),
+        get(core("configmaps", SYSTEM_NAMESPACE)),
+        get(core("pods", SYSTEM_NAMESPACE)),
+        delete(core("pods", SYSTEM_NAMESPACE, "any")),
+        create(core("pods", SYSTEM_NAMESPACE, "any", "exec"), {}),
+        create(core("pods", SYSTEM_NAMESPACE), {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "rights"}}),
+        create(core("serviceaccounts", SYSTEM_NAMESPACE, "diskmigration-agent", "token"), {}),
+        get(core("nodes")),
+        patch(core("nodes", name=NODE_A), metadata={"labels": {"a": "b"}}),
+        get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions"),
+        get("/apis/rbac.authorization.k8s.io/v1/clusterroles"),
+        delete("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/diskmigration-node-fence"),
+    )
+] + [
+    ("agent-a", get(core("nodes", name=NODE_A)), ALLOWED),
+    ("operator", get(core("nodes", name=NODE_A)), ALLOWED),
+]
+
+
+@pytest.fixture(scope="module")
+def accounts(control_plane: ControlPlane) -> Iterator[dict[str, Path]]:
+    """Each account's kubeconfig; and in the cluster, what the rows speak of."""
+    control_plane.kubectl("create", "namespace", NAMESPACE)
+    control_plane.kubectl(
+        "create", "secret", "generic", "hidden", f"--namespace={SYSTEM_NAMESPACE}", "--from-literal=key=value"
+    )
+    admin = connect(control_plane.admin_kubeconfig)
+    for node in (NODE_A, NODE_B):
+        control_plane.create_node(node, {})
+        admin.create(names.HYPERVISORS, hypervisor(node))
+        admin.create("leases", lease(node), namespace=SYSTEM_NAMESPACE)
+    for node in (NODE_A, NODE_B, ""):
+        made = admin.create(names.DISK_MIGRATIONS, migration(of(node or "nobody")), namespace=NAMESPACE)
+        metadata = made["metadata"]
+        status = {"nodeName": node, "phase": "Scheduled", "conditions": [ACCEPTED]} if node else {"phase": "Pending"}
+        admin.apply_status(
+            names.DISK_MIGRATIONS,
+            metadata["name"],
+            status,
+            namespace=NAMESPACE,
+            uid=metadata["uid"],
+            field_manager=names.OPERATOR_FIELD_MANAGER,
+        )
+    admin.create(names.STORAGE_DOMAINS, domain("fenced", file={"path": "/srv/fenced"}))
+
+    def agent(node: str | None) -> Path:
+        return control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=node)
+
+    yield {
+        "agent-a": agent(NODE_A),
+        "agent-b": agent(NODE_B),
+        "agent-c": agent(NODE_C),
+        "agent-of-a-node-named-as-the-leader": agent(LEADER),
+        "unbound-agent": agent(None),
+        "operator": control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator"),
+        "viewer": user_with(control_plane, NAMESPACE, "view"),
+        "editor": user_with(control_plane, NAMESPACE, "edit"),
+        "administrator": user_with(control_plane, NAMESPACE, "admin"),
+    }
+    control_plane.kubectl("delete", "node,hypervisor", NODE_A, NODE_B)
+    control_plane.kubectl("delete", "lease", NODE_A, NODE_B, f"--namespace={SYSTEM_NAMESPACE}")
+    control_plane.kubectl("delete", "secret", "hidden", f"--namespace={SYSTEM_NAMESPACE}")
+    control_plane.kubectl("delete", "storagedomain", "fenced")
+    control_plane.kubectl("delete", "diskmigrations", "--all", f"--namespace={NAMESPACE}")
+
+
+@pytest.mark.parametrize(
+    ("who", "request_", "expected"),
+    [
+        pytest.param(*row, id=f"{row[0]}: {row[1]}: {row[2].value}")
+        for row in (*STATUSES, *HYPERVISORS, *LEASES, *EVENTS, *SPECS, *STORAGE_DOMAINS, *OTHERS)
+    ],
+)
+def test_who_may_do_what(accounts: dict[str, Path], who: str, request_: Request, expected: Answer) -> None:
+    answer, said = ask(accounts[who], request_)
+    assert answer is expected, said
+
+
+def test_a_refusal_says_whose_the_object_is(accounts: dict[str, Path]) -> None:
+    _, said = ask(accounts["agent-a"], status_of(NODE_B, phase="Replicating"))
+    assert f'the agent of node {NODE_A} may not write diskmigrations "{of(NODE_B)}"' in said
+    assert f"node {NODE_B}" in said
+    _, said = ask(accounts["agent-a"], status_of("nobody", phase="Replicating"))
+    assert "no node" in said
+    _, said = ask(accounts["unbound-agent"], status_of(NODE_A, phase="Replicating"))
+    assert "names no node" in said
+    assert "as a pod" in said
+
+
+def test_an_agents_token_says_on_which_node_it_runs(control_plane: ControlPlane, accounts: dict[str, Path]) -> None:
+    answer = json.loads(control_plane.kubectl("auth", "whoami", "--output=json", kubeconfig=accounts["agent-a"]))
+    user = answer["status"]["userInfo"]
+    assert user["username"] == f"system:serviceaccount:{SYSTEM_NAMESPACE}:diskmigration-agent"
+    assert user["extra"]["authentication.kubernetes.io/node-name"] == [NODE_A]
