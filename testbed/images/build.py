@@ -67,22 +67,29 @@ def build_images() -> Images:
     Raises:
         TestbedError: buildah, debootstrap or gcc failed; the message has their output.
     """
+    with reserved_directory() as (directory, scratch):
+        # A copy: the checkout may change while the images are built.
+        context = scratch / "context"
+        built = directory / f"set-{_take_sources(context)}"
+        if not built.exists():
+            print("Building the images (some minutes at first, seconds afterwards)", file=sys.stderr, flush=True)
+            _build(open_storage(directory, scratch), context, scratch, _images_in(scratch / "built"))
+            # Renamed into its place when whole: an interrupted build leaves nothing that looks done.
+            (scratch / "built").rename(built)
+        built.touch()
+        _remove_old_sets(directory)
+    return _images_in(built)
+
+
+@contextmanager
+def reserved_directory() -> Iterator[tuple[Path, Path]]:
+    """Give this process alone the directory of the images for the time of the block, and an empty one in it."""
     directory = cache_directory() / "images"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with _emptied(directory / "unfinished") as scratch:
-            # A copy: the checkout may change while the images are built.
-            context = scratch / "context"
-            built = directory / f"set-{_take_sources(context)}"
-            if not built.exists():
-                print("Building the images (some minutes at first, seconds afterwards)", file=sys.stderr, flush=True)
-                _build(open_storage(directory, scratch), context, scratch, _images_in(scratch / "built"))
-                # Renamed into its place when whole: an interrupted build leaves nothing that looks done.
-                (scratch / "built").rename(built)
-        built.touch()
-        _remove_old_sets(directory)
-    return _images_in(built)
+            yield directory, scratch
 
 
 @contextmanager

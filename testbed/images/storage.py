@@ -55,6 +55,12 @@ class Storage:
             options.append(f"--target={target}")
         self.buildah("bud", "--quiet", "--pull=never", "--layers", f"--tag={name}", *options, context)
 
+    def write_files(self, context: Path, directory: Path, *, volumes: Sequence[str] = ()) -> None:
+        """Build the image as `build` does, and write its files to `directory`, which is made; it gets no name."""
+        options = [f"--volume={volume}" for volume in volumes]
+        output = f"--output=type=local,dest={directory}"
+        self.buildah("bud", "--quiet", "--pull=never", "--layers", output, *options, context)
+
     def has(self, name: str) -> bool:
         """Return whether there is an image of that name."""
         return name in self.buildah("images", "--format={{.Name}}:{{.Tag}}").split()

@@ -2,55 +2,59 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from diskmigration.cluster import client
-from testbed.control_plane import running_control_plane
+from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.libvirt_host import LibvirtHost
-from testbed.programs import running_agent, running_operator
+from testbed.programs import Program, running_agent, running_operator
 from tests.integration.migrations.machines import Domain, Machine, make_machine, remove_machine
-from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain, wait_until
+from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain
 
 GRACE_SECONDS = 2
 
 
 @pytest.fixture(scope="session")
-def stack(session_directory: Path, libvirt_host: LibvirtHost) -> Iterator[Stack]:
-    """The whole of it, ready: both storage domains of each kind are reached by the node."""
+def directory(session_directory: Path) -> Path:
+    """Where all these parts keep what they have."""
     directory = session_directory / "migrations"
     directory.mkdir()
-    domains = {
-        name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
-    }
-    with ExitStack() as running:
-        control_plane = running.enter_context(running_control_plane(directory / "control-plane"))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def own_control_plane(directory: Path) -> Iterator[ControlPlane]:
+    """A control plane for these tests alone, with the one node."""
+    with running_control_plane(directory / "control-plane") as control_plane:
         control_plane.install_manifests()
         control_plane.create_node(NODE, {})
         control_plane.kubectl("create", "namespace", NAMESPACE)
-        operator = running.enter_context(
-            running_operator(control_plane, directory, f"--acceptance-grace-seconds={GRACE_SECONDS}")
-        )
-        agent = running.enter_context(running_agent(control_plane, libvirt_host, NODE, directory))
-        stack = Stack(
-            control_plane, client.connect(control_plane.admin_kubeconfig), libvirt_host, operator, agent, domains
-        )
-        for domain in domains.values():
-            stack.apply(storage_domain(domain))
-        wait_until(lambda: _ready_domains(stack) == set(domains), "the storage domains are ready", seconds=60)
+        yield control_plane
+
+
+@pytest.fixture(scope="session")
+def operator(own_control_plane: ControlPlane, directory: Path) -> Iterator[Program]:
+    """Its operator."""
+    with running_operator(own_control_plane, directory, f"--acceptance-grace-seconds={GRACE_SECONDS}") as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def stack(
+    directory: Path, own_control_plane: ControlPlane, operator: Program, libvirt_host: LibvirtHost
+) -> Iterator[Stack]:
+    """The whole of it, ready: both storage domains of each kind are reached by the node."""
+    domains = {
+        name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
+    }
+    with running_agent(own_control_plane, libvirt_host, NODE, directory) as agent:
+        cluster = client.connect(own_control_plane.admin_kubeconfig)
+        stack = Stack(own_control_plane, cluster, libvirt_host, agent, domains)
+        stack.make_ready(domains)
         yield stack
-
-
-def _ready_domains(stack: Stack) -> set[str]:
-    printed = stack.control_plane.kubectl(
-        "get",
-        "storagedomains",
-        '--output=jsonpath={range .items[?(@.status.readyNodes==1)]}{.metadata.name}{"\\n"}{end}',
-    )
-    return set(printed.split())
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ LAYER_BYTES = 5 * MEBIBYTE
 
 @dataclass(frozen=True)
 class Domain:
-    """A storage domain as the tests see it: a directory, and how volumes are made in it without the project."""
+    """A storage domain as the tests see it: where its volumes are, and how they are made without the project.
+
+    The root of one of kind lvm is the directory of the group's devices.
+    """
 
     name: str
     kind: str
@@ -25,10 +28,28 @@ class Domain:
     @property
     def disk_type(self) -> str:
         """libvirt's word."""
-        return "block" if self.kind == "loop" else "file"
+        return "file" if self.kind == "file" else "block"
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What a StorageDomain's spec says of it."""
+        return {"volumeGroup": self.root.name} if self.kind == "lvm" else {"path": str(self.root)}
+
+    @property
+    def directory(self) -> Path:
+        """Where the tests put what is no volume."""
+        return Path("/run") if self.kind == "lvm" else self.root.parent
+
+    def path(self, name: str) -> Path:
+        """Where QEMU finds a volume that the project made."""
+        return self.root / "dev" / name if self.kind == "loop" else self.root / name
 
     def make_volume(self, name: str, size_bytes: int) -> Path:
-        """An empty volume, as an administrator would have made it; its path for QEMU."""
+        """An empty volume, as an administrator would have made it and handed it over; its path for QEMU."""
+        if self.kind == "lvm":
+            tag = ["--addtag", "diskmigration.dev"]
+            _run("lvcreate", "--yes", "--size", f"{size_bytes}b", *tag, "--name", name, self.root.name)
+            return self.root / name
         file = self.root / name
         with file.open("wb") as opened:
             opened.truncate(size_bytes if self.kind == "loop" else 0)
@@ -37,7 +58,9 @@ class Domain:
         return Path(_run("losetup", "--find", "--show", "--direct-io=on", str(file)).strip())
 
     def files(self) -> list[str]:
-        """The names of the volumes' files that are there."""
+        """The names of the volumes that are there."""
+        if self.kind == "lvm":
+            return sorted(_run("lvs", "--noheadings", "-o", "lv_name", self.root.name).split())
         return sorted(entry.name for entry in self.root.iterdir() if entry.is_file())
 
 
@@ -132,7 +155,7 @@ def make_machine(
     machine = Machine(host, name, str(uuid.uuid4()), [])
     image_format = _make_chain(machine, domain, name, chain, base_format, volume_bytes, below)
     disk = _disk(machine, domain, image_format, target_options)
-    path = domain.root.parent / f"{name}.xml"
+    path = domain.directory / f"{name}.xml"
     path.write_text(
         f"""<domain type='qemu'><name>{name}</name><uuid>{machine.uuid}</uuid>
         <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
@@ -148,7 +171,7 @@ def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: in
     """Another disk for a VM that is shut off, as a machine of its own with the same name."""
     other = Machine(machine.host, machine.name, machine.uuid, [], target=target)
     image_format = _make_chain(other, domain, f"{machine.name}-{target}", chain, "qcow2", 64 * MEBIBYTE, None)
-    path = domain.root.parent / f"{machine.name}-{target}.xml"
+    path = domain.directory / f"{machine.name}-{target}.xml"
     path.write_text(_disk(other, domain, image_format, ""))
     machine.host.virsh("attach-device", machine.name, str(path), "--config")
     return other
@@ -169,7 +192,7 @@ def _make_chain(
         image_format = base_format if position == 0 else "qcow2"
         size = CAPACITY_BYTES if image_format == "raw" else volume_bytes
         path = domain.make_volume(f"{name}-{position}", size)
-        _format(path, image_format, below, is_block=domain.kind == "loop")
+        _format(path, image_format, below, is_block=domain.disk_type == "block")
         offset = position * 2 * LAYER_BYTES
         _run("qemu-io", "-f", image_format, "-c", f"write -P {position + 1} {offset} {LAYER_BYTES}", str(path))
         machine.written[offset] = (LAYER_BYTES, position + 1)

@@ -6,11 +6,10 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
-from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program
 from tests.integration.migrations.machines import Domain, Machine
@@ -25,6 +24,13 @@ CHUNK_BYTES = 16 * 2**20
 REPLICATION_CHUNK_BYTES = 32 * 2**20
 
 
+class Kubectl(Protocol):
+    """A control plane, as its administrator sees it."""
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl, and return what it printed."""
+
+
 @dataclass(frozen=True)
 class Stack:
     """The running parts. `domains` are by name: file-a, file-b, loop-a, loop-b.
@@ -32,10 +38,9 @@ class Stack:
     Users write through kubectl; what is polled is read through `cluster`, as the administrator.
     """
 
-    control_plane: ControlPlane
+    control_plane: Kubectl
     cluster: Cluster
     host: LibvirtHost
-    operator: Program
     agent: Program
     domains: dict[str, Domain]
 
@@ -67,6 +72,16 @@ class Stack:
             }
         )
         return migration
+
+    def make_ready(self, domains: dict[str, Domain]) -> None:
+        """Applies the StorageDomains, and waits until the node reaches them all."""
+        for domain in domains.values():
+            self.apply(storage_domain(domain))
+        wait_until(lambda: set(domains) <= self._ready_domains(), "the storage domains are ready", seconds=60)
+
+    def _ready_domains(self) -> set[str]:
+        found = self.cluster.list(names.STORAGE_DOMAINS)
+        return {each["metadata"]["name"] for each in found if each.get("status", {}).get("readyNodes") == 1}
 
     def hypervisor(self) -> dict[str, Any]:
         """The node's Hypervisor as it is now."""
@@ -163,9 +178,9 @@ def storage_domain(domain: Domain, *, allowed: tuple[str, ...] = (NAMESPACE,), *
         "kind": "StorageDomain",
         "metadata": {"name": domain.name},
         "spec": {
-            domain.kind: {"path": str(domain.root)},
+            domain.kind: domain.place,
             "allowedNamespaces": list(allowed),
-            **({"thinProvisioning": thin} if domain.kind == "loop" else {}),
+            **({"thinProvisioning": thin} if domain.disk_type == "block" else {}),
             **spec,
         },
     }

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
+from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
+from tests.integration.migrations.moves import assert_moved, move
 from tests.integration.migrations.stack import Stack
 
 DIRECTIONS = [("file-a", "file-b"), ("loop-a", "loop-b"), ("file-a", "loop-b"), ("loop-a", "file-b")]
@@ -16,21 +17,6 @@ CASES = [
         for chain, base_format in ((3, "qcow2"), (1, "raw"))
     ],
 ]
-
-
-def move(stack: Stack, machine: Machine, to: str, **spec: object) -> str:
-    """Moves the disk with writes before, in the middle and just before the pivot; returns the migration's uid."""
-    machine.write(offset=50 * MEBIBYTE, length=3 * MEBIBYTE, pattern=50)
-    migration = stack.migrate(machine, to, cutover={"policy": "Manual"}, **spec)
-    migration.wait_for_phase("Synchronized")
-    machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
-    machine.write(offset=2 * MEBIBYTE, length=MEBIBYTE // 2, pattern=61)
-    machine.written[0] = (2 * MEBIBYTE, 1)
-    machine.written[2 * MEBIBYTE + MEBIBYTE // 2] = (5 * MEBIBYTE // 2, 1)
-    migration.patch({"cutover": {"policy": "Automatic"}})
-    status = migration.succeed()
-    assert status["progress"]["percent"] == 100
-    return migration.uid
 
 
 @pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
@@ -49,7 +35,7 @@ def test_a_disk_moves_with_its_data_and_its_chain(
     uid = move(stack, machine, destination, strategy=strategy, backingChain=backing_chain)
 
     machine.verify()
-    _assert_moved(stack, machine, source, destination, uid, length=chain if backing_chain == "Preserve" else 1)
+    assert_moved(stack, machine, source, destination, uid, length=chain if backing_chain == "Preserve" else 1)
 
 
 @pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
@@ -60,7 +46,7 @@ def test_a_chain_is_flattened_into_a_raw_volume(
     uid = move(stack, machine, destination, backingChain="Flatten", destination={"format": "raw"})
 
     machine.verify()
-    _assert_moved(stack, machine, source, destination, uid, length=1, image_format="raw")
+    assert_moved(stack, machine, source, destination, uid, length=1, image_format="raw")
 
 
 @pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
@@ -71,21 +57,6 @@ def test_a_thick_volume_has_its_whole_size_from_the_start(
     uid = move(stack, machine, destination, destination={"provisioning": "Thick"})
 
     machine.verify()
-    _assert_moved(stack, machine, source, destination, uid, length=1)
+    assert_moved(stack, machine, source, destination, uid, length=1)
     volume = stack.domains[destination].root / f"dm-{uid}-0"
     assert volume.stat().st_size >= CAPACITY_BYTES
-
-
-def _assert_moved(
-    stack: Stack, machine: Machine, source: str, destination: str, uid: str, *, length: int, image_format: str = "qcow2"
-) -> None:
-    """The chain has its shape, the live and the persistent XML agree, and nothing is left behind."""
-    root = stack.domains[destination].root
-    links = root / "dev" if stack.domains[destination].kind == "loop" else root
-    expected = [(str(links / f"dm-{uid}-{position}"), image_format) for position in reversed(range(length))]
-    assert machine.chain() == expected
-    assert machine.chain(inactive=True)[0] == expected[0]
-    assert "mirror" not in machine.xml()
-    assert "journal" not in machine.xml()
-    assert stack.domains[destination].files() == sorted(f"dm-{uid}-{position}" for position in range(length))
-    assert stack.domains[source].files() == []

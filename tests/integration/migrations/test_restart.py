@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from testbed.programs import Program
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack, wait_until
 
@@ -55,9 +56,8 @@ def assert_moved(stack: Stack, machine: Machine, source: str, to: str, migration
     """The disk is at its destination, once and whole, and nothing else is anywhere."""
     uid = migration.uid
     length = len(machine.volumes)
-    root = stack.domains[to].root
-    links = root / "dev" if stack.domains[to].kind == "loop" else root
-    assert machine.chain() == [(str(links / f"dm-{uid}-{position}"), "qcow2") for position in reversed(range(length))]
+    expected = [stack.domains[to].path(f"dm-{uid}-{position}") for position in reversed(range(length))]
+    assert machine.chain() == [(str(path), "qcow2") for path in expected]
     assert machine.chain(inactive=True)[0] == machine.chain()[0]
     assert stack.domains[to].files() == [f"dm-{uid}-{position}" for position in range(length)]
     assert stack.domains[source].files() == []
@@ -169,16 +169,18 @@ def test_a_mirror_that_ended_while_the_agent_was_away_is_made_again(stack: Stack
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_an_operator_that_is_killed_is_not_missed(stack: Stack, machines: Machines, phase: str) -> None:
+def test_an_operator_that_is_killed_is_not_missed(
+    stack: Stack, operator: Program, machines: Machines, phase: str
+) -> None:
     machine = machines("loop-a", chain=1 if phase == "Replicating" else 2)
     migration = hold(stack, machine, "file-b", phase)
-    stack.operator.kill()
+    operator.kill()
     try:
         let_go(migration)
         assert_moved(stack, machine, "loop-a", "file-b", migration)
         assert migration.get()["metadata"]["finalizers"]
     finally:
-        stack.operator.start()
+        operator.start()
     wait_until(lambda: not migration.get()["metadata"].get("finalizers"), "the operator lets the object go")
     # The operator is back, and takes new work.
     stack.migrate(machine, "loop-a").succeed()
@@ -243,16 +245,16 @@ def test_libvirtd_killed_at_the_pivot_ends_well(stack: Stack, machines: Machines
     assert_moved(stack, machine, "file-a", "loop-b", migration)
 
 
-def test_everything_restarted_at_once(stack: Stack, machines: Machines) -> None:
+def test_everything_restarted_at_once(stack: Stack, operator: Program, machines: Machines) -> None:
     machine = machines("loop-a", chain=2)
     migration = hold(stack, machine, "file-b", "Synchronized")
-    stack.operator.kill()
+    operator.kill()
     stack.agent.kill()
     stack.host.kill_daemon()
     try:
         stack.host.start_daemon()
     finally:
         stack.agent.start()
-        stack.operator.start()
+        operator.start()
     let_go(migration)
     assert_moved(stack, machine, "loop-a", "file-b", migration)
