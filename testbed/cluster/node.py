@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import processes
-from testbed.cluster import cgroups
+from testbed.cluster import cgroups, loops
 from testbed.cluster.network import Network
 from testbed.images import Image
 from testbed.libvirt_host import LibvirtHost, running_libvirt
@@ -25,6 +25,8 @@ STORAGE_ROOT = Path("/var/lib/diskmigration")
 
 # What the programs of a node keep is theirs alone: the system's directories are hidden behind the node's.
 _OWN_DIRECTORIES = {"/var/lib": "lib", "/var/log": "log"}
+HIDDEN = ("/run", *_OWN_DIRECTORIES)
+"""The system's directories that a node does not see."""
 _CONTAINERD_CONFIG = """\
 version = 2
 root = "/var/lib/containerd"
@@ -78,13 +80,12 @@ class Node:
         self.directory = settings.directory
         self.libvirt = libvirt
         self.storage = _lib(settings) / STORAGE_ROOT.name
-        self.containerd_socket = settings.directory / "containerd.sock"
+        self.containerd_socket = _socket(settings.directory)
         self.containerd_log = settings.directory / "containerd.log"
         self.kubelet_log = settings.directory / "kubelet.log"
         self._settings = settings
         self._containerd: subprocess.Popen[bytes] | None = None
         self._kubelet: subprocess.Popen[bytes] | None = None
-        self._loaded: dict[str, Path] = {}
 
     def on_this_machine(self, path: Path) -> Path:
         """Return where this machine has a file that the node's programs find at `path`, below `STORAGE_ROOT`.
@@ -95,14 +96,8 @@ class Node:
         return self.storage / path.relative_to(STORAGE_ROOT)
 
     def load(self, *images: Image) -> None:
-        """Give containerd images, each unless it was given this very archive under this name the last time."""
-        for image in images:
-            if self._loaded.get(image.name) == image.archive:
-                continue
-            self.ctr("images", "import", str(image.archive))
-            if image.name not in self.ctr("images", "list", "--quiet").split():
-                raise TestbedError(f"{image.archive} does not hold the image {image.name}.")
-            self._loaded[image.name] = image.archive
+        """Give containerd images, as the module's `load` does."""
+        load(self.directory, *images)
 
     def ctr(self, *arguments: str) -> str:
         """Run containerd's own client on the kubelet's images and containers and return what it printed.
@@ -110,9 +105,7 @@ class Node:
         Raises:
             TestbedError: it failed; the message has its answer.
         """
-        socket = str(self.containerd_socket)
-        # Inside, as containerd's client unpacks in its own mount namespace.
-        return processes.run(self.libvirt.inside(["ctr", f"--address={socket}", "--namespace=k8s.io", *arguments]))
+        return _ctr(self.directory, *arguments)
 
     def start_containerd(self) -> None:
         """Start containerd and wait until it answers; it finds the containers that run already."""
@@ -194,6 +187,7 @@ def running_node(settings: NodeSettings) -> Iterator[Node]:
         (_lib(settings) / STORAGE_ROOT.name).mkdir()
         cgroups.make(settings.control_group)
         running.callback(cgroups.remove, settings.control_group)
+        running.callback(loops.detach, _lib(settings) / STORAGE_ROOT.name)
         mounts = {system: settings.directory / own for system, own in _OWN_DIRECTORIES.items()}
         libvirt = running.enter_context(running_libvirt(settings.directory / "libvirt", mounts=mounts))
         # Mounts of the node reach its pods, and theirs the node, where the pods ask for it.
@@ -204,6 +198,36 @@ def running_node(settings: NodeSettings) -> Iterator[Node]:
         yield node
         libvirt.end()
         node.wait()
+
+
+def load(node_directory: Path, *images: Image) -> None:
+    """Give the containerd of a running node images, each unless this very archive was the last under its name.
+
+    Raises:
+        TestbedError: an archive cannot be imported, or does not hold its image.
+    """
+    record = node_directory / "images.json"
+    loaded = json.loads(record.read_text()) if record.exists() else {}
+    for image in images:
+        if loaded.get(image.name) == str(image.archive):
+            continue
+        _ctr(node_directory, "images", "import", str(image.archive))
+        if image.name not in _ctr(node_directory, "images", "list", "--quiet").split():
+            raise TestbedError(f"{image.archive} does not hold the image {image.name}.")
+        loaded[image.name] = str(image.archive)
+        record.write_text(json.dumps(loaded))
+
+
+def _ctr(node_directory: Path, *arguments: str) -> str:
+    return processes.run(
+        ["ctr", f"--address={_socket(node_directory)}", "--namespace=k8s.io", *arguments],
+        # For a large image on a busy machine.
+        timeout_seconds=600,
+    )
+
+
+def _socket(node_directory: Path) -> Path:
+    return node_directory / "containerd.sock"
 
 
 def _lib(settings: NodeSettings) -> Path:

@@ -1,6 +1,5 @@
 """A whole cluster on one machine."""
 
-import hashlib
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +11,9 @@ from typing import Any
 
 from testbed import processes
 from testbed.binaries import cluster_binaries
-from testbed.cluster import cgroups, services
+from testbed.cluster import cgroups, claims, services
 from testbed.cluster.network import Network, running_network
-from testbed.cluster.node import Node, NodeSettings, running_node
+from testbed.cluster.node import HIDDEN, Node, NodeSettings, running_node
 from testbed.cluster.services import running_proxy, running_services
 from testbed.control_plane import ControlPlane, Ports, Site, running_control_plane
 from testbed.images import Images, build_images
@@ -47,11 +46,6 @@ class Cluster:
             list(pool.map(lambda node: node.load(images.operator, images.agent), self.nodes.values()))
 
 
-def control_group(directory: Path) -> str:
-    """Return the name of the control group of the cluster in `directory`, and of its interface."""
-    return f"dm-{hashlib.sha256(bytes(directory)).hexdigest()[:8]}"
-
-
 @contextmanager
 def running_cluster(
     directory: Path, *, nodes: Sequence[str] = ("node-a",), images: Images | None = None
@@ -61,22 +55,26 @@ def running_cluster(
     Every node has the images: those of the checkout as it is now unless given.
 
     At the end nothing runs, and nothing is mounted; the directory stays, for its logs. When this process dies, the
-    kernel ends all that ran; control groups are left, see `testbed.cluster.claims`.
+    kernel ends all that ran; the control groups, loop devices and files that are left go when the next cluster starts.
 
     Raises:
         TestbedError: a part could not be had, or did not become ready.
     """
     directory = directory.resolve()
+    claims.remove_abandoned()
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise TestbedError(f"{directory} is not empty: a cluster starts in a new directory.")
+    if any(directory.is_relative_to(hidden) for hidden in HIDDEN):
+        raise TestbedError(f"{directory} is hidden from the nodes, which have a {', '.join(HIDDEN)} of their own.")
     binaries = cluster_binaries()
     images = images or build_images()
-    group = control_group(directory)
+    group = claims.name_of(directory)
     # One lock for all that change the rules, as all share them.
     environment = {**os.environ, "XTABLES_LOCKFILE": str(directory / "xtables.lock")}
     certificate = _make_kubelet_client_certificate(directory)
     with ExitStack() as running:
+        running.enter_context(claims.claimed(directory))
         network = running.enter_context(
             running_network(group, nodes=len(nodes), services=_SERVICE_ADDRESSES, log=directory / "network.log")
         )
