@@ -18,15 +18,16 @@ _SOURCE = Path(__file__).parents[1] / "operator"
 class Program:
     """A program that can be stopped, killed and started again."""
 
-    def __init__(self, arguments: list[str], *, log: Path) -> None:
+    def __init__(self, arguments: list[str], *, log: Path, source: Path = _SOURCE) -> None:
         self._arguments = arguments
+        self._source = source
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
 
     def start(self) -> None:
         """Start it; it answers when it is ready, through the API."""
         self._process = processes.start(
-            [sys.executable, "-m", *self._arguments], log=self.log, environment=_environment()
+            [sys.executable, "-m", *self._arguments], log=self.log, environment=_environment(self._source)
         )
 
     def stop(self) -> None:
@@ -74,5 +75,5 @@ def _running(program: Program) -> Iterator[Program]:
         program.stop()
 
 
-def _environment() -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": str(_SOURCE), "PYTHONUNBUFFERED": "1"}
+def _environment(source: Path) -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": str(source), "PYTHONUNBUFFERED": "1"}
