@@ -7,7 +7,6 @@ class Reason(StrEnum):
     """The reasons that a user may meet, in `status.failure.reason` and in conditions."""
 
     # Refused before anything is touched.
-    NOT_IMPLEMENTED = "NotImplemented"
     INVALID_SPEC = "InvalidSpec"
     VIRTUAL_MACHINE_NOT_FOUND = "VirtualMachineNotFound"
     VIRTUAL_MACHINE_AMBIGUOUS = "VirtualMachineAmbiguous"
@@ -18,6 +17,8 @@ class Reason(StrEnum):
     SOURCE_NOT_IN_STORAGE_DOMAIN = "SourceNotInStorageDomain"
     STORAGE_DOMAIN_NOT_FOUND = "StorageDomainNotFound"
     STORAGE_DOMAIN_NOT_READY = "StorageDomainNotReady"
+    SHARED_VOLUME_GROUP_UNLOCKED = "SharedVolumeGroupUnlocked"
+    VOLUME_NOT_HANDED_OVER = "VolumeNotHandedOver"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     DESTINATION_FULL = "DestinationFull"
     # Nothing to do.

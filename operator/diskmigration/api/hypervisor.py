@@ -44,6 +44,26 @@ class VirtualMachine(Model):
     disks: tuple[Disk, ...] = ()
 
 
+class VolumeGroup(Model):
+    """The volume group of a domain: the uuid by which two nodes know it for the same, and who locks it."""
+
+    uuid: str
+    lock_type: str
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a lock manager keeps two nodes from writing its metadata at once."""
+        return self.lock_type in ("sanlock", "dlm", "idm")
+
+
+class OrphanedVolume(Model):
+    """A volume of a migration that nobody works on any more, and why it was not removed."""
+
+    name: str
+    size_bytes: int = 0
+    reason: str = ""
+
+
 class NodeStorageDomain(Model):
     """One storage domain as this node reaches it."""
 
@@ -52,6 +72,8 @@ class NodeStorageDomain(Model):
     reason: str = ""
     capacity_bytes: int = 0
     available_bytes: int = 0
+    volume_group: VolumeGroup | None = None
+    orphaned_volumes: tuple[OrphanedVolume, ...] = ()
 
 
 class HypervisorStatus(Model):

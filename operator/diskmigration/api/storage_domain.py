@@ -33,10 +33,19 @@ class LoopDomain(Model):
     path: str
 
 
+class WipeAfterDelete(StrEnum):
+    """What becomes of a volume's data before its extents go to somebody else."""
+
+    NONE = "None"
+    DISCARD = "Discard"
+    ZERO_OUT = "ZeroOut"
+
+
 class LvmDomain(Model):
     """A volume group: thin qcow2 on logical volumes."""
 
     volume_group: str
+    wipe_after_delete: WipeAfterDelete = WipeAfterDelete.NONE
 
 
 class ThinProvisioning(Model):

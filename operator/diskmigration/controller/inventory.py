@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from diskmigration.api.disk_migration import DiskMigrationSpec
-from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine
+from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine, VolumeGroup
 from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
 from diskmigration.controller.records import DomainRecord
 from diskmigration.controller.topics import Topic
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
+
+
+_Sight = tuple[str, str]
+"""A node and the storage domain as which it has a volume group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Inventory:
         self._machines_by_name: defaultdict[str, dict[str, VirtualMachine]] = defaultdict(dict)
         self._machines_by_uuid: defaultdict[str, dict[str, VirtualMachine]] = defaultdict(dict)
         self._reports: defaultdict[str, dict[str, NodeStorageDomain]] = defaultdict(dict)
+        self._groups: defaultdict[str, dict[_Sight, VolumeGroup]] = defaultdict(dict)
         self._domains: dict[str, DomainRecord] = {}
         self._live: frozenset[str] = frozenset()
 
@@ -118,6 +124,15 @@ class Inventory:
         """What the agents that are alive say of a storage domain, by node."""
         return {node: report for node, report in self._reports.get(domain_name, {}).items() if node in self._live}
 
+    def unlocked_sharers(self, group_uuid: str) -> list[str]:
+        """The nodes that have a volume group without a lock manager between them; none where that is one node only.
+
+        A node whose agent is away counts: it may come back any moment, with what it knew of the group.
+        """
+        sights = self._groups.get(group_uuid, {})
+        nodes = sorted({node for node, _ in sights})
+        return nodes if len(nodes) > 1 and not all(group.is_locked for group in sights.values()) else []
+
     def _replace_machines(self, node: str, before: Hypervisor | None, after: Hypervisor | None) -> set[Topic]:
         old = {machine.uuid: machine for machine in before.status.virtual_machines} if before is not None else {}
         new = {machine.uuid: machine for machine in after.status.virtual_machines} if after is not None else {}
@@ -143,14 +158,29 @@ class Inventory:
         touched: set[Topic] = set()
         for name in old.keys() - new.keys():
             _drop(self._reports, name, node)
-            touched.add(topics.domain(name))
+            touched |= {topics.domain(name)} | self._replace_group((node, name), old[name].volume_group, None)
         for name, report in new.items():
             known = old.get(name)
             self._reports[name][node] = report
             if known is None or (known.ready, known.reason) != (report.ready, report.reason):
                 touched.add(topics.domain(name))
+            known_group = known.volume_group if known is not None else None
+            touched |= self._replace_group((node, name), known_group, report.volume_group)
             if known is None or known.available_bytes != report.available_bytes:
                 touched.add(topics.space(name, node))
+        return touched
+
+    def _replace_group(self, sight: _Sight, before: VolumeGroup | None, after: VolumeGroup | None) -> set[Topic]:
+        """The topics of every domain on a group that is seen in another way now."""
+        if before == after:
+            return set()
+        touched: set[Topic] = set()
+        if before is not None:
+            touched |= {topics.domain(domain) for _, domain in self._groups[before.uuid]}
+            _drop(self._groups, before.uuid, sight)
+        if after is not None:
+            self._groups[after.uuid][sight] = after
+            touched |= {topics.domain(domain) for _, domain in self._groups[after.uuid]}
         return touched
 
 
@@ -158,9 +188,9 @@ def _by_node(machines: dict[str, VirtualMachine]) -> list[LocatedMachine]:
     return [LocatedMachine(node, machine) for node, machine in sorted(machines.items())]
 
 
-def _drop(index: defaultdict[str, dict[str, _T]], name: str, node: str) -> None:
+def _drop(index: defaultdict[str, dict[_K, _T]], name: str, key: _K) -> None:
     if name in index:
-        index[name].pop(node, None)
+        index[name].pop(key, None)
         if not index[name]:
             del index[name]
 

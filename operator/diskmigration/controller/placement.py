@@ -138,13 +138,6 @@ def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -
             "Ask an administrator to add it to spec.allowedNamespaces, then make a new DiskMigration.",
             is_permanent=True,
         )
-    if record.domain.spec.lvm is not None:
-        raise _RefusedError(
-            Reason.NOT_IMPLEMENTED,
-            f"StorageDomain {name} (the {role}) is on LVM, which this version does not move disks off or onto. "
-            "Choose a StorageDomain of kind file or loop.",
-            is_permanent=True,
-        )
     return record.domain
 
 
@@ -232,6 +225,13 @@ def _check_ready(domain: StorageDomain, node: str, inventory: Inventory) -> None
             Reason.STORAGE_DOMAIN_NOT_READY,
             f"StorageDomain {name} is not ready on node {node}: {report.reason or 'no reason given'}. "
             "Mend it on the node, or choose another one.",
+        )
+    if report.volume_group is not None and (sharers := inventory.unlocked_sharers(report.volume_group.uuid)):
+        raise _RefusedError(
+            Reason.SHARED_VOLUME_GROUP_UNLOCKED,
+            f"The volume group of StorageDomain {name} (uuid {report.volume_group.uuid}) is seen by the nodes "
+            f"{', '.join(sharers)} with no lock manager, so that they could destroy its metadata. Share it under "
+            "lvmlockd (`vgchange --lock-type sanlock`), or connect its devices to one node only.",
         )
 
 

@@ -88,7 +88,14 @@ class Reconciler:
         record = self._books.inventory.domain(name)
         if record is None:
             return
-        wanted = domain_statuses.status_of(record, self._books.inventory.reports(name), _now())
+        inventory = self._books.inventory
+        reports = inventory.reports(name)
+        sharers = {
+            node: inventory.unlocked_sharers(report.volume_group.uuid)
+            for node, report in reports.items()
+            if report.volume_group is not None
+        }
+        wanted = domain_statuses.status_of(record, reports, _now(), unlocked_sharers=sharers)
         if wanted == record.status:
             return
         body = await self._request(

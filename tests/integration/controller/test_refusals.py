@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from diskmigration.api import names
 from tests.integration.controller.conftest import GRACE_SECONDS, Operator
-from tests.integration.controller.world import GIB, Handle, World, disk, machine, ready
+from tests.integration.controller.world import GIB, Handle, World, disk, machine, ready, until
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -91,10 +93,12 @@ def source_closed_to_the_namespace(world: World) -> Handle:
     return world.migrate("m", world.name("vm"))
 
 
-def lvm_destination(world: World) -> Handle:
+def unlocked_group_of_two_nodes(world: World) -> Handle:
     world.domain("src")
     world.domain("dst", kind="lvm")
-    world.node("n1", [machine(world.name("vm"))])
+    group = world.name("group")
+    world.node("n1", [machine(world.name("vm"))], [ready("src"), ready("dst", group=group)])
+    world.node("n2", [], [ready("dst", group=group)])
     return world.migrate("m", world.name("vm"))
 
 
@@ -119,7 +123,7 @@ def agent_that_is_not_alive(world: World) -> Handle:
         (full_destination, "DestinationFull", False),
         (destination_closed_to_the_namespace, "NamespaceNotAllowed", True),
         (source_closed_to_the_namespace, "NamespaceNotAllowed", True),
-        (lvm_destination, "NotImplemented", True),
+        (unlocked_group_of_two_nodes, "SharedVolumeGroupUnlocked", False),
         (agent_that_is_not_alive, "VirtualMachineNotFound", False),
     ],
 )
@@ -194,3 +198,37 @@ def test_an_unreadable_storage_domain_is_not_ready(world: World) -> None:
     handle = world.migrate("m", world.name("vm"))
     condition = handle.until_accepted("False", "StorageDomainNotReady")
     assert world.name("n1") in condition["message"]
+
+
+def test_a_group_that_was_shared_unlocked_is_used_once_it_is_locked(world: World) -> None:
+    world.domain("src")
+    world.domain("dst", kind="lvm")
+    group, vm = world.name("group"), machine(world.name("vm"))
+    world.node("n1", [vm], [ready("src"), ready("dst", group=group)])
+    world.node("n2", [], [ready("dst", group=group)])
+    handle = world.migrate("m", world.name("vm"))
+    handle.until_accepted("False", "SharedVolumeGroupUnlocked")
+    told = handle.condition("Accepted")["message"]
+    assert world.name("n1") in told
+    assert world.name("n2") in told
+
+    def domain_condition() -> dict[str, Any]:
+        body = world.admin.get(names.STORAGE_DOMAINS, world.name("dst")) or {}
+        found: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
+        return {one["type"]: one for one in found}.get("Ready", {})
+
+    until(lambda: domain_condition().get("reason") == "SharedVolumeGroupUnlocked", "the domain tells it")
+    assert domain_condition()["status"] == "False"
+    for node, machines, others in (("n1", [vm], [ready("src")]), ("n2", [], [])):
+        world.report(world.name(node), machines, [*others, ready("dst", group=group, lock_type="sanlock")])
+    assert handle.until_phase("Scheduled")["nodeName"] == world.name("n1")
+    until(lambda: domain_condition().get("status") == "True", "the domain is ready")
+
+
+def test_groups_of_one_name_on_two_nodes_are_two_groups(world: World) -> None:
+    world.domain("src")
+    world.domain("dst", kind="lvm")
+    world.node("n1", [machine(world.name("vm"))], [ready("src"), ready("dst", group=world.name("one"))])
+    world.node("n2", [], [ready("dst", group=world.name("two"))])
+    handle = world.migrate("m", world.name("vm"))
+    assert handle.until_phase("Scheduled")["nodeName"] == world.name("n1")

@@ -164,14 +164,24 @@ class World:
         }
 
 
-def ready(name: str, *, is_ready: bool = True, reason: str = "", available: int = 1000 * GIB) -> dict[str, Any]:
-    return {
+def ready(
+    name: str,
+    *,
+    is_ready: bool = True,
+    reason: str = "",
+    available: int = 1000 * GIB,
+    group: str = "",
+    lock_type: str = "none",
+) -> dict[str, Any]:
+    """`group` is the uuid of the domain's volume group."""
+    said = {
         "name": name,
         "ready": is_ready,
         "reason": reason,
         "capacityBytes": 1000 * GIB,
         "availableBytes": available,
     }
+    return {**said, "volumeGroup": {"uuid": group, "lockType": lock_type}} if group else said
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,18 @@ def machine(
     return {"name": name, "uuid": uuid or f"uuid-{name}", "state": state, "disks": [disk()] if disks is None else disks}
 
 
-def report(name: str, *, ready: bool = True, reason: str = "", available: int = 1000 * GIB) -> dict[str, Any]:
-    return {"name": name, "ready": ready, "reason": reason, "capacityBytes": 1000 * GIB, "availableBytes": available}
+def report(
+    name: str,
+    *,
+    ready: bool = True,
+    reason: str = "",
+    available: int = 1000 * GIB,
+    group: str = "",
+    lock_type: str = "none",
+) -> dict[str, Any]:
+    """`group` is the uuid of the domain's volume group."""
+    said = {"name": name, "ready": ready, "reason": reason, "capacityBytes": 1000 * GIB, "availableBytes": available}
+    return {**said, "volumeGroup": {"uuid": group, "lockType": lock_type}} if group else said
 
 
 def hypervisor_body(

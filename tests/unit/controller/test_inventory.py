@@ -89,3 +89,65 @@ def test_who_waits_is_who_said_so_last(history: list[tuple[str, frozenset[str]]]
         last[key] = waited
     for topic in ("t1", "t2", "t3"):
         assert waiters.concerned([topic]) == {key for key, waited in last.items() if topic in waited}
+
+
+def seen(node: str, domain: str, group: str, lock_type: str = "none") -> Hypervisor:
+    return Hypervisor.from_wire(hypervisor_body(node, [], [report(domain, group=group, lock_type=lock_type)]))
+
+
+def test_a_volume_group_of_one_node_is_shared_by_nobody() -> None:
+    made = Inventory()
+    made.put_hypervisor(seen("n1", "a", "g1"))
+    made.put_hypervisor(seen("n2", "a", "g2"))
+    assert made.unlocked_sharers("g1") == []
+    assert made.unlocked_sharers("g2") == [], "each node has a group of that name of its own"
+    assert made.unlocked_sharers("g3") == []
+
+
+def test_nodes_that_share_a_group_need_a_lock_manager_on_each() -> None:
+    made = Inventory()
+    made.put_hypervisor(seen("n1", "a", "g1", "sanlock"))
+    made.put_hypervisor(seen("n2", "b", "g1", "sanlock"))
+    assert made.unlocked_sharers("g1") == []
+    made.put_hypervisor(seen("n2", "b", "g1"))
+    assert made.unlocked_sharers("g1") == ["n1", "n2"], "also as domains of different names"
+    made.remove_hypervisor("n1")
+    assert made.unlocked_sharers("g1") == []
+
+
+def test_a_group_that_is_seen_anew_touches_every_domain_on_it() -> None:
+    made = Inventory()
+    made.put_hypervisor(seen("n1", "a", "g1"))
+    assert made.put_hypervisor(seen("n2", "b", "g1")) == {
+        topics.domain("a"),
+        topics.domain("b"),
+        topics.space("b", "n2"),
+    }
+    assert made.put_hypervisor(seen("n2", "b", "g1")) == set()
+    assert made.put_hypervisor(seen("n2", "b", "g2")) == {topics.domain("a"), topics.domain("b")}
+    made.put_hypervisor(seen("n2", "b", "g1"))
+    assert topics.domain("a") in made.remove_hypervisor("n2")
+
+
+def test_a_domain_whose_group_is_shared_unlocked_is_ready_nowhere() -> None:
+    record = read_domain(domain_body("a", kind="lvm"))
+    reports = {
+        "n1": seen("n1", "a", "g1").status.storage_domains[0],
+        "n2": seen("n2", "a", "g1").status.storage_domains[0],
+    }
+    shared = {"n1": ["n1", "n2"], "n2": ["n1", "n2"]}
+    status = domain_statuses.status_of(record, reports, EPOCH, unlocked_sharers=shared)
+    assert status.ready_nodes == 0
+    (ready,) = status.conditions
+    assert (ready.status, ready.reason) == ("False", "SharedVolumeGroupUnlocked")
+    assert "n1, n2" in ready.message
+    assert "lvmlockd" in ready.message
+
+
+def test_a_domain_stays_ready_on_the_nodes_whose_groups_are_their_own() -> None:
+    record = read_domain(domain_body("a", kind="lvm"))
+    reports = {node: seen(node, "a", f"g-{node}").status.storage_domains[0] for node in ("n1", "n2", "n3")}
+    status = domain_statuses.status_of(record, reports, EPOCH, unlocked_sharers={"n1": ["n1", "x"], "n2": [], "n3": []})
+    assert status.ready_nodes == 2
+    assert status.conditions[0].reason == "NodesReady"
+    assert "lvmlockd" in status.conditions[0].message

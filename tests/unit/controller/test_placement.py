@@ -135,18 +135,24 @@ def test_a_migration_goes_to_the_node_of_its_vm() -> None:
             },
         ),
         (
-            Reason.NOT_IMPLEMENTED,
-            True,
+            Reason.SHARED_VOLUME_GROUP_UNLOCKED,
+            False,
             {
-                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "hypervisors": [
+                    hypervisor_body("n1", [WEB], [report("a"), report("b", group="g1")]),
+                    hypervisor_body("n2", [], [report("b", group="g1")]),
+                ],
                 "domains": [domain_body("a"), domain_body("b", kind="lvm")],
             },
         ),
         (
-            Reason.NOT_IMPLEMENTED,
-            True,
+            Reason.SHARED_VOLUME_GROUP_UNLOCKED,
+            False,
             {
-                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "hypervisors": [
+                    hypervisor_body("n1", [WEB], [report("a", group="g1"), report("b")]),
+                    hypervisor_body("n2", [], [report("a", group="g1", lock_type="sanlock")]),
+                ],
                 "domains": [domain_body("a", kind="lvm"), domain_body("b")],
             },
         ),
