@@ -6,10 +6,10 @@ never fires. Polling alone is not fast enough. Whatever wakes it, the extender l
 
 import logging
 import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from diskmigration.agent.extender import watermark
+from diskmigration.agent.extender import growth, watermark
+from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume, watched_disks
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
@@ -32,12 +32,12 @@ class Extender:
         """Listens at once; nothing is extended before `start`."""
         self._connection = connection
         self._domains = domains
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="extend")
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="look")
+        self._growth = Growth(look_again=self.look_soon)
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="extender", daemon=True)
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
-        self._extensions: Counter[str] = Counter()
         self._impossible: set[str] = set()
         events.listen(self._notice)
 
@@ -49,10 +49,15 @@ class Extender:
         """Ends after the extensions that are under way."""
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._growth.stop()
 
     def extensions_of(self, path: str) -> int:
         """How many times the volume at that path was extended since this agent started."""
-        return self._extensions[path]
+        return self._growth.extensions_of(path)
+
+    def trouble_of(self, path: str) -> MigrationError | None:
+        """Why the volume at that path could not be extended when that was last due; None when it could."""
+        return self._growth.trouble_of(path)
 
     def _notice(self, event: DomainEvent) -> None:
         self.look_soon(event.uuid)
@@ -96,60 +101,40 @@ class Extender:
                 _log.warning("the node's VMs could not be listed", extra={"error": error.message})
 
     def _look(self, uuid: str) -> None:
-        """Extends what is due on one VM, arms its thresholds, and resumes it where a full volume had paused it.
+        """Has what is due on one VM extended, arms its thresholds, and resumes it where a full volume had paused it.
+
+        No extension is waited for: each has the VM looked at again when it is done.
 
         Raises:
-            MigrationError: libvirt or the storage failed; the next look tries again.
+            MigrationError: libvirt failed; the next look tries again.
         """
-        # The guest may have gone past the new threshold while it was being armed: such a one never fires.
-        while self._extend_disks(Domain(self._connection, uuid)):
-            pass
-
-    def _extend_disks(self, domain: Domain) -> bool:
-        """One look at all the VM's disks; True when something grew."""
+        domain = Domain(self._connection, uuid)
         without_space = domain.disks_without_space() if domain.is_paused_by_io_error() else frozenset()
+        relieved = self._growth.relieved(uuid)
         description = domain.describe()
         found = statistics.of_domain(domain)
-        extended = {
-            disk.target
-            for disk in watched_disks(description, found, self._domains, without_space=without_space)
-            if self._extend(domain, disk)
-        }
-        # A disk that is full for another reason, a full file system say, would pause the guest again at once.
-        if without_space and without_space <= extended:
+        for disk in watched_disks(description, found, self._domains, without_space=without_space - relieved):
+            if self._growth.may_start(uuid, disk.target) and self._are_possible(uuid, disk):
+                self._tend(domain, disk)
+        if without_space and without_space <= relieved:
+            # A disk that is full for another reason, a full file system say, would pause the guest again at once.
+            self._growth.forget_relieved(uuid)
             domain.resume()
-            _log.info("resumed the VM after its full disk was extended", extra={"vm": domain.uuid})
-        return bool(extended)
+            _log.info("resumed the VM after its full disk was extended", extra={"vm": uuid})
+        elif relieved and not without_space:
+            self._growth.forget_relieved(uuid)
 
-    def _extend(self, domain: Domain, disk: WatchedDisk) -> bool:
-        for volume in disk.volumes:
-            if not watermark.is_possible(volume.thin):
-                self._report_impossible(domain.uuid, volume)
-                return False
-        by_path = {volume.thin.path: volume for volume in disk.volumes}
-        sizes = {volume.thin.path: volume.thin.physical for volume in disk.volumes}
-        due = disk.plan()
-        for extension in due:
-            volume = by_path[extension.path]
-            sizes[extension.path] = volume.domain.driver.extend(volume.volume, extension.size)
-            self._extensions[extension.path] += 1
-            _log.info(
-                "extended a thin volume",
-                extra={
-                    "vm": domain.uuid,
-                    "disk": disk.target,
-                    "volume": volume.volume,
-                    "storageDomain": volume.domain.name,
-                    "fromBytes": volume.thin.physical,
-                    "toBytes": sizes[extension.path],
-                    "allocatedBytes": volume.thin.allocated,
-                },
-            )
-        for volume in disk.volumes:
-            wanted = watermark.threshold(volume.thin, physical=sizes[volume.thin.path])
-            if wanted != volume.statistics.threshold_bytes:
-                statistics.set_threshold(domain, device=volume.statistics.device, offset_bytes=wanted)
-        return bool(due)
+    def _tend(self, domain: Domain, disk: WatchedDisk) -> None:
+        if due := disk.plan():
+            self._growth.start(domain, disk, due)
+        else:
+            growth.arm(domain, disk, {volume.thin.path: volume.thin.physical for volume in disk.volumes})
+
+    def _are_possible(self, uuid: str, disk: WatchedDisk) -> bool:
+        impossible = [volume for volume in disk.volumes if not watermark.is_possible(volume.thin)]
+        for volume in impossible:
+            self._report_impossible(uuid, volume)
+        return not impossible
 
     def _report_impossible(self, uuid: str, volume: WatchedVolume) -> None:
         """Says once that a report cannot be true: growing on it could go on without end (BZ998443)."""
