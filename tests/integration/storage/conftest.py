@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from diskmigration.agent.storage.driver import Owner
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
+
+OWNER = Owner(migration="m", virtual_machine="v", node="n")
 
 
 def attached(root: Path) -> dict[str, str]:

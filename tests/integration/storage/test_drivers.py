@@ -11,7 +11,7 @@ from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
-from tests.integration.storage.conftest import attached
+from tests.integration.storage.conftest import OWNER, attached
 
 MIB = 2**20
 Driver = FileDriver | LoopDriver
@@ -39,7 +39,7 @@ def test_a_domain_that_is_not_there_says_what_to_do(driver: Driver, root: Path) 
 
 
 def test_a_volume_is_made_found_and_removed(driver: Driver, root: Path) -> None:
-    path = driver.create("dm-1-0", 8 * MIB)
+    path = driver.create("dm-1-0", 8 * MIB, OWNER)
     assert path.exists()
     assert path.is_relative_to(root)
     assert driver.path("dm-1-0") == path
@@ -53,27 +53,27 @@ def test_a_volume_is_made_found_and_removed(driver: Driver, root: Path) -> None:
 
 
 def test_what_is_made_twice_is_the_same_volume_with_its_data(driver: Driver) -> None:
-    path = driver.create("v", 8 * MIB)
+    path = driver.create("v", 8 * MIB, OWNER)
     with path.open("r+b") as file:
         file.write(b"kept")
-    again = driver.create("v", 8 * MIB)
+    again = driver.create("v", 8 * MIB, OWNER)
     assert again == path
     with path.open("rb") as file:
         assert file.read(4) == b"kept"
-    assert driver.create("v", 4 * MIB) == path, "a smaller wish shrinks nothing"
+    assert driver.create("v", 4 * MIB, OWNER) == path, "a smaller wish shrinks nothing"
     assert driver.size_bytes("v") >= (8 * MIB if isinstance(driver, LoopDriver) else 4)
     driver.remove("v")
 
 
 def test_what_is_removed_twice_is_gone(driver: Driver) -> None:
-    driver.create("v", MIB)
+    driver.create("v", MIB, OWNER)
     driver.remove("v")
     driver.remove("v")
     driver.remove("never-there")
 
 
 def test_only_what_is_written_takes_room(driver: Driver) -> None:
-    path = driver.create("v", 64 * MIB)
+    path = driver.create("v", 64 * MIB, OWNER)
     assert driver.allocated_bytes("v") == 0
     with path.open("r+b") as file:
         file.write(os.urandom(3 * MIB))
@@ -83,7 +83,7 @@ def test_only_what_is_written_takes_room(driver: Driver) -> None:
 
 
 def test_a_volume_is_found_through_links_and_not_beside_the_domain(driver: Driver, scratch: Path) -> None:
-    path = driver.create("v", MIB)
+    path = driver.create("v", MIB, OWNER)
     link = scratch / "link"
     link.symlink_to(path)
     (scratch / "elsewhere").symlink_to(path.parent)
@@ -97,7 +97,7 @@ def test_a_volume_is_found_through_links_and_not_beside_the_domain(driver: Drive
 
 
 def test_a_domain_may_be_reached_through_a_link(driver: Driver, scratch: Path, root: Path) -> None:
-    path = driver.create("v", MIB)
+    path = driver.create("v", MIB, OWNER)
     (scratch / "mounted").symlink_to(root)
     linked = type(driver)("linked", scratch / "mounted")
     assert linked.volume_at(path) == "v"
@@ -110,7 +110,7 @@ def test_a_name_that_leads_out_of_the_domain_is_refused(driver: Driver, root: Pa
     beside.write_bytes(b"theirs")
     (root / "sub").mkdir()
     for act in (
-        lambda: driver.create(name, MIB),
+        lambda: driver.create(name, MIB, OWNER),
         lambda: driver.extend(name, MIB),
         lambda: driver.remove(name),
         lambda: driver.path(name),
@@ -128,7 +128,7 @@ def test_a_planted_link_is_not_followed(driver: Driver, root: Path) -> None:
     target.write_bytes(b"theirs")
     (root / "dm-1-0").symlink_to(target)
     for act in (
-        lambda: driver.create("dm-1-0", MIB),
+        lambda: driver.create("dm-1-0", MIB, OWNER),
         lambda: driver.extend("dm-1-0", MIB),
         lambda: driver.remove("dm-1-0"),
     ):
@@ -142,19 +142,19 @@ def test_a_planted_folder_is_not_followed(driver: Driver, root: Path) -> None:
     outside.mkdir()
     (root / "sub").symlink_to(outside)
     with pytest.raises(MigrationError, match="does not lie inside"):
-        driver.create("sub/dm-1-0", MIB)
+        driver.create("sub/dm-1-0", MIB, OWNER)
     assert list(outside.iterdir()) == []
 
 
 def test_a_loop_volume_is_a_device_of_at_least_the_wanted_size(loop_driver: LoopDriver) -> None:
-    path = loop_driver.create("v", 5 * MIB + 1)
+    path = loop_driver.create("v", 5 * MIB + 1, OWNER)
     assert path.is_block_device()
     assert device_bytes(path) == loop_driver.size_bytes("v")
     assert 5 * MIB + 1 <= loop_driver.size_bytes("v") < 5 * MIB + 8192
 
 
 def test_an_extension_is_seen_by_whoever_has_the_device_open(loop_driver: LoopDriver) -> None:
-    path = loop_driver.create("v", 4 * MIB)
+    path = loop_driver.create("v", 4 * MIB, OWNER)
     with path.open("r+b") as opened:
         assert loop_driver.extend("v", 16 * MIB) == 16 * MIB
         assert opened.seek(0, os.SEEK_END) == 16 * MIB
@@ -165,14 +165,14 @@ def test_an_extension_is_seen_by_whoever_has_the_device_open(loop_driver: LoopDr
 
 
 def test_an_extension_done_twice_or_backwards_shrinks_nothing(loop_driver: LoopDriver) -> None:
-    path = loop_driver.create("v", 16 * MIB)
+    path = loop_driver.create("v", 16 * MIB, OWNER)
     assert loop_driver.extend("v", 16 * MIB) == 16 * MIB
     assert loop_driver.extend("v", 4 * MIB) == 16 * MIB
     assert device_bytes(path) == 16 * MIB
 
 
 def test_an_extension_that_broke_off_in_the_middle_is_completed(loop_driver: LoopDriver, root: Path) -> None:
-    loop_driver.create("v", 4 * MIB)
+    loop_driver.create("v", 4 * MIB, OWNER)
     os.truncate(root / "v", 8 * MIB)
     assert loop_driver.size_bytes("v") == 4 * MIB, "the device was not told yet"
     assert loop_driver.extend("v", 8 * MIB) == 8 * MIB
@@ -180,15 +180,15 @@ def test_an_extension_that_broke_off_in_the_middle_is_completed(loop_driver: Loo
 
 def test_a_creation_that_broke_off_in_the_middle_is_completed(loop_driver: LoopDriver, root: Path) -> None:
     (root / "v").write_bytes(b"")
-    assert loop_driver.create("v", 4 * MIB).is_block_device()
+    assert loop_driver.create("v", 4 * MIB, OWNER).is_block_device()
     (root / "dev" / "v").unlink()
-    assert loop_driver.create("v", 4 * MIB).is_block_device()
+    assert loop_driver.create("v", 4 * MIB, OWNER).is_block_device()
     assert len(attached(root)) == 1
 
 
 def test_the_device_is_released_with_its_volume(loop_driver: LoopDriver, root: Path) -> None:
-    loop_driver.create("v", MIB)
-    loop_driver.create("w", MIB)
+    loop_driver.create("v", MIB, OWNER)
+    loop_driver.create("w", MIB, OWNER)
     assert sorted(attached(root).values()) == [str(root / "v"), str(root / "w")]
     loop_driver.remove("v")
     assert list(attached(root).values()) == [str(root / "w")]
@@ -196,7 +196,7 @@ def test_the_device_is_released_with_its_volume(loop_driver: LoopDriver, root: P
 
 
 def test_a_removal_that_broke_off_in_the_middle_is_completed(loop_driver: LoopDriver, root: Path) -> None:
-    loop_driver.create("v", MIB)
+    loop_driver.create("v", MIB, OWNER)
     (root / "dev" / "v").unlink()
     loop_driver.remove("v")
     assert attached(root) == {}
@@ -204,12 +204,12 @@ def test_a_removal_that_broke_off_in_the_middle_is_completed(loop_driver: LoopDr
 
 
 def test_a_link_to_a_device_that_was_given_to_another_is_made_anew(loop_driver: LoopDriver, root: Path) -> None:
-    path = loop_driver.create("v", MIB)
-    loop_driver.create("w", 2 * MIB)
+    path = loop_driver.create("v", MIB, OWNER)
+    loop_driver.create("w", 2 * MIB, OWNER)
     path.unlink()
     path.symlink_to((root / "dev" / "w").readlink())
     assert loop_driver.size_bytes("v") == MIB, "the kernel is asked, not the link"
-    loop_driver.create("v", MIB)
+    loop_driver.create("v", MIB, OWNER)
     assert device_bytes(path) == MIB
 
 
@@ -231,15 +231,32 @@ def test_a_volume_that_is_not_attached_says_so(loop_driver: LoopDriver, root: Pa
         loop_driver.extend("v", MIB)
 
 
+def test_a_volume_that_is_attached_again_has_its_path_and_its_data(loop_driver: LoopDriver, root: Path) -> None:
+    path = loop_driver.create("v", MIB, OWNER)
+    path.write_bytes(b"kept")
+    subprocess.run(["losetup", "--detach", str(path.resolve())], check=True)
+    loop_driver.activate("v")
+    loop_driver.activate("v")
+    assert loop_driver.volume_at(path) == "v"
+    assert path.read_bytes()[:4] == b"kept"
+    assert len(attached(root)) == 1
+
+
+def test_a_size_is_told_as_it_would_be_had(loop_driver: LoopDriver, file_driver: FileDriver) -> None:
+    loop_driver.create("v", 5 * MIB + 1, OWNER)
+    assert loop_driver.rounded(5 * MIB + 1) == loop_driver.size_bytes("v")
+    assert file_driver.rounded(5 * MIB + 1) == 5 * MIB + 1
+
+
 def test_a_file_named_as_a_loop_device_is_no_volume(loop_driver: LoopDriver, scratch: Path) -> None:
-    device = loop_driver.create("v", MIB).resolve()
+    device = loop_driver.create("v", MIB, OWNER).resolve()
     named_alike = scratch / device.name
     named_alike.write_bytes(b"")
     assert loop_driver.volume_at(named_alike) is None
 
 
 def test_a_file_grows_by_itself(file_driver: FileDriver) -> None:
-    path = file_driver.create("v", 8 * MIB)
+    path = file_driver.create("v", 8 * MIB, OWNER)
     assert file_driver.size_bytes("v") == 0
     assert file_driver.extend("v", 8 * MIB) == 8 * MIB
     path.write_bytes(b"12345")
@@ -261,7 +278,7 @@ def test_a_path_is_located_in_the_innermost_of_the_domains(scratch: Path, root: 
     located = domains.locate(inner / "v")
     assert located is not None
     assert (located[0].name, located[1]) == ("inner", "v")
-    device = domains.get("blocks").driver.create("w", MIB)
+    device = domains.get("blocks").driver.create("w", MIB, OWNER)
     located = domains.locate(device)
     assert located is not None
     assert (located[0].name, located[1]) == ("blocks", "w")

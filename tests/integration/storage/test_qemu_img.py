@@ -15,6 +15,7 @@ from diskmigration.agent.storage.qemu_img import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
+from tests.integration.storage.conftest import OWNER
 
 KIB = 2**10
 MIB = 2**20
@@ -58,7 +59,7 @@ def test_the_largest_useful_size_holds_a_disk_written_from_end_to_end(capacity: 
 def make(driver: Driver, name: str, *, image_format: VolumeFormat = QCOW2, backing: Image | None = None) -> Image:
     """A formatted volume, on a block domain with room for all of it."""
     size = CAPACITY if image_format is RAW else largest_useful_size(CAPACITY)
-    image = Image(driver.create(name, size), image_format, driver.type)
+    image = Image(driver.create(name, size, OWNER), image_format, driver.type)
     qemu_img.create(image, CAPACITY, backing=backing)
     return image
 
@@ -213,7 +214,7 @@ def test_a_copy_onto_a_volume_that_is_too_small_says_so(file_driver: FileDriver,
     root = scratch / "small"
     root.mkdir()
     small = LoopDriver("small", root)
-    destination = Image(small.create("v", 2 * MIB), QCOW2, StorageType.BLOCK)
+    destination = Image(small.create("v", 2 * MIB, OWNER), QCOW2, StorageType.BLOCK)
     qemu_img.create(destination, CAPACITY, backing=None)
     with pytest.raises(MigrationError, match="No space left") as failed:
         copy(source, destination)
@@ -233,7 +234,7 @@ def test_an_overlay_is_merged_below(driver: Driver, scratch: Path) -> None:
 
 
 def test_a_raw_volume_on_block_storage_matches_exactly_or_is_refused(loop_driver: LoopDriver) -> None:
-    image = Image(loop_driver.create("v", CAPACITY), RAW, StorageType.BLOCK)
+    image = Image(loop_driver.create("v", CAPACITY, OWNER), RAW, StorageType.BLOCK)
     qemu_img.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY)
     with pytest.raises(MigrationError, match="must match exactly"):
         qemu_img.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY - 512)

@@ -17,7 +17,7 @@ from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
-from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
 from diskmigration.api.disk_migration import DiskMigration, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -38,6 +38,15 @@ class Turns:
             lock = self._locks[uuid]
         with lock:
             yield
+
+
+@contextmanager
+def lacking_room(reason: Reason) -> Iterator[None]:
+    """Says whose room is missing: SourceFull or DestinationFull, as the caller knows."""
+    try:
+        yield
+    except NoRoomError as error:
+        raise MigrationError(reason, error.message) from error
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,17 @@ class Attempt:
     def destination(self) -> OpenDomain:
         """The destination's storage domain."""
         return self.node.domains.adopt(self.journal.destination_domain)
+
+    @property
+    def owner(self) -> Owner:
+        """For whom volumes are made."""
+        return Owner(migration=self.journal.uid, virtual_machine=self.domain.uuid, node=self.node.name)
+
+    def keep_destination(self) -> None:
+        """Before the guest writes to the destination: from then on it holds what nothing else does."""
+        journal = self.journal
+        made = (*journal.destination, *([journal.overlay] if journal.overlay is not None else []))
+        self.destination.driver.keep([volume.name for volume in made])
 
     def record(self, **changes: Any) -> None:
         """Writes the journal with these fields changed.

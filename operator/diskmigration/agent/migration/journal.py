@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.storage.qemu_img import Image
-from diskmigration.api.disk_migration import DiskMigration, Failure, Phase, Strategy, VolumeFormat
+from diskmigration.api.disk_migration import DiskMigration, Failure, Phase, SourceVolumes, Strategy, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain, StorageType
@@ -92,6 +92,11 @@ class Journal(Model):
     def mirror(self) -> JournalVolume:
         """The destination's layer that the mirror writes to."""
         return self.overlay or self.destination[-1]
+
+    @property
+    def may_change(self) -> tuple[JournalVolume, ...]:
+        """The user's volumes that this may extend or remove: the top one, which a snapshot is merged into, or all."""
+        return self.source if self.migration.spec.source_volumes is SourceVolumes.DELETE else self.source[-1:]
 
     @property
     def internal_copies(self) -> tuple[tuple[JournalVolume, JournalVolume], ...]:

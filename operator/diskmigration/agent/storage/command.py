@@ -3,7 +3,9 @@
 import os
 import selectors
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from diskmigration.api.errors import MigrationError, Reason
 
@@ -24,7 +26,12 @@ def run(
     """
     try:
         done = subprocess.run(
-            [*_DIE_WITH_PARENT, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+            [*_DIE_WITH_PARENT, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise MigrationError(
@@ -34,6 +41,50 @@ def run(
         answer = (done.stderr or done.stdout).strip()
         raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
     return done.stdout
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit status, what it printed, and what it said beside that."""
+
+    status: int
+    printed: str
+    said: str
+
+
+def run_undisturbed(
+    arguments: Sequence[str], *, environment: Mapping[str, str], timeout: float, grace: float = 10.0
+) -> Ended | None:
+    """Runs a program that must not be killed, whatever becomes of the agent: one that holds a guest's device suspended.
+
+    After `timeout` seconds it is asked to end (SIGTERM), which such a program puts off while it must not; after `grace`
+    more it is left to itself.
+
+    Returns:
+        How it ended, or None when it did not in time.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    try:
+        printed, said = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            process.communicate(timeout=grace)
+        except subprocess.TimeoutExpired:
+            threading.Thread(target=process.communicate, name=f"waits for {arguments[0]}", daemon=True).start()
+        return None
+    return Ended(process.returncode, printed, said)
 
 
 def run_with_progress(

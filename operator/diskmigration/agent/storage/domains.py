@@ -7,26 +7,20 @@ from pathlib import Path
 from diskmigration.agent.storage.driver import StorageDriver
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.lvm.driver import LvmDriver
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
 
 
 def open_driver(domain: StorageDomain) -> StorageDriver:
-    """The driver for the domain's kind; nothing on the node is touched.
-
-    Raises:
-        MigrationError: NotImplemented.
-    """
+    """The driver for the domain's kind; nothing on the node is touched."""
     spec = domain.spec
     if spec.file is not None:
         return FileDriver(domain.metadata.name, Path(spec.file.path))
     if spec.loop is not None:
         return LoopDriver(domain.metadata.name, Path(spec.loop.path))
-    raise MigrationError(
-        Reason.NOT_IMPLEMENTED,
-        f"The storage domain {domain.metadata.name} is of a kind that this agent does not serve yet. "
-        "Use a domain of kind file or loop.",
-    )
+    assert spec.lvm is not None  # noqa: S101 - the model holds that exactly one is set
+    return LvmDriver(domain.metadata.name, spec.lvm.volume_group, spec.lvm.wipe_after_delete)
 
 
 @dataclass(frozen=True)
@@ -56,24 +50,17 @@ class StorageDomains:
         self._deleted: set[str] = set()
 
     def put(self, domain: StorageDomain) -> None:
-        """Takes in a new or changed domain; one of a kind not served is left out."""
+        """Takes in a new or changed domain."""
         with self._lock:
             self._deleted.discard(domain.metadata.name)
             known = self._open.get(domain.metadata.name)
             if known is not None and known.domain.spec == domain.spec:
                 self._open[domain.metadata.name] = OpenDomain(domain, known.driver)
                 return
-            try:
-                self._open[domain.metadata.name] = OpenDomain(domain, open_driver(domain))
-            except MigrationError:
-                self._open.pop(domain.metadata.name, None)
+            self._open[domain.metadata.name] = OpenDomain(domain, open_driver(domain))
 
     def adopt(self, domain: StorageDomain) -> OpenDomain:
-        """The domain as a journal holds it, for a migration that goes on although it was deleted or is not seen yet.
-
-        Raises:
-            MigrationError: NotImplemented.
-        """
+        """The domain as a journal holds it, for a migration that goes on although it was deleted or is not seen yet."""
         with self._lock:
             name = domain.metadata.name
             if name not in self._open:

@@ -1,9 +1,12 @@
 """What every kind of storage domain can do on this node."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.hypervisor import VolumeGroup
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -15,11 +18,40 @@ class Space:
     available_bytes: int
 
 
+@dataclass(frozen=True)
+class Owner:
+    """For whom a volume is made: a migration by its uid, a VM by its uuid, and the node on which both are."""
+
+    migration: str
+    virtual_machine: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A volume that is marked as being made, or as being removed: it belongs to a migration that has not ended.
+
+    `migration` is the migration's uid, empty for a user's volume that is being removed.
+    """
+
+    volume: str
+    migration: str
+    size_bytes: int
+
+
+class NoRoomError(MigrationError):
+    """The domain has no room for what was asked; the caller knows whether it is the source or the destination."""
+
+    def __init__(self, message: str) -> None:
+        """With the reason for which another attempt is made, in case nobody knows."""
+        super().__init__(Reason.STORAGE_FAILED, message)
+
+
 class StorageDriver(Protocol):
     """One storage domain. Every method may be repeated: what is already so is left so.
 
     A volume is known by its name; only names made by this project are created or extended, and paths never leave the
-    domain. All methods raise MigrationError (StorageFailed, or SourceFull / DestinationFull where room is missing).
+    domain. All methods raise MigrationError (StorageFailed, NoRoomError where room is missing).
     """
 
     @property
@@ -45,8 +77,26 @@ class StorageDriver(Protocol):
     def volumes(self) -> tuple[str, ...]:
         """The names of the domain's volumes."""
 
-    def create(self, volume: str, size_bytes: int) -> Path:
-        """Makes the volume with at least that size where sizes are fixed (block), ready for use; returns its path."""
+    def volume_group(self) -> VolumeGroup | None:
+        """The volume group that it is, or None."""
+
+    def require_ours(self, volume: str) -> None:
+        """Raises MigrationError (VolumeNotHandedOver) unless this project may extend and remove the volume."""
+
+    def rounded(self, size_bytes: int) -> int:
+        """The size that a volume gets of which that size is wished."""
+
+    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:
+        """Makes the volume with at least that size where sizes are fixed (block), ready for use; returns its path.
+
+        Until `keep`, the domain takes it for one that may go when nobody works on its migration any more.
+        """
+
+    def keep(self, volumes: Sequence[str]) -> None:
+        """From now on somebody's data depends on these volumes: only who knows them by name may remove them."""
+
+    def activate(self, volume: str) -> None:
+        """Makes the volume ready for use on this node, where no VM does."""
 
     def size_bytes(self, volume: str) -> int:
         """How far QEMU can write: the device's size, or the file's apparent size."""
@@ -58,4 +108,10 @@ class StorageDriver(Protocol):
         """Grows a block volume to at least that size, never shrinks it; returns the size it has then."""
 
     def remove(self, volume: str) -> None:
-        """Removes the volume; one that is gone is as good."""
+        """Removes the volume, wiped first where the domain wants that; one that is gone is as good.
+
+        A removal that was interrupted goes on where it was. It takes long where much has to be wiped.
+        """
+
+    def leftovers(self, node: str) -> tuple[Leftover, ...]:
+        """The volumes that migrations of this node began to make or to remove, and have not ended with."""

@@ -1,10 +1,11 @@
 """Storage domains of kind `file`: a volume is a file below the domain's directory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.storage import directory
-from diskmigration.agent.storage.driver import Space
+from diskmigration.agent.storage.driver import Leftover, Owner, Space
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -36,11 +37,27 @@ class FileDriver:
         """The files right below the root."""
         return directory.files(self.root)
 
-    def create(self, volume: str, size_bytes: int) -> Path:  # noqa: ARG002 - a file grows by itself
+    def volume_group(self) -> None:
+        """None: a directory is no group."""
+
+    def require_ours(self, volume: str) -> None:
+        """Every file of the directory is."""
+
+    def rounded(self, size_bytes: int) -> int:
+        """Any size can be had."""
+        return size_bytes
+
+    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:  # noqa: ARG002 - a file grows by itself
         """An empty file."""
         path = self.path(volume)
         directory.create_file(path, 0)
         return path
+
+    def keep(self, volumes: Sequence[str]) -> None:
+        """Nothing to do: a file carries no mark."""
+
+    def activate(self, volume: str) -> None:
+        """Nothing to do: a file always is."""
 
     def size_bytes(self, volume: str) -> int:
         """The file's apparent size."""
@@ -57,3 +74,7 @@ class FileDriver:
     def remove(self, volume: str) -> None:
         """The file goes."""
         directory.remove_file(self.path(volume))
+
+    def leftovers(self, node: str) -> tuple[Leftover, ...]:  # noqa: ARG002 - see below
+        """None are known: a file carries no mark, and on a shared file system it may be another node's."""
+        return ()

@@ -8,11 +8,12 @@ and a link that hangs is an error where a reused number would be another disk.
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diskmigration.agent.storage import command, directory
-from diskmigration.agent.storage.driver import Space
+from diskmigration.agent.storage.driver import Leftover, Owner, Space
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -56,7 +57,17 @@ class LoopDriver:
         """The files right below the root."""
         return directory.files(self.root)
 
-    def create(self, volume: str, size_bytes: int) -> Path:
+    def volume_group(self) -> None:
+        """None: a directory is no group."""
+
+    def require_ours(self, volume: str) -> None:
+        """Every file of the directory is."""
+
+    def rounded(self, size_bytes: int) -> int:
+        """To whole sectors of a loop device."""
+        return _rounded(size_bytes)
+
+    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:  # noqa: ARG002 - a file carries no mark
         """A sparse file, its loop device, and the link; each only where an earlier attempt has not made it."""
         directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
         with self._attaching:
@@ -64,6 +75,14 @@ class LoopDriver:
             self._refresh(device, volume)
             self._point_link(volume, device)
         return self._link(volume)
+
+    def keep(self, volumes: Sequence[str]) -> None:
+        """Nothing to do: a file carries no mark."""
+
+    def activate(self, volume: str) -> None:
+        """Attaches the volume where it is not, after the node was started anew say."""
+        with self._attaching:
+            self._point_link(volume, self._device(volume) or self._attach(volume))
 
     def size_bytes(self, volume: str) -> int:
         """The device's size."""
@@ -92,6 +111,10 @@ class LoopDriver:
             if (device := self._device(volume)) is not None:
                 command.run(["losetup", "--detach", str(device)], doing=f"detaching {device} of the volume {volume}")
         directory.remove_file(file)
+
+    def leftovers(self, node: str) -> tuple[Leftover, ...]:  # noqa: ARG002 - see below
+        """None are known: a file carries no mark."""
+        return ()
 
     def _link(self, volume: str) -> Path:
         directory.file_of(self.root, volume)

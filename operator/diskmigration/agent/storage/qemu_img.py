@@ -184,11 +184,11 @@ def require_exact_size(image: Image, size_bytes: int, capacity: int) -> None:
     """A raw volume on block storage is exactly as large as the disk, or QEMU refuses the pivot.
 
     Raises:
-        MigrationError: StorageFailed.
+        MigrationError: InvalidSpec.
     """
     if image.format is VolumeFormat.RAW and image.type is StorageType.BLOCK and size_bytes != capacity:
         raise MigrationError(
-            Reason.STORAGE_FAILED,
+            Reason.INVALID_SPEC,
             f"The disk has {capacity} bytes, but {image.path} can only have {size_bytes}: a raw volume must match "
             "exactly. Use format: qcow2, or resize the disk to a multiple of the destination's extent.",
         )

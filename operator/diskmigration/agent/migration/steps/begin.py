@@ -41,6 +41,8 @@ def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int)
             )
         side.driver.check()
     journal = _plan(domain, disk, migration, source, destination, attempt=attempt)
+    for volume in journal.may_change:
+        source.driver.require_ours(volume.name)
     _require_room(journal, source.driver, destination.driver)
     journals.write(domain, journal)
     return journal
@@ -223,5 +225,4 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
             f"{human_readable(available)} left. Free some room, or choose another destination.",
         )
     for volume in journal.destination:
-        if volume.format is VolumeFormat.RAW and whole_size % 512:
-            qemu_img.require_exact_size(volume.image, -(-whole_size // 512) * 512, whole_size)
+        qemu_img.require_exact_size(volume.image, destination.rounded(whole_size), whole_size)

@@ -24,6 +24,7 @@ def clean_up_source(attempt: Attempt) -> None:
     """
     journal = attempt.journal
     settle_persistent_source(attempt, journal.destination[-1])
+    attempt.keep_destination()
     _require_on(attempt, journal.destination[-1])
     in_use = paths_in_use(attempt.node.connection)
     if journal.overlay is not None:

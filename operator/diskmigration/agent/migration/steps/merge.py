@@ -23,6 +23,8 @@ def merge_at_destination(attempt: Attempt) -> None:
     """
     overlay = attempt.journal.overlay
     assert overlay is not None  # noqa: S101 - decided only where there is one
+    # Again, as it may have been somebody else who pivoted.
+    attempt.keep_destination()
     _merge(attempt, overlay=overlay, base=attempt.journal.destination[-1], home=attempt.destination)
 
 
@@ -43,6 +45,8 @@ def merge_cold(*, overlay: JournalVolume, base: JournalVolume, home: OpenDomain)
     Raises:
         MigrationError: MergeFailed, StorageFailed.
     """
+    for volume in (base, overlay):
+        home.driver.activate(volume.name)
     _make_room(base=base, home=home, held=home.driver.size_bytes(overlay.name))
     qemu_img.commit(overlay.image, base.image)
 

@@ -15,6 +15,7 @@ def pivot(attempt: Attempt) -> None:
         MigrationError: PivotFailed; the VM is still on its source.
     """
     mirror = attempt.journal.mirror
+    attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         block_jobs.pivot(attempt.domain, target=attempt.target)
         wait_for_pivot(attempt, mirror)

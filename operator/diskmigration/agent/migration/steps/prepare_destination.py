@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
 from diskmigration.agent.storage import qemu_img
@@ -114,7 +114,8 @@ def _require_direct_io(attempt: Attempt) -> None:
 
 def _make(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolume | None) -> None:
     destination = attempt.destination
-    destination.driver.create(volume.name, size)
+    with lacking_room(Reason.DESTINATION_FULL):
+        destination.driver.create(volume.name, size, attempt.owner)
     qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
     qemu_img.create(
         volume.image,

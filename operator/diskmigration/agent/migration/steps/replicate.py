@@ -4,8 +4,9 @@ import time
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.steps.prepare_destination import mirror_size
+from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import CopyMode
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -23,6 +24,9 @@ def start_replication(attempt: Attempt) -> None:
     attempt.require_running()
     if attempt.has_replication:
         attempt.has_replication = False
+        trouble = attempt.node.extender.trouble_of(attempt.journal.mirror.path)
+        if isinstance(trouble, NoRoomError):
+            raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {attempt.target} ran full. {trouble.message}")
         raise MigrationError(
             Reason.BLOCK_JOB_FAILED,
             f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met an "
@@ -33,7 +37,8 @@ def start_replication(attempt: Attempt) -> None:
     destination = attempt.destination.driver
     if mirror.type is StorageType.BLOCK:
         wanted = mirror_size(attempt)
-        size = destination.extend(mirror.name, wanted)
+        with lacking_room(Reason.DESTINATION_FULL):
+            size = destination.extend(mirror.name, wanted)
         if size < wanted:
             raise MigrationError(
                 Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."

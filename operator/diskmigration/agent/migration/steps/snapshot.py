@@ -1,7 +1,7 @@
 """Snapshotting: freeze the chain, so that it can be copied while the guest writes to a fresh active layer."""
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.sizing import written_volume_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
@@ -28,8 +28,11 @@ def take_snapshot(attempt: Attempt) -> None:
             chunk=source.domain.spec.thin_provisioning.replication_chunk_size,
         )
         _require_room(attempt, size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES)
-        source.driver.create(snapshot.name, size)
+        with lacking_room(Reason.SOURCE_FULL):
+            source.driver.create(snapshot.name, size, attempt.owner)
         qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
+        # Before the guest writes to it: from then on it holds what nothing else does.
+        source.driver.keep([snapshot.name])
         attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
     if attempt.active_path() != snapshot.path:
         raise MigrationError(

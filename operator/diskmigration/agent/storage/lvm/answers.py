@@ -1,0 +1,85 @@
+"""What lvm2 answers when it fails, in plain words. Pure.
+
+The exit status is 5 for nearly everything, so the texts have to tell; they are those of lvm2's source. What is not
+known here is handed on as it stands.
+"""
+
+from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.api.errors import MigrationError, Reason
+
+_NO_ROOM = ("insufficient free space", "insufficient suitable", "insufficient allocatable")
+_SIZE_IS_THERE = ("matches existing size", "not larger than existing size")
+
+# In this order: a missing device, say, is warned of beside every other failure.
+_ADVICE = (
+    (("in use.", "is in use by"), "Somebody has the volume open: see who with `lsof` or `dmsetup ls --tree`."),
+    (
+        ("locked by other host", "is locked by another host", "lv lock failed", "lock conflict"),
+        "Another node has the volume active. End its use there; it is tried again.",
+    ),
+    (
+        ("lockspace", "lvmlockd", "global lock failed", "vg lock failed", "lock manager"),
+        "The group's locks cannot be had: see that lvmlockd and its lock manager run on the node, that the locks were "
+        "started (`vgchange --lockstart`), and that the agent's pod mounts /run/lvm.",
+    ),
+    (
+        ("flock failed", "can't get lock", "cannot get lock"),
+        "Another LVM command holds the group: see which with `lsof /run/lock/lvm/V_*`.",
+    ),
+    (
+        ("cannot access vg", "system id"),
+        "The group belongs to another host by its system id: see lvmsystemid(7).",
+    ),
+    (("is exported",), "The group is exported: import it with `vgimport`."),
+    (
+        ("refusing activation of partial", "while pvs are missing", "missing pv", "couldn't find device with uuid"),
+        "A physical volume of the group is missing: see which with `pvs` and `vgs -o+vg_missing_pv_count`, and bring "
+        "its device back.",
+    ),
+    (
+        ("volume group", "not found"),
+        "The group is not there on this node: see `vgs`. Where it should be, check that its devices are connected and "
+        "in the devices file (`lvmdevices`), and that the agent's pod mounts /dev and /etc/lvm.",
+    ),
+    (
+        ("device-mapper driver missing", "/dev/mapper/control", "communicate with kernel device-mapper"),
+        "The kernel has no device-mapper: load the module `dm_mod`.",
+    ),
+    (
+        ("failed to activate", "activation failed", "device-mapper: create ioctl", "device-mapper: reload ioctl"),
+        "The volume cannot be activated: see the kernel's log on the node (`dmesg`).",
+    ),
+)
+_ALL_WORDS = frozenset({("volume group", "not found")})
+"""Where all the words have to be there, not any."""
+
+
+def failure(answer: str, *, doing: str, command: str) -> MigrationError:
+    """The error for a command that failed: what was being done, lvm2's own answer, and what to do about it."""
+    said = " ".join(answer.split()) or "nothing"
+    message = f"While {doing}, {command} answered: {said.removesuffix('.')}."
+    lowered = said.lower()
+    if any(words in lowered for words in _NO_ROOM):
+        return NoRoomError(f"{message} Free some room in the volume group, or add a physical volume (vgextend).")
+    advice = next((advice for words, advice in _ADVICE if _applies(words, lowered)), "")
+    return MigrationError(Reason.STORAGE_FAILED, f"{message} {advice}".rstrip())
+
+
+def unanswered(*, doing: str, command: str, seconds: float) -> MigrationError:
+    """The error for a command that did not end."""
+    return MigrationError(
+        Reason.STORAGE_FAILED,
+        f"While {doing}, {command} did not answer within {seconds:.0f} s. Either another LVM command holds the group's "
+        "lock (`lsof /run/lock/lvm/V_*`), or a device of the group does not answer (`dmesg`), or the agent's pod lacks "
+        "hostIPC or /run/udev, without which LVM waits for udev for ever.",
+    )
+
+
+def says_size_is_there(answer: str) -> bool:
+    """Whether lvextend found the volume as large already."""
+    return any(words in answer for words in _SIZE_IS_THERE)
+
+
+def _applies(words: tuple[str, ...], answer: str) -> bool:
+    found = (word in answer for word in words)
+    return all(found) if words in _ALL_WORDS else any(found)

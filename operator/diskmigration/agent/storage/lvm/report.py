@@ -1,0 +1,125 @@
+"""lvm2's reports as values. Pure; sizes in bytes.
+
+Source: lvmreport(7); the fields are those of `lvs -o help` and `vgs -o help`. With --binary a condition is 0 or 1, or
+-1 where it cannot be told.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from diskmigration.agent.storage.lvm import tags
+from diskmigration.api.errors import MigrationError, Reason
+
+NO_LOCK_TYPE = "none"
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def _split(value: Any) -> Any:
+    return tuple(tag for tag in value.split(",") if tag) if isinstance(value, str) else value
+
+
+def _is_one(value: Any) -> Any:
+    return value == "1" if isinstance(value, str) else value
+
+
+Flag = Annotated[bool, BeforeValidator(_is_one)]
+Tags = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class GroupReport(_Row):
+    """A volume group."""
+
+    vg_name: str
+    vg_uuid: str
+    vg_size: int
+    vg_free: int
+    vg_extent_size: int
+    vg_lock_type: str
+    vg_shared: Flag
+    vg_missing_pv_count: int
+    vg_exported: Flag
+    vg_permissions: str
+
+    @property
+    def lock_type(self) -> str:
+        """Who keeps several nodes from writing its metadata at once: sanlock, dlm, or none."""
+        return self.vg_lock_type or NO_LOCK_TYPE
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a lock manager does, so that volumes are activated exclusively."""
+        return self.lock_type in ("sanlock", "dlm", "idm")
+
+    def extents(self, size_bytes: int) -> int:
+        """So many extents hold that size."""
+        return -(-size_bytes // self.vg_extent_size)
+
+
+class VolumeReport(_Row):
+    """A logical volume."""
+
+    lv_name: str
+    lv_uuid: str
+    lv_size: int
+    lv_tags: Tags
+    lv_attr: str
+    lv_active_locally: Flag
+    lv_active_remotely: Flag
+    lv_device_open: Flag
+    lv_suspended: Flag
+
+    @property
+    def ownership(self) -> tags.Ownership:
+        """What its tags say."""
+        return tags.read(self.lv_tags)
+
+
+GROUP_FIELDS = tuple(GroupReport.model_fields)
+VOLUME_FIELDS = tuple(VolumeReport.model_fields)
+
+
+class _Section(_Row):
+    vg: tuple[GroupReport, ...] = ()
+    lv: tuple[VolumeReport, ...] = ()
+
+
+class _Document(_Row):
+    report: tuple[_Section, ...]
+
+
+def read_group(printed: str, group: str) -> GroupReport:
+    """The group of that name from what `vgs` printed.
+
+    Raises:
+        MigrationError: StorageFailed, also where it is not in the report, or several groups have its name.
+    """
+    found = [row for section in _read(printed, group).report for row in section.vg if row.vg_name == group]
+    if len(found) != 1:
+        raise MigrationError(
+            Reason.STORAGE_FAILED,
+            f"lvm2 reports {len(found)} volume groups of the name {group}. Look at `vgs -o+vg_uuid`; of several that "
+            "share a name, rename all but one by their uuid (`vgrename UUID NAME`).",
+        )
+    return found[0]
+
+
+def read_volumes(printed: str, group: str) -> tuple[VolumeReport, ...]:
+    """Every volume from what `lvs` printed, in its order.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    return tuple(row for section in _read(printed, group).report for row in section.lv)
+
+
+def _read(printed: str, group: str) -> _Document:
+    try:
+        return _Document.model_validate_json(printed)
+    except ValidationError as error:
+        raise MigrationError(
+            Reason.STORAGE_FAILED, f"lvm2's report of the volume group {group} cannot be read: {error}"
+        ) from error

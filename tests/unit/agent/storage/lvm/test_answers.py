@@ -1,0 +1,75 @@
+"""Answers as lvm2 2.03.16 gave them on a real group; those of lvmlockd are from lvm2's source."""
+
+import pytest
+
+from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.agent.storage.lvm import answers
+from diskmigration.api.errors import RETRYABLE, Reason
+
+MISSING = """  WARNING: Couldn't find device with uuid fkamhh-y351-SgSm-moeu-exFo-mxMm-ZdWjS9.
+  WARNING: VG vg0 is missing PV fkamhh-y351-SgSm-moeu-exFo-mxMm-ZdWjS9 (last written to /dev/vdd).
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '  Volume group "vg0" has insufficient free space (510 extents): 25600 required.\n',
+        "  Insufficient free space: 25599 extents needed, but only 510 available\n",
+        "  Insufficient suitable allocatable extents for logical volume x: 3 more required\n",
+        MISSING + "  Insufficient free space: 25599 extents needed, but only 510 available\n",
+    ],
+)
+def test_a_full_group_is_told_apart(answer: str) -> None:
+    error = answers.failure(answer, doing="extending x", command="lvextend")
+    assert isinstance(error, NoRoomError)
+    assert "vgextend" in error.message
+    assert answer.split("\n")[-2].strip().removesuffix(".") in error.message
+    assert error.message.startswith("While extending x, lvextend answered: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        ('  Volume group "vg9" not found\n  Cannot process volume group vg9\n', "see `vgs`"),
+        (MISSING + "  Cannot change VG vg0 while PVs are missing.\n", "bring its device back"),
+        (
+            MISSING + "  Refusing activation of partial LV vg0/big.  Use '--activationmode partial' to override.\n",
+            "pvs",
+        ),
+        ("  /run/lock/lvm/V_vg0: flock failed: Resource temporarily unavailable\n  Can't get lock for vg0.\n", "lsof"),
+        ("  Logical volume vg0/dm-1-0 in use.\n", "who with `lsof`"),
+        (MISSING + "  Logical volume vg0/dm-1-0 in use.\n", "who with `lsof`"),
+        ("  LV locked by other host: vg0/x\n  Failed to lock logical volume vg0/x.\n", "Another node"),
+        ("  VG vg0 lock failed: lockspace is inactive\n", "lockstart"),
+        ("  Using lock type requires lvmlockd.\n", "lvmlockd"),
+        ("  Cannot access VG vg0 with system ID a with local system ID b.\n", "lvmsystemid"),
+        ("  Volume group vg0 is exported\n", "vgimport"),
+        ("  /dev/mapper/control: open failed: No such device\n", "dm_mod"),
+        ("  device-mapper: reload ioctl on  (253:0) failed: Invalid argument\n", "dmesg"),
+    ],
+)
+def test_what_is_known_comes_with_what_to_do(answer: str, advice: str) -> None:
+    error = answers.failure(answer, doing="d", command="c")
+    assert error.reason is Reason.STORAGE_FAILED
+    assert error.reason in RETRYABLE
+    assert not isinstance(error, NoRoomError)
+    assert advice in error.message
+
+
+@pytest.mark.parametrize("answer", ["  Something new.\n", ""])
+def test_what_is_not_known_is_handed_on(answer: str) -> None:
+    said = answer.strip().removesuffix(".") or "nothing"
+    assert answers.failure(answer, doing="d", command="c").message == f"While d, c answered: {said}."
+
+
+def test_a_volume_that_is_as_large_already_is_no_failure() -> None:
+    assert answers.says_size_is_there("  New size (1 extents) matches existing size (1 extents).\n")
+    assert answers.says_size_is_there("  New size given (1 extents) not larger than existing size (3 extents)\n")
+    assert not answers.says_size_is_there("  Insufficient free space: 25599 extents needed, but only 510 available\n")
+
+
+def test_a_command_that_does_not_end_is_told_with_the_usual_causes() -> None:
+    message = answers.unanswered(doing="d", command="lvs", seconds=120).message
+    for word in ("lock", "device", "hostIPC", "/run/udev", "120 s"):
+        assert word in message
