@@ -46,9 +46,10 @@ class Program:
 
 @contextmanager
 def running_operator(control_plane: ControlPlane, directory: Path, *options: str) -> Iterator[Program]:
-    """Run the operator until the end of the block."""
+    """Run the operator until the end of the block; it is alone, and has no one to lead."""
     kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator")
-    arguments = ["diskmigration.controller", f"--kubeconfig={kubeconfig}", "--liveness-port=0", *options]
+    arguments = ["diskmigration.controller", f"--kubeconfig={kubeconfig}", "--http-port=0", "--no-leader-elect"]
+    arguments += options
     yield from _running(Program(arguments, log=directory / "operator.log"))
 
 
@@ -56,13 +57,20 @@ def running_operator(control_plane: ControlPlane, directory: Path, *options: str
 def running_agent(control_plane: ControlPlane, host: LibvirtHost, node: str, directory: Path) -> Iterator[Program]:
     """Run the agent of one node until the end of the block."""
     kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=node)
+    with running_agent_as(kubeconfig, host, node, directory) as program:
+        yield program
+
+
+@contextmanager
+def running_agent_as(kubeconfig: Path, host: LibvirtHost, node: str, directory: Path) -> Iterator[Program]:
+    """The same, with credentials that are there already."""
     arguments = [
         "diskmigration.agent",
         f"--kubeconfig={kubeconfig}",
         f"--node-name={node}",
         f"--libvirt-uri={host.uri}",
         f"--lock-file={directory / f'agent-{node}.lock'}",
-        "--health-port=0",
+        "--http-port=0",
     ]
     yield from _running(Program(arguments, log=directory / f"agent-{node}.log"))
 

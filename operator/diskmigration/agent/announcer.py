@@ -5,6 +5,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
+from diskmigration.agent import metrics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.inventory import survey
@@ -17,6 +18,7 @@ from diskmigration.api.names import AGENT_FIELD_MANAGER, HYPERVISORS
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.cluster.leases import renew_lease
+from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +27,13 @@ LEASE_DURATION_SECONDS = 20
 LOOK_SECONDS = 2.0
 FIGURES_SECONDS = 5.0
 """How often changed byte counts alone are worth a write."""
+
+LATE_SECONDS = 120.0
+"""Either thread waits for an answer for less than this: one that has not turned for so long hangs."""
+
+KUBERNETES_API = "the Kubernetes API"
+LIBVIRT = "libvirtd"
+"""What the agent needs to be ready."""
 
 LABELS_SECONDS = 30.0
 """How long the Node's labels are taken for the same."""
@@ -43,8 +52,10 @@ class Announcer:
         node_name: str,
         namespace: str,
         agent_version: str,
+        health: Health,
     ) -> None:
         """Nothing is written before `start`."""
+        self._health = health
         self._cluster = cluster
         self._connection = connection
         self._domains = domains
@@ -75,6 +86,7 @@ class Announcer:
 
     def _renew(self) -> None:
         while True:
+            self._health.turned("the thread that renews the Lease", within_seconds=LATE_SECONDS)
             try:
                 renew_lease(
                     self._cluster,
@@ -84,11 +96,16 @@ class Announcer:
                     duration_seconds=LEASE_DURATION_SECONDS,
                 )
             except ClusterError as error:
+                metrics.LEASE_RENEWAL_FAILURES.inc()
+                self._health.fails(KUBERNETES_API, str(error))
                 _log.warning("the Lease was not renewed", extra={"error": str(error)})
+            else:
+                self._health.answers(KUBERNETES_API)
             time.sleep(LEASE_RENEW_SECONDS)
 
     def _announce(self) -> None:
         while True:
+            self._health.turned("the thread that surveys the node", within_seconds=LATE_SECONDS)
             try:
                 self._read_labels()
                 self._write(self._look())
@@ -111,7 +128,11 @@ class Announcer:
             found = survey(self._connection, self._domains, node_labels=self._labels, agent_version=self._agent_version)
         except MigrationError as error:
             found, ready, reason, message = self._written, False, error.reason.value, error.message
+            self._health.fails(LIBVIRT, error.message)
+            metrics.LIBVIRT_UP.set(0)
         else:
+            self._health.answers(LIBVIRT)
+            metrics.LIBVIRT_UP.set(1)
             ready, reason, message = True, "LibvirtAnswers", "libvirtd answers and the node's VMs are known."
         self._conditions = (
             conditions.condition(

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import kopf
 from pydantic import ValidationError
 
+from diskmigration.agent.announcer import KUBERNETES_API, LIBVIRT
 from diskmigration.agent.service import Agent
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.names import DISK_MIGRATIONS, GROUP, STORAGE_DOMAINS, SYSTEM_NAMESPACE, VERSION
@@ -22,11 +23,15 @@ from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster import client
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
-from diskmigration.observability import logs
+from diskmigration.observability import endpoint, logs
+from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
 _FIRST_LIST_RETRY_SECONDS = 1.0
+_BEAT_SECONDS = 1.0
+_LATE_SECONDS = 60.0
+"""An event loop that did not turn for so long hangs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,21 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.set_up(level=options.log_level)
     lock = _lock_host(options.lock_file)
     cluster = client.connect(options.kubeconfig)
+    health = Health(KUBERNETES_API, LIBVIRT)
+    if options.http_port:
+        endpoint.serve(options.http_port, health)
     agent = Agent(
         cluster=cluster,
         libvirt_uri=options.libvirt_uri,
         node_name=options.node_name,
         namespace=options.namespace,
         agent_version=_own_version(),
+        health=health,
     )
     registry = kopf.OperatorRegistry()
-    _wire(registry, agent, cluster, options)
+    _wire_life(registry, agent, cluster, health, options)
+    _wire_events(registry, agent)
     try:
         kopf.run(
             registry=registry,
             clusterwide=True,
             standalone=True,
-            liveness_endpoint=f"http://0.0.0.0:{options.health_port}/healthz" if options.health_port else None,
         )
     finally:
         agent.stop()
@@ -68,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path("/run/libvirt/diskmigration-agent.lock"),
         help="held while the agent runs: one agent a node",
     )
-    parser.add_argument("--health-port", type=int, default=8080, help="port of the liveness endpoint; 0: none")
+    parser.add_argument("--http-port", type=int, default=8080, help="serves /livez, /readyz and /metrics; 0: none")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(arguments)
     if not options.node_name:
@@ -93,8 +102,11 @@ def _lock_host(path: Path) -> TextIO:
     return file
 
 
-def _wire(registry: kopf.OperatorRegistry, agent: Agent, cluster: Cluster, options: argparse.Namespace) -> None:
-    """Registers the credentials, the settings and two kinds of event with kopf. No handler here ever waits."""
+def _wire_life(
+    registry: kopf.OperatorRegistry, agent: Agent, cluster: Cluster, health: Health, options: argparse.Namespace
+) -> None:
+    """Registers the credentials, the settings, the start and the end with kopf."""
+    beating: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -109,7 +121,17 @@ def _wire(registry: kopf.OperatorRegistry, agent: Agent, cluster: Cluster, optio
         settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 30
         settings.networking.connect_timeout = 10
+        beating.append(asyncio.create_task(_beat(health), name="beat"))
         agent.start(await _first_domains(cluster))
+
+    @kopf.on.cleanup(registry=registry)
+    async def end(**_: Any) -> None:
+        for task in beating:
+            task.cancel()
+
+
+def _wire_events(registry: kopf.OperatorRegistry, agent: Agent) -> None:
+    """Registers two kinds of event with kopf. No handler here ever waits."""
 
     @kopf.on.event(GROUP, VERSION, STORAGE_DOMAINS, registry=registry)
     async def see_storage_domain(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
@@ -130,6 +152,12 @@ def _wire(registry: kopf.OperatorRegistry, agent: Agent, cluster: Cluster, optio
             await asyncio.to_thread(agent.see_migration, DiskMigration.from_wire(dict(body)))
         except ValidationError as error:
             _log.error("a DiskMigration cannot be read", extra={"name": body["metadata"]["name"], "error": str(error)})
+
+
+async def _beat(health: Health) -> None:
+    while True:
+        health.turned("the event loop", within_seconds=_LATE_SECONDS)
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 async def _first_domains(cluster: Cluster) -> list[StorageDomain]:

@@ -3,6 +3,7 @@
 import logging
 import threading
 
+from diskmigration.agent import metrics
 from diskmigration.agent.announcer import Announcer
 from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.connection import Connection
@@ -14,6 +15,7 @@ from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster.client import Cluster
+from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +24,14 @@ class Agent:
     """Fed with the objects that the API server shows; everything else it finds out for itself."""
 
     def __init__(
-        self, *, cluster: Cluster, libvirt_uri: str, node_name: str, namespace: str, agent_version: str
+        self,
+        *,
+        cluster: Cluster,
+        libvirt_uri: str,
+        node_name: str,
+        namespace: str,
+        agent_version: str,
+        health: Health,
     ) -> None:
         """Nothing starts before `start`."""
         self._node_name = node_name
@@ -41,10 +50,12 @@ class Agent:
             node_name=node_name,
             namespace=namespace,
             agent_version=agent_version,
+            health=health,
         )
         self._guard = threading.Lock()
         self._workers: dict[str, Worker] = {}
         events.listen(self._notice)
+        metrics.MIGRATIONS_ACTIVE.set_function(self._active)
 
     def start(self, domains: list[StorageDomain]) -> None:
         """Starts with the storage domains that are known: no migration may find them missing."""
@@ -102,6 +113,10 @@ class Agent:
             worker = self._workers.get(uid)
         if worker is not None:
             worker.abandon()
+
+    def _active(self) -> int:
+        with self._guard:
+            return sum(worker.is_alive() for worker in self._workers.values())
 
     def _notice(self, event: DomainEvent) -> None:
         with self._guard:

@@ -11,6 +11,8 @@ STORAGE_DOMAINS: Final = "storagedomains"
 HYPERVISORS: Final = "hypervisors"
 
 SYSTEM_NAMESPACE: Final = "diskmigration-system"
+LEADER_LEASE: Final = "diskmigration-operator"
+"""The Lease in the operator's namespace whose holder works."""
 
 FINALIZER: Final = f"{GROUP}/clean-up"
 """Held by the operator alone: an object goes when its node's agent has reported its clean-up."""

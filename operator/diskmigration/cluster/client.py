@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,18 @@ def connect(kubeconfig: Path | None = None) -> "Cluster":
 class Cluster:
     """One Kubernetes API server, as one identity."""
 
-    def __init__(self, api_client: kubernetes_client.ApiClient) -> None:
+    def __init__(self, api_client: kubernetes_client.ApiClient, *, may_write: Callable[[], bool] | None = None) -> None:
         """Use `connect`."""
         self._client = api_client
+        self._may_write = may_write
         self._versions = _Versions()
+
+    def fenced(self, may_write: Callable[[], bool]) -> "Cluster":
+        """The same server and identity; nothing is written unless `may_write` says so at that moment.
+
+        A write that is held back raises ClusterUnavailableError.
+        """
+        return Cluster(self._client, may_write=may_write)
 
     def credentials(self) -> Credentials:
         """The identity as it is now: a service account's token is read again from its file when it is due."""
@@ -272,6 +280,12 @@ class Cluster:
         whole = {**body, "apiVersion": resource.api_version, "kind": resource.kind}
         return self._request("POST", resource.path(namespace=namespace), body=whole, content_type=_JSON)
 
+    def replace(self, plural: str, body: JsonObject) -> JsonObject:
+        """Puts an object in the place of itself as it was read. Raises: as `add_finalizer`."""
+        metadata = body["metadata"]
+        path = resources.BY_PLURAL[plural].path(metadata["name"], namespace=metadata.get("namespace", ""))
+        return self._request("PUT", path, body=body, content_type=_JSON)
+
     def get_node(self, name: str) -> tuple[str, dict[str, str]] | None:
         """A Node's uid and labels, or None if there is no such Node."""
         node = self.get(resources.NODES, name)
@@ -294,6 +308,8 @@ class Cluster:
         content_type: str = "",
     ) -> JsonObject:
         doing = f"{method} {path}"
+        if method != "GET" and self._may_write is not None and not self._may_write():
+            raise ClusterUnavailableError(f"{doing}: not sent, as another operator may lead now")
         headers = {"Accept": _JSON, **({"Content-Type": content_type} if content_type else {})}
         try:
             request = self._client.param_serialize(

@@ -16,11 +16,12 @@ from diskmigration.cluster.client import Cluster, JsonObjects
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
 from diskmigration.cluster.events import Reporter
 from diskmigration.cluster.leases import list_leases
-from diskmigration.controller import liveness
+from diskmigration.controller import liveness, metrics
 from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.reconciler import Reconciler
 from diskmigration.controller.reporting import Reporting
 from diskmigration.controller.workqueue import WorkQueue
+from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ LAST_RETRY_SECONDS = 30.0
 STUCK_SECONDS = 120.0
 """No step takes so long: a worker that is busy for longer hangs."""
 
+KUBERNETES_API = "the Kubernetes API"
+"""What the operator needs to be ready."""
+
 _DOMAIN_PREFIX = "storagedomain:"
 
 
@@ -55,9 +59,10 @@ class Options:
 class Controller:
     """One event loop owns it. Standing by, it may observe; `load` and `run` are for the one that leads."""
 
-    def __init__(self, cluster: Cluster, options: Options, *, instance: str) -> None:
+    def __init__(self, cluster: Cluster, options: Options, *, instance: str, health: Health) -> None:
         """`instance` is this process's name in Events, say its pod."""
         self._cluster = cluster
+        self._health = health
         self._options = options
         self._executor = ThreadPoolExecutor(max_workers=WORKERS + 4, thread_name_prefix="request")
         self._work = WorkQueue()
@@ -106,10 +111,16 @@ class Controller:
             tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
             tasks.create_task(self._reporting.run(), name="events")
 
-    def stuck_workers(self) -> list[int]:
-        """The workers that are busy with one object for longer than any step may take."""
+    def close(self) -> None:
+        """Waits for the requests that are under way, after `run` was cancelled; no new one begins."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def why_stuck(self) -> list[str]:
+        """The workers that are busy with one object for longer than any step may take, for the liveness probe."""
         now = time.monotonic()
-        return [number for number, since in self._busy_since.items() if now - since > STUCK_SECONDS]
+        # A copy in one go, as the probe asks from another thread.
+        busy = self._busy_since.copy().items()
+        return [f"worker {number} hangs" for number, since in busy if now - since > STUCK_SECONDS]
 
     async def relist(self) -> None:
         """Reads everything again.
@@ -157,7 +168,12 @@ class Controller:
             self.books.forget_migration(key, uid)
 
     async def _look_at_leases(self) -> None:
-        leases = await self._request(list_leases, self._cluster, self._options.namespace)
+        try:
+            leases = await self._request(list_leases, self._cluster, self._options.namespace)
+        except ClusterError as error:
+            self._health.fails(KUBERNETES_API, str(error))
+            raise
+        self._health.answers(KUBERNETES_API)
         now = time.monotonic()
         # In a longer gap the API server did not answer us, nor then the agents.
         gap = now - self._looked_at_leases if self._looked_at_leases is not None else 0.0
@@ -174,7 +190,8 @@ class Controller:
             key = await self._work.get()
             self._busy_since[number] = time.monotonic()
             try:
-                await self._step(key)
+                with metrics.RECONCILE_SECONDS.time():
+                    await self._step(key)
             finally:
                 del self._busy_since[number]
                 self._work.done(key)
@@ -188,10 +205,12 @@ class Controller:
                 await self._reconcile_migration(key)
         except ClusterError as error:
             delay = self._next_delay(key)
+            metrics.RECONCILE_ERRORS.inc()
             _log.warning("a step failed; it is made again", extra={"object": key, "error": str(error), "in": delay})
             self._work.add_after(key, delay)
         except Exception:  # noqa: BLE001 - one object that trips a defect must not stop the others
             delay = self._next_delay(key)
+            metrics.RECONCILE_ERRORS.inc()
             _log.exception("a step met a defect of this program", extra={"object": key})
             self._work.add_after(key, delay)
         else:

@@ -3,20 +3,28 @@
 import argparse
 import asyncio
 import logging
+import signal
 import socket
 import sys
+import uuid
 from pathlib import Path
 
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster, connect
 from diskmigration.cluster.errors import ClusterError, ClusterUnavailableError, ObjectGoneError
-from diskmigration.controller.controller import Controller, Options
+from diskmigration.cluster.leadership import Leadership, Terms
+from diskmigration.controller import metrics
+from diskmigration.controller.controller import KUBERNETES_API, Controller, Options
 from diskmigration.controller.watching import watch
-from diskmigration.observability import logs
+from diskmigration.observability import endpoint, logs
+from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
 LOAD_RETRY_SECONDS = 2.0
+BEAT_SECONDS = 1.0
+LATE_SECONDS = 60.0
+"""An event loop that did not turn for so long hangs."""
 
 
 def main() -> None:
@@ -29,9 +37,13 @@ def main() -> None:
         lease_stale_seconds=arguments.lease_stale_seconds,
         lease_poll_seconds=arguments.lease_poll_seconds,
     )
+    health = Health(KUBERNETES_API)
     try:
         cluster = connect(arguments.kubeconfig)
-        asyncio.run(_run(cluster, options, liveness_port=arguments.liveness_port))
+        if arguments.http_port:
+            endpoint.serve(arguments.http_port, health)
+        leadership = _leadership(cluster, arguments) if arguments.leader_elect else None
+        asyncio.run(_run(cluster, options, health, leadership))
     except ClusterError as error:
         _log.error("the operator cannot work: %s", error)
         sys.exit(1)
@@ -69,10 +81,24 @@ def _parser() -> argparse.ArgumentParser:
         help="how often the agents' Leases are read (default: %(default)s)",
     )
     parser.add_argument(
-        "--liveness-port",
+        "--leader-elect",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help=f"work only while holding the Lease {names.LEADER_LEASE}, so that several may run (default: %(default)s)",
+    )
+    for option, seconds, told in (
+        ("duration", Terms.duration_seconds, "another operator takes over when the leader has not renewed for so long"),
+        ("renew-deadline", Terms.renew_deadline_seconds, "a leader that could not renew for so long ends"),
+        ("retry", Terms.retry_seconds, "how often the leader renews, and the others look"),
+    ):
+        parser.add_argument(
+            f"--leader-{option}-seconds", type=_positive, default=seconds, help=f"{told} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--http-port",
         type=int,
         default=8080,
-        help="serves /healthz for the kubelet; 0 for none (default: %(default)s)",
+        help="serves /livez, /readyz and /metrics; 0 for none (default: %(default)s)",
     )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser
@@ -85,19 +111,85 @@ def _positive(text: str) -> float:
     return value
 
 
-async def _run(cluster: Cluster, options: Options, *, liveness_port: int) -> None:
-    controller = Controller(cluster, options, instance=socket.gethostname())
+def _leadership(cluster: Cluster, arguments: argparse.Namespace) -> Leadership:
+    try:
+        terms = Terms(
+            duration_seconds=arguments.leader_duration_seconds,
+            renew_deadline_seconds=arguments.leader_renew_deadline_seconds,
+            retry_seconds=arguments.leader_retry_seconds,
+        )
+    except ValueError as error:
+        sys.exit(f"The options --leader-… do not fit together. {error}")
+    # A pod that is started again keeps its name, and must not take itself for the one before.
+    identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+    return Leadership(cluster, namespace=arguments.namespace, name=names.LEADER_LEASE, identity=identity, terms=terms)
+
+
+async def _run(cluster: Cluster, options: Options, health: Health, leadership: Leadership | None) -> None:
+    """Waits for its turn to lead, and leads until the process is told to end or one of its parts fails."""
+    this = asyncio.current_task()
+    assert this is not None  # noqa: S101 - it runs
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until kopf takes them.
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    beating = asyncio.create_task(_beat(health), name="beat")
+    try:
+        if leadership is not None:
+            await _win(leadership, health)
+            leadership.keep()
+            cluster = cluster.fenced(leadership.holds)
+        await _lead(cluster, options, health)
+    except asyncio.CancelledError:
+        _log.info("told to end")
+    finally:
+        beating.cancel()
+        if leadership is not None:
+            await asyncio.to_thread(leadership.release)
+
+
+async def _win(leadership: Leadership, health: Health) -> None:
+    _log.info("standing by", extra={"identity": leadership.identity})
+    metrics.LEADER.set(0)
+    while True:
+        try:
+            is_leader = await asyncio.to_thread(leadership.attempt)
+        except ClusterError as error:
+            health.fails(KUBERNETES_API, str(error))
+            _log.warning("the leader's Lease cannot be looked at", extra={"error": str(error)})
+        else:
+            health.answers(KUBERNETES_API)
+            if is_leader:
+                _log.info("leading", extra={"identity": leadership.identity})
+                metrics.LEADER.set(1)
+                return
+        await asyncio.sleep(leadership.terms.retry_seconds)
+
+
+async def _lead(cluster: Cluster, options: Options, health: Health) -> None:
+    controller = Controller(cluster, options, instance=socket.gethostname(), health=health)
+    metrics.describe(controller.books)
+    health.check(controller.why_stuck)
     await _load(controller)
     work = asyncio.create_task(controller.run(), name="controller")
     # kopf ends the tasks that begin after its own: the controller's must be there before.
     await asyncio.sleep(0)
-    watching = asyncio.create_task(watch(cluster, controller, liveness_port=liveness_port), name="watch")
-    ended, rest = await asyncio.wait({work, watching}, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    watching = asyncio.create_task(watch(cluster, controller), name="watch")
+    try:
+        ended, _ = await asyncio.wait({work, watching}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (work, watching):
+            task.cancel()
+        await asyncio.gather(work, watching, return_exceptions=True)
+        # What was being written must have been written before another may lead.
+        await asyncio.to_thread(controller.close)
     for task in ended:
         task.result()
+
+
+async def _beat(health: Health) -> None:
+    while True:
+        health.turned("the event loop", within_seconds=LATE_SECONDS)
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 async def _load(controller: Controller) -> None:

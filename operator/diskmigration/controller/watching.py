@@ -26,7 +26,7 @@ class _ForEver:
             yield 5
 
 
-async def watch(cluster: Cluster, controller: Controller, *, liveness_port: int) -> None:
+async def watch(cluster: Cluster, controller: Controller) -> None:
     """Feeds the controller until the process is told to end. A watch that breaks for good is begun again.
 
     kopf takes SIGTERM and SIGINT for itself, and returns on them.
@@ -38,7 +38,6 @@ async def watch(cluster: Cluster, controller: Controller, *, liveness_port: int)
                 settings=_settings(),
                 clusterwide=True,
                 standalone=True,
-                liveness_endpoint=f"http://0.0.0.0:{liveness_port}/healthz" if liveness_port else None,
             )
         except Exception:  # noqa: BLE001 - kopf ends on any answer it does not know, say of an etcd without a leader
             _log.exception("the watch broke; beginning again")
@@ -80,12 +79,6 @@ def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(**asdict(cluster.credentials()))
-
-    @kopf.on.probe(registry=registry, id="workers", errors=kopf.ErrorsMode.PERMANENT)
-    def workers(**_: Any) -> str:
-        if stuck := controller.stuck_workers():
-            raise RuntimeError(f"workers {stuck} hang")
-        return "ok"
 
     @kopf.on.event(names.GROUP, names.VERSION, names.DISK_MIGRATIONS, registry=registry)
     async def on_migration(event: kopf.RawEvent, **_: Any) -> None:

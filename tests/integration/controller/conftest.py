@@ -35,7 +35,7 @@ class Operator:
         self.port = 0
 
     def start(self, *options: str) -> None:
-        """Starts it, and waits until its watch has begun."""
+        """Starts it, and waits until the API server has answered it. It has no one to lead, unless told otherwise."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -47,7 +47,8 @@ class Operator:
             f"--acceptance-grace-seconds={GRACE_SECONDS}",
             f"--lease-stale-seconds={STALE_SECONDS}",
             "--lease-poll-seconds=0.25",
-            f"--liveness-port={self.port}",
+            f"--http-port={self.port}",
+            "--no-leader-elect",
             *options,
         ]
         source = Path(__file__).parents[3] / "operator"
@@ -55,23 +56,47 @@ class Operator:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(source)}
             )
-        until(self.is_healthy, f"the operator is healthy; see {self._log}", seconds=60)
+        until(self.is_ready, f"the operator is ready; see {self._log}", seconds=60)
 
-    def is_healthy(self) -> bool:
-        """What the kubelet's probe would find."""
+    def is_live(self) -> bool:
+        """What the kubelet's liveness probe would find."""
+        return self._answers("livez")
+
+    def is_ready(self) -> bool:
+        """What the kubelet's readiness probe would find."""
+        return self._answers("readyz")
+
+    def get(self, path: str) -> str:
+        """What its HTTP port answers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def _answers(self, path: str) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"the operator ended; see {self._log}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
-                return bool(answer.status == 200)
+            self.get(path)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL: nothing is tidied up."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(30)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does not even notice that time passes."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> int:
+        """SIGCONT; its exit code, as it has to end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+        return self._process.wait(30)
 
     def stop(self) -> int:
         """SIGTERM, as the kubelet ends a pod; its exit code."""

@@ -81,11 +81,13 @@ def test_with_the_api_server_away_it_waits_and_goes_on(
     world.migrate("m0", world.name("vm-0")).until_phase("Scheduled")
     control_plane.stop_api_server()
     try:
-        assert mortal.is_healthy()
+        until(lambda: not mortal.is_ready(), "it says that it cannot work")
+        assert mortal.is_live()
     finally:
         control_plane.start_api_server()
     world.migrate("m1", world.name("vm-1")).until_phase("Scheduled", seconds=60)
-    assert mortal.is_healthy()
+    assert mortal.is_live()
+    until(mortal.is_ready, "it says that it works again")
 
 
 def test_an_agent_that_is_not_alive_gets_no_work_until_it_is(world: World, mortal: Operator) -> None:

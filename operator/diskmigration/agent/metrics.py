@@ -1,0 +1,17 @@
+"""What an agent tells Prometheus of its node; see docs/metrics.md. No label is a VM's or a migration's name."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LIBVIRT_UP = Gauge("diskmigration_libvirt_up", "1 while the node's libvirtd answers, else 0.")
+LEASE_RENEWAL_FAILURES = Counter("diskmigration_lease_renewal_failures", "Renewals of the agent's Lease that failed.")
+MIGRATIONS_ACTIVE = Gauge("diskmigration_migrations_active", "Migrations that the agent works on.")
+EXTENSIONS = Counter("diskmigration_extensions", "Extensions of thin volumes.", ["storage_domain"])
+EXTENSION_SECONDS = Histogram(
+    "diskmigration_extension_seconds",
+    "How long the extension of a thin volume took, in the storage domain itself.",
+    ["storage_domain"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+RESUMED = Counter(
+    "diskmigration_paused_guests_resumed", "Guests that a full volume had paused and that were extended and resumed."
+)

@@ -1,0 +1,107 @@
+"""Two operators, of which one works: killed, told to end, or frozen, the other goes on where it was."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diskmigration.api import names
+from testbed.control_plane import ControlPlane
+from tests.integration.controller.conftest import Operator
+from tests.integration.controller.test_queue import LIMIT, is_active, watched, work_through
+from tests.integration.controller.world import World, machine, until
+
+DURATION_SECONDS = 6
+TERMS = (
+    "--leader-elect",
+    f"--leader-duration-seconds={DURATION_SECONDS}",
+    "--leader-renew-deadline-seconds=4",
+    "--leader-retry-seconds=0.5",
+)
+
+
+class Pair:
+    """Two operators, the first of which leads."""
+
+    def __init__(self, control_plane: ControlPlane, directory: Path) -> None:
+        self._control_plane = control_plane
+        self.first = Operator(control_plane, directory / "first.log")
+        self.second = Operator(control_plane, directory / "second.log")
+        self.first.start(*TERMS)
+        until(lambda: leads(self.first), "the first leads")
+        self.second.start(*TERMS)
+        assert not leads(self.second)
+
+    def holder(self) -> str:
+        """Who holds the Lease."""
+        return self._control_plane.kubectl(
+            "get",
+            "lease",
+            names.LEADER_LEASE,
+            f"--namespace={names.SYSTEM_NAMESPACE}",
+            "--output=jsonpath={.spec.holderIdentity}",
+        )
+
+
+def leads(operator: Operator) -> bool:
+    """What it tells Prometheus."""
+    return "diskmigration_leader 1.0" in operator.get("metrics")
+
+
+@pytest.fixture
+def pair(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(control_plane, tmp_path)
+    try:
+        yield made
+    finally:
+        made.first.kill()
+        made.second.kill()
+
+
+def active(world: World) -> list[dict[str, Any]]:
+    return [status for status in world.statuses().values() if is_active(status)]
+
+
+def queue_of(world: World, count: int) -> list[Any]:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=LIMIT)
+    world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(count)])
+    return [world.migrate(f"m{n}", world.name(f"vm-{n}")) for n in range(count)]
+
+
+def test_a_leader_that_is_killed_is_followed_and_nothing_is_lost(world: World, pair: Pair) -> None:
+    with watched(world) as looks:
+        handles = queue_of(world, 10)
+        until(lambda: len(active(world)) == LIMIT, "every place is taken")
+        pair.first.kill()
+        until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
+        work_through(world, handles)
+    assert max(counts[world.name("dst")] for counts in looks) == LIMIT
+    assert {handle.status()["phase"] for handle in handles} == {"Succeeded"}
+
+
+def test_a_leader_that_is_told_to_end_makes_way_at_once(world: World, pair: Pair) -> None:
+    handles = queue_of(world, 2)
+    for handle in handles:
+        handle.until_phase("Scheduled")
+    before = pair.holder()
+    assert pair.first.stop() == 0
+    assert pair.holder() != before
+    until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS - 1)
+
+
+def test_one_that_stands_by_is_ready_and_hands_over_nothing(world: World, pair: Pair) -> None:
+    pair.first.freeze()
+    try:
+        assert pair.second.is_live()
+        assert pair.second.is_ready()
+        handles = queue_of(world, 1)
+        assert handles[0].status().get("nodeName") is None
+        until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
+        handles[0].until_phase("Scheduled")
+    finally:
+        # It held places in books that are old: it must end without a word to the API server.
+        assert pair.first.thaw() == 1
+    until(lambda: leads(pair.second), "the second leads still")
+    assert "another operator may lead now" in str(pair.first.log()[-1]["message"])
