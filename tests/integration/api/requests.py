@@ -75,6 +75,10 @@ def create(path: str, body: dict[str, Any]) -> Request:
     return Request("POST", path, body)
 
 
+def replace(path: str, body: dict[str, Any]) -> Request:
+    return Request("PUT", path, body)
+
+
 def patch(path: str, **body: Any) -> Request:
     return Request("PATCH", path, body, MERGE)
 

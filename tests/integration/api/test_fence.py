@@ -30,6 +30,7 @@ from tests.integration.api.requests import (
     leases,
     migrations,
     patch,
+    replace,
     storage_domains,
 )
 
@@ -148,7 +149,8 @@ LEASES: list[Row] = [
     ("unbound-agent", apply(leases(NODE_A), lease(NODE_A)), BY_NODE_FENCE),
     ("operator", get(leases()), ALLOWED),
     ("operator", create(leases(), lease(LEADER)), ALLOWED),
-    ("operator", apply(leases(LEADER), lease(LEADER)), ALLOWED),
+    ("operator", replace(leases(LEADER), lease(LEADER)), ALLOWED),
+    ("operator", replace(leases(NODE_A), lease(NODE_A)), BY_ROLES),
     ("operator", create(leases(), lease(NODE_C)), BY_OPERATOR_FENCE),
     ("operator", apply(leases(NODE_A), lease(NODE_A)), BY_ROLES),
     ("operator", delete(leases(LEADER)), BY_ROLES),

@@ -98,7 +98,7 @@ OPERATOR: dict[tuple[str, str], set[str]] = {
     (HV, ELSEWHERE): READ,
     (f"{HV}/status", ELSEWHERE): set(),
     ("leases.coordination.k8s.io", SYSTEM_NAMESPACE): {"list", "create"},
-    (f"leases.coordination.k8s.io:{LEADER}", SYSTEM_NAMESPACE): {"list", "create", "get", "update", "patch"},
+    (f"leases.coordination.k8s.io:{LEADER}", SYSTEM_NAMESPACE): {"list", "create", "get", "update"},
     ("leases.coordination.k8s.io", ELSEWHERE): set(),
     ("nodes", ELSEWHERE): {"get"},
     ("events.events.k8s.io", ELSEWHERE): {"create"},
