@@ -87,10 +87,17 @@ def connect(kubeconfig: Path | None = None) -> "Cluster":
 class Cluster:
     """One Kubernetes API server, as one identity."""
 
-    def __init__(self, api_client: kubernetes_client.ApiClient, *, may_write: Callable[[], bool] | None = None) -> None:
-        """Use `connect`."""
+    def __init__(
+        self,
+        api_client: kubernetes_client.ApiClient,
+        *,
+        may_write: Callable[[], bool] | None = None,
+        timeouts: tuple[float, float] = (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+    ) -> None:
+        """Use `connect`. The time-outs, in seconds, are for the connection and for each answer."""
         self._client = api_client
         self._may_write = may_write
+        self._timeouts = timeouts
         self._versions = _Versions()
 
     def fenced(self, may_write: Callable[[], bool]) -> "Cluster":
@@ -98,7 +105,13 @@ class Cluster:
 
         A write that is held back raises ClusterUnavailableError.
         """
-        return Cluster(self._client, may_write=may_write)
+        return Cluster(self._client, may_write=may_write, timeouts=self._timeouts)
+
+    def impatient(self, *, timeout_seconds: float) -> "Cluster":
+        """The same server and identity, for requests that are of no use when they take longer than that."""
+        connect_seconds, read_seconds = self._timeouts
+        timeouts = (min(connect_seconds, timeout_seconds), min(read_seconds, timeout_seconds))
+        return Cluster(self._client, may_write=self._may_write, timeouts=timeouts)
 
     def credentials(self) -> Credentials:
         """The identity as it is now: a service account's token is read again from its file when it is due."""
@@ -320,7 +333,7 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
+            response = self._client.call_api(*request, _request_timeout=self._timeouts)
             content = response.read()
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
             # Without an HTTP status: TLS, connection, time-out, or the service account's token cannot be read.

@@ -6,6 +6,7 @@ when the program ends, trusts the wall clock, has no time-out for its requests, 
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -19,6 +20,9 @@ from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
 
 _log = logging.getLogger(__name__)
+
+_TRIES_IN_DEADLINE = 4
+"""No request about the Lease may take so much of the renew deadline that there is no time for another one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Terms:
 
 
 class Leadership:
-    """One candidate. `attempt` is for one thread at a time; `holds` for any."""
+    """One candidate; thread-safe."""
 
     def __init__(
         self,
@@ -49,68 +53,89 @@ class Leadership:
         name: str,
         identity: str,
         terms: Terms,
+        on_turn: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is asked yet. `identity` is this process's alone."""
+        """Nothing is asked yet. `identity` is this process's alone; `on_turn` is called before each renewal."""
         self.terms = terms
         self.identity = identity
-        self._cluster = cluster
+        self._cluster = cluster.impatient(timeout_seconds=terms.renew_deadline_seconds / _TRIES_IN_DEADLINE)
         self._namespace = namespace
         self._name = name
+        self._on_turn = on_turn
         self._clock = clock
         self._held_until = 0.0
         self._has_led = False
+        self._has_lost = False
         self._seen: tuple[object, ...] | None = None
         self._seen_at = 0.0
+        self._asking = threading.Lock()
         self._ending = threading.Event()
-        self._renewer = threading.Thread(target=self._renew, name="leadership", daemon=True)
+        self._threads: tuple[threading.Thread, ...] = ()
 
     def holds(self) -> bool:
         """Whether this candidate leads at this moment, by its own clock: also right after it was frozen for a while."""
         return self._clock() < self._held_until
 
     def attempt(self) -> bool:
-        """Takes or renews the Lease if that is due; whether it is held now.
+        """Takes or renews the Lease if that may be; whether it was written. Never after `release`.
 
         Raises:
             ClusterUnavailableError, RefusedError: as every request; whether the Lease was written is not known.
         """
-        found = self._cluster.get(resources.LEASES, self._name, self._namespace)
-        asked_at = self._clock()
-        if found is not None and not self._may_take(found.get("spec") or {}, asked_at):
-            return False
-        try:
-            self._write(found)
-        except (ConflictError, ObjectGoneError):
-            # Somebody was faster.
-            return False
-        self._held_until = asked_at + self.terms.renew_deadline_seconds
-        self._has_led = True
-        return True
+        with self._asking:
+            if self._ending.is_set():
+                return False
+            found = self._cluster.get(resources.LEASES, self._name, self._namespace)
+            asked_at = self._clock()
+            if found is not None and not self._may_take(found.get("spec") or {}, asked_at):
+                return False
+            try:
+                self._write(found)
+            except (ConflictError, ObjectGoneError):
+                # Somebody was faster.
+                return False
+            self._held_until = asked_at + self.terms.renew_deadline_seconds
+            self._has_led = True
+            return True
 
     def keep(self) -> None:
-        """Renews in a thread of its own until `release`. A leader that cannot ends the process: see `_renew`."""
-        self._renewer.start()
+        """Renews in a thread of its own until `release`, and ends the process as soon as the Lease is not held.
+
+        Another thread does the latter, as the first may wait for an API server that does not answer.
+        """
+        self._threads = (
+            threading.Thread(target=self._renew, name="leadership", daemon=True),
+            threading.Thread(target=self._guard, name="leadership-guard", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
 
     def release(self) -> None:
-        """Gives the Lease back, so that another need not wait for its end; nothing may be written after this."""
+        """Gives the Lease back, so that another need not wait for its end; nothing may be written after this.
+
+        An attempt that is under way, say of a caller that was cancelled, is waited for, and what it took is given back.
+        """
         self._ending.set()
-        self._renewer.join()
-        if not self.holds():
-            return
-        self._held_until = 0.0
-        try:
-            found = self._cluster.get(resources.LEASES, self._name, self._namespace)
-            if found is not None and found["spec"].get("holderIdentity") == self.identity:
-                self._write(found, holder="")
-        except ClusterError as error:
-            _log.warning("the leader's Lease was not given back; it runs out", extra={"error": str(error)})
+        for thread in self._threads:
+            thread.join()
+        with self._asking:
+            if not self.holds():
+                return
+            self._held_until = 0.0
+            try:
+                found = self._cluster.get(resources.LEASES, self._name, self._namespace)
+                if found is not None and found["spec"].get("holderIdentity") == self.identity:
+                    self._write(found, holder="")
+            except ClusterError as error:
+                _log.warning("the leader's Lease was not given back; it runs out", extra={"error": str(error)})
 
     def _may_take(self, spec: dict[str, Any], now: float) -> bool:
         holder = spec.get("holderIdentity") or ""
         if self._has_led:
             # Whatever happened since this one led: what it knows is too old to lead again.
-            return bool(holder == self.identity)
+            self._has_lost = holder != self.identity
+            return not self._has_lost
         seen = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
@@ -125,7 +150,8 @@ class Leadership:
         is_same = before.get("holderIdentity") == holder
         spec = {
             "holderIdentity": holder,
-            "leaseDurationSeconds": max(1, round(self.terms.duration_seconds)),
+            # Upwards: the others wait for what is written here, and never for less than what was agreed.
+            "leaseDurationSeconds": math.ceil(self.terms.duration_seconds),
             "acquireTime": before.get("acquireTime", now) if is_same else now,
             "renewTime": now,
             "leaseTransitions": before.get("leaseTransitions", 0) + (0 if is_same or not holder else 1),
@@ -137,13 +163,24 @@ class Leadership:
             self._cluster.replace(resources.LEASES, {**found, "spec": spec})
 
     def _renew(self) -> None:
-        while not self._ending.wait(self.terms.retry_seconds):
-            is_lost = not self.holds()
+        while True:
+            self._on_turn()
+            if self._ending.wait(self.terms.retry_seconds):
+                return
             try:
-                is_lost = is_lost or not self.attempt()
+                self.attempt()
             except ClusterError as error:
                 _log.warning("the leader's Lease was not renewed", extra={"error": str(error)})
-            if is_lost or not self.holds():
-                _log.critical("another operator may lead now: this one ends", extra={"identity": self.identity})
-                # At once, from whatever thread and in the middle of whatever: it must not write any more.
-                os._exit(1)
+            if self._has_lost:
+                self._end_process("the Lease is another's")
+
+    def _guard(self) -> None:
+        while not self._ending.wait(max(0.0, self._held_until - self._clock())):
+            if not self.holds():
+                self._end_process("the Lease could not be renewed in time")
+
+    def _end_process(self, why: str) -> None:
+        self._held_until = 0.0
+        _log.critical("another operator may lead now: this one ends", extra={"identity": self.identity, "reason": why})
+        # At once, from whatever thread and in the middle of whatever: it must not write any more.
+        os._exit(1)

@@ -42,7 +42,7 @@ def main() -> None:
         cluster = connect(arguments.kubeconfig)
         if arguments.http_port:
             endpoint.serve(arguments.http_port, health)
-        leadership = _leadership(cluster, arguments) if arguments.leader_elect else None
+        leadership = _leadership(cluster, health, arguments) if arguments.leader_elect else None
         asyncio.run(_run(cluster, options, health, leadership))
     except ClusterError as error:
         _log.error("the operator cannot work: %s", error)
@@ -111,7 +111,7 @@ def _positive(text: str) -> float:
     return value
 
 
-def _leadership(cluster: Cluster, arguments: argparse.Namespace) -> Leadership:
+def _leadership(cluster: Cluster, health: Health, arguments: argparse.Namespace) -> Leadership:
     try:
         terms = Terms(
             duration_seconds=arguments.leader_duration_seconds,
@@ -122,7 +122,14 @@ def _leadership(cluster: Cluster, arguments: argparse.Namespace) -> Leadership:
         sys.exit(f"The options --leader-… do not fit together. {error}")
     # A pod that is started again keeps its name, and must not take itself for the one before.
     identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-    return Leadership(cluster, namespace=arguments.namespace, name=names.LEADER_LEASE, identity=identity, terms=terms)
+    return Leadership(
+        cluster,
+        namespace=arguments.namespace,
+        name=names.LEADER_LEASE,
+        identity=identity,
+        terms=terms,
+        on_turn=lambda: health.turned("the thread that renews the leader's Lease", within_seconds=LATE_SECONDS),
+    )
 
 
 async def _run(cluster: Cluster, options: Options, health: Health, leadership: Leadership | None) -> None:

@@ -96,6 +96,11 @@ class Operator:
         """SIGCONT; its exit code, as it has to end."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code, as it has to end by itself."""
+        assert self._process is not None
         return self._process.wait(30)
 
     def stop(self) -> int:

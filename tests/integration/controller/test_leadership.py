@@ -1,5 +1,6 @@
 """Two operators, of which one works: killed, told to end, or frozen, the other goes on where it was."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from testbed.control_plane import ControlPlane
 from tests.integration.controller.conftest import Operator
 from tests.integration.controller.test_queue import LIMIT, is_active, watched, work_through
 from tests.integration.controller.world import World, machine, until
+from tests.integration.freezing import frozen_api_server
 
 DURATION_SECONDS = 6
 TERMS = (
@@ -89,6 +91,29 @@ def test_a_leader_that_is_told_to_end_makes_way_at_once(world: World, pair: Pair
     assert pair.first.stop() == 0
     assert pair.holder() != before
     until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS - 1)
+
+
+def test_one_that_stands_by_and_is_told_to_end_disturbs_nobody(pair: Pair) -> None:
+    before = pair.holder()
+    assert pair.second.stop() == 0
+    assert [line for line in pair.second.log() if line["level"] != "INFO"] == []
+    assert pair.holder() == before
+    assert leads(pair.first)
+
+
+def test_a_leader_that_gets_no_answer_ends_in_time(world: World, pair: Pair, control_plane: ControlPlane) -> None:
+    world.domain("src")
+    with frozen_api_server(control_plane):
+        begun = time.monotonic()
+        assert pair.first.wait() == 1
+        # Before another might lead, were it only this one that got no answer.
+        assert time.monotonic() - begun < DURATION_SECONDS
+        assert "another operator may lead now" in str(pair.first.log()[-1]["message"])
+        until(lambda: not pair.second.is_ready(), "the second says that it cannot work")
+        assert pair.second.is_live()
+        assert not leads(pair.second)
+    until(lambda: leads(pair.second), "the second leads")
+    until(pair.second.is_ready, "the second is ready")
 
 
 def test_one_that_stands_by_is_ready_and_hands_over_nothing(world: World, pair: Pair) -> None:
