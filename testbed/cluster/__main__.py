@@ -17,8 +17,8 @@ from pathlib import Path
 
 from testbed import processes
 from testbed.binaries import cache_directory, cluster_binaries, control_plane_binaries
-from testbed.cluster import claims
-from testbed.cluster.node import STORAGE_ROOT, load
+from testbed.cluster import claims, image_store
+from testbed.cluster.node import STORAGE_ROOT
 from testbed.cluster.running import Cluster, running_cluster
 from testbed.images import Image, Images, build_images
 from testbed.processes import TestbedError
@@ -89,7 +89,7 @@ def _up(directory: Path, nodes: Sequence[str]) -> None:
     if sorted(state["nodes"]) != sorted(nodes):
         raise TestbedError(f"Its nodes are {', '.join(state['nodes'])}: to have others, end it first.")
     for node in state["nodes"]:
-        load(directory / node, images.operator, images.agent)
+        image_store.load(directory / node, images.operator, images.agent)
     print("\n".join(state["to_use_it"]))
     print("# To end it: make cluster-down")
 

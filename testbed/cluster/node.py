@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import processes
-from testbed.cluster import cgroups, loops
+from testbed.cluster import cgroups, image_store, loops
 from testbed.cluster.network import Network
 from testbed.images import Image
 from testbed.libvirt_host import LibvirtHost, running_libvirt
-from testbed.processes import TestbedError
 
 STORAGE_ROOT = Path("/var/lib/diskmigration")
 """Where a node's programs and pods find the directory that `Node.storage` is on this machine."""
@@ -66,6 +65,7 @@ class NodeSettings:
     pod_addresses: str
     control_group: str
     kubelet: Path
+    images: tuple[Image, ...]
     pause_image: Image
     client_authority: Path
     """What signed the certificate that the apiserver shows to the kubelet."""
@@ -80,7 +80,7 @@ class Node:
         self.directory = settings.directory
         self.libvirt = libvirt
         self.storage = _lib(settings) / STORAGE_ROOT.name
-        self.containerd_socket = _socket(settings.directory)
+        self.containerd_socket = image_store.socket(settings.directory)
         self.containerd_log = settings.directory / "containerd.log"
         self.kubelet_log = settings.directory / "kubelet.log"
         self._settings = settings
@@ -96,8 +96,8 @@ class Node:
         return self.storage / path.relative_to(STORAGE_ROOT)
 
     def load(self, *images: Image) -> None:
-        """Give containerd images, as the module's `load` does."""
-        load(self.directory, *images)
+        """Give containerd images, each unless this very archive was the last under its name."""
+        image_store.load(self.directory, *images)
 
     def ctr(self, *arguments: str) -> str:
         """Run containerd's own client on the kubelet's images and containers and return what it printed.
@@ -105,7 +105,7 @@ class Node:
         Raises:
             TestbedError: it failed; the message has its answer.
         """
-        return _ctr(self.directory, *arguments)
+        return image_store.ctr(self.directory, *arguments)
 
     def start_containerd(self) -> None:
         """Start containerd and wait until it answers; it finds the containers that run already."""
@@ -119,7 +119,7 @@ class Node:
         )
         self._containerd = self._start(["containerd", f"--config={config}"], log=self.containerd_log)
         processes.wait_for(
-            self._containerd_answers,
+            lambda: image_store.answers(self.directory),
             what=f"Waiting for containerd of {self.name}",
             process=self._containerd,
             log=self.containerd_log,
@@ -163,17 +163,10 @@ class Node:
         inside = self.libvirt.inside(command, network=self._settings.network.file)
         return processes.start(inside, log=log, environment=self._settings.environment)
 
-    def _containerd_answers(self) -> bool:
-        try:
-            self.ctr("images", "list", "--quiet")
-        except TestbedError:
-            return False
-        return True
-
 
 @contextmanager
 def running_node(settings: NodeSettings) -> Iterator[Node]:
-    """Run a node's libvirtd and containerd, with the pause image; its kubelet waits for `Node.start_kubelet`.
+    """Run a node's libvirtd and containerd, with the images; its kubelet waits for `Node.start_kubelet`.
 
     At the end, and when this process dies, the kernel ends all its processes, its pods and QEMUs too, and its mounts.
 
@@ -185,6 +178,7 @@ def running_node(settings: NodeSettings) -> Iterator[Node]:
             # libvirt's own directory is laid over this one.
             (settings.directory / own / "libvirt").mkdir(parents=True)
         (_lib(settings) / STORAGE_ROOT.name).mkdir()
+        image_store.fill(settings.directory, _lib(settings) / "containerd", settings.images)
         cgroups.make(settings.control_group)
         running.callback(cgroups.remove, settings.control_group)
         running.callback(loops.detach, _lib(settings) / STORAGE_ROOT.name)
@@ -194,40 +188,10 @@ def running_node(settings: NodeSettings) -> Iterator[Node]:
         processes.run(libvirt.inside(["mount", "--make-rshared", "/"]))
         node = Node(settings, libvirt)
         node.start_containerd()
-        node.load(settings.pause_image)
+        node.load(*settings.images)
         yield node
         libvirt.end()
         node.wait()
-
-
-def load(node_directory: Path, *images: Image) -> None:
-    """Give the containerd of a running node images, each unless this very archive was the last under its name.
-
-    Raises:
-        TestbedError: an archive cannot be imported, or does not hold its image.
-    """
-    record = node_directory / "images.json"
-    loaded = json.loads(record.read_text()) if record.exists() else {}
-    for image in images:
-        if loaded.get(image.name) == str(image.archive):
-            continue
-        _ctr(node_directory, "images", "import", str(image.archive))
-        if image.name not in _ctr(node_directory, "images", "list", "--quiet").split():
-            raise TestbedError(f"{image.archive} does not hold the image {image.name}.")
-        loaded[image.name] = str(image.archive)
-        record.write_text(json.dumps(loaded))
-
-
-def _ctr(node_directory: Path, *arguments: str) -> str:
-    return processes.run(
-        ["ctr", f"--address={_socket(node_directory)}", "--namespace=k8s.io", *arguments],
-        # For a large image on a busy machine.
-        timeout_seconds=600,
-    )
-
-
-def _socket(node_directory: Path) -> Path:
-    return node_directory / "containerd.sock"
 
 
 def _lib(settings: NodeSettings) -> Path:

@@ -87,6 +87,7 @@ def running_cluster(
                 pod_addresses=str(list(_POD_ADDRESSES.subnets(new_prefix=24))[index]),
                 control_group=f"{group}/{node}",
                 kubelet=binaries.kubelet,
+                images=(images.pause, images.operator, images.agent),
                 pause_image=images.pause,
                 client_authority=certificate,
                 environment=environment,
@@ -100,7 +101,7 @@ def running_cluster(
             *(running_node(each) for each in settings),
         )
         cluster = Cluster(control_plane, {node.name: node for node in started})
-        running.enter_context(running_services(control_plane, binaries, network, directory))
+        controllers = running.enter_context(running_services(control_plane, binaries, network, directory))
         for name, node in cluster.nodes.items():
             node.start_kubelet(control_plane.user_kubeconfig(_node_user(name)))
         for name in nodes:
@@ -117,8 +118,8 @@ def running_cluster(
                 environment=environment,
             )
         )
-        cluster.load(images)
         cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", *(f"node/{node}" for node in nodes))
+        controllers.wait_until_schedulable(control_plane)
         yield cluster
 
 

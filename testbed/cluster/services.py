@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 from testbed import processes
 from testbed.binaries import ClusterBinaries
@@ -15,13 +17,34 @@ SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
 
 
+@dataclass(frozen=True)
+class Controllers:
+    """The running kube-controller-manager."""
+
+    process: Popen[bytes]
+    log: Path
+
+    def wait_until_schedulable(self, control_plane: ControlPlane) -> None:
+        """Wait until pods may run: no node is tainted as not ready, and their namespace has its account.
+
+        A node's condition alone is not enough: until the controllers take its taint, a DaemonSet counts without it.
+        """
+        processes.wait_for(
+            lambda: not control_plane.kubectl("get", "nodes", "--output=jsonpath={.items[*].spec.taints}"),
+            what="Waiting for the nodes' taints to go",
+            process=self.process,
+            log=self.log,
+        )
+        control_plane.kubectl("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+
+
 @contextmanager
 def running_services(
     control_plane: ControlPlane,
     binaries: ClusterBinaries,
     network: Network,
     directory: Path,
-) -> Iterator[None]:
+) -> Iterator[Controllers]:
     """Run kube-controller-manager and kube-scheduler."""
     programs: dict[str, list[str | Path]] = {
         "kube-controller-manager": [
@@ -40,12 +63,14 @@ def running_services(
             "--bind-address=127.0.0.1",
         ],
     }
+    started: dict[str, Controllers] = {}
     with ExitStack() as running:
         for name, command in programs.items():
             log = directory / f"{name}.log"
             process = processes.start([*network.prefix, *command], log=log)
             running.callback(processes.stop, process, timeout_seconds=2)
-        yield
+            started[name] = Controllers(process, log)
+        yield started["kube-controller-manager"]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ _REPOSITORY = Path(__file__).parents[2]
 _PROBE = "probe"
 # Prints whom the apiserver takes the pod for, and which nodes' storage the Service's pods serve.
 _PROBE_PROGRAM = """
-import json, os, ssl, urllib.request
+import json, os, ssl, time, urllib.request
 account = "/var/run/secrets/kubernetes.io/serviceaccount/"
 review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 request = urllib.request.Request(
@@ -32,7 +32,10 @@ request = urllib.request.Request(
 trusted = ssl.create_default_context(cafile=account + "ca.crt")
 user = json.load(urllib.request.urlopen(request, context=trusted, timeout=10))["status"]["userInfo"]
 service = f"http://{os.environ['PROBE_SERVICE_HOST']}/node"
-served = {urllib.request.urlopen(service, timeout=10).read().decode() for _ in range(40)}
+served, deadline = set(), time.monotonic() + 20
+# Until kube-proxy knows of both.
+while len(served) < 2 and time.monotonic() < deadline:
+    served.add(urllib.request.urlopen(service, timeout=10).read().decode())
 print(json.dumps({"user": user["username"], "extra": user["extra"], "served": sorted(served)}))
 """
 
@@ -46,7 +49,7 @@ def probes(cluster: Cluster) -> Iterator[dict[str, str]]:
     cluster.kubectl("rollout", "status", f"daemonset/{_PROBE}", "--timeout=60s")
     pods = json.loads(cluster.kubectl("get", "pods", f"--selector=app={_PROBE}", "--output=json"))["items"]
     yield {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in pods}
-    cluster.kubectl("delete", "--filename=-", "--grace-period=1", stdin=json.dumps(_probe_objects()))
+    cluster.kubectl("delete", "--filename=-", stdin=json.dumps(_probe_objects()))
     for node in cluster.nodes.values():
         (node.storage / "node").unlink()
 
@@ -127,8 +130,6 @@ def _start_pod(directory: Path) -> None:
     container = {"name": "waits", "image": PAUSE_NAME, "imagePullPolicy": "Never"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "waits"}, "spec": {"containers": [container]}}
     kubectl = [control_plane_binaries().kubectl, f"--kubeconfig={directory / 'control-plane' / 'admin.kubeconfig'}"]
-    # The account comes after its namespace.
-    processes.run([*kubectl, "wait", "--for=create", "serviceaccount/default", "--timeout=60s"])
     processes.run([*kubectl, "create", "--filename=-"], stdin=json.dumps(pod))
     processes.run([*kubectl, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s"])
 
@@ -157,7 +158,10 @@ def _probe_objects() -> dict[str, object]:
         "metadata": {"name": _PROBE},
         "spec": {
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container], "volumes": volumes}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1},
+            },
         },
     }
     # Made first: a pod is told of the Services that there are when it starts.
