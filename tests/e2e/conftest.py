@@ -13,6 +13,16 @@ from testbed.cluster import Cluster, running_cluster
 _SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - each directory in it is made by mkdtemp
 
 
+_TIMEOUT_SECONDS = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of all waits for the images: with an empty cache, they are built first."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster of the nodes node-a and node-b, both Ready and with the images of this checkout."""
