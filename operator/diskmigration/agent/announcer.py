@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from diskmigration.agent import metrics
@@ -13,7 +14,7 @@ from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api import conditions
 from diskmigration.api.conditions import Condition
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import HypervisorStatus
+from diskmigration.api.hypervisor import HypervisorStatus, OrphanedVolume
 from diskmigration.api.names import AGENT_FIELD_MANAGER, HYPERVISORS
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
@@ -53,8 +54,10 @@ class Announcer:
         namespace: str,
         agent_version: str,
         health: Health,
+        orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
     ) -> None:
-        """Nothing is written before `start`."""
+        """Nothing is written before `start`. `orphans_of` has a storage domain's orphaned volumes by its name."""
+        self._orphans_of = orphans_of
         self._health = health
         self._cluster = cluster
         self._connection = connection
@@ -125,7 +128,13 @@ class Announcer:
     def _look(self) -> HypervisorStatus:
         now = datetime.now(UTC)
         try:
-            found = survey(self._connection, self._domains, node_labels=self._labels, agent_version=self._agent_version)
+            found = survey(
+                self._connection,
+                self._domains,
+                node_labels=self._labels,
+                agent_version=self._agent_version,
+                orphans_of=self._orphans_of,
+            )
         except MigrationError as error:
             found, ready, reason, message = self._written, False, error.reason.value, error.message
             self._health.fails(LIBVIRT, error.message)

@@ -1,6 +1,6 @@
 """What this node has: the Hypervisor object's status, made from libvirt and the storage domains."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
@@ -10,15 +10,22 @@ from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, of_running_domains
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, VirtualMachine
+from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, OrphanedVolume, VirtualMachine
 
 _TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
 
 
 def survey(
-    connection: Connection, domains: StorageDomains, *, node_labels: Mapping[str, str], agent_version: str
+    connection: Connection,
+    domains: StorageDomains,
+    *,
+    node_labels: Mapping[str, str],
+    agent_version: str,
+    orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
 ) -> HypervisorStatus:
     """The node as it is now, conditions aside; only storage domains whose nodeSelector selects it are told.
+
+    `orphans_of` has the orphaned volumes of a storage domain by its name.
 
     Raises:
         HypervisorUnavailableError: libvirtd does not answer.
@@ -36,19 +43,29 @@ def survey(
         qemu_version=qemu_version,
         agent_version=agent_version,
         virtual_machine_count=len(machines),
-        storage_domains=tuple(_storage_domain(known) for known in domains.all() if known.domain.selects(node_labels)),
+        storage_domains=tuple(
+            _storage_domain(known, orphans_of(known.name))
+            for known in domains.all()
+            if known.domain.selects(node_labels)
+        ),
         virtual_machines=tuple(sorted(machines, key=lambda machine: machine.uuid)),
     )
 
 
-def _storage_domain(known: OpenDomain) -> NodeStorageDomain:
+def _storage_domain(known: OpenDomain, orphans: tuple[OrphanedVolume, ...]) -> NodeStorageDomain:
     try:
         known.driver.check()
         space = known.driver.space()
+        group = known.driver.volume_group()
     except MigrationError as error:
-        return NodeStorageDomain(name=known.name, ready=False, reason=error.message)
+        return NodeStorageDomain(name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans)
     return NodeStorageDomain(
-        name=known.name, ready=True, capacity_bytes=space.capacity_bytes, available_bytes=space.available_bytes
+        name=known.name,
+        ready=True,
+        capacity_bytes=space.capacity_bytes,
+        available_bytes=space.available_bytes,
+        volume_group=group,
+        orphaned_volumes=orphans,
     )
 
 

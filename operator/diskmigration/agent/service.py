@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 from diskmigration.agent import metrics
 from diskmigration.agent.announcer import Announcer
@@ -9,15 +11,20 @@ from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events
 from diskmigration.agent.migration.attempt import Node
+from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.worker import Worker
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
-from diskmigration.api.disk_migration import DiskMigration
+from diskmigration.api.disk_migration import DiskMigration, Phase
+from diskmigration.api.names import DISK_MIGRATIONS
 from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster.client import Cluster
 from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 15.0
+"""How long the end waits for commands that change the storage: less than a pod is given to end."""
 
 
 class Agent:
@@ -42,6 +49,13 @@ class Agent:
         self._node = Node(name=node_name, connection=connection, domains=self._domains, extender=extender)
         self._extender = extender
         self._statuses = StatusWriter(cluster, node_name=node_name, on_gone=self._abandon)
+        self._cluster = cluster
+        self._orphans = Orphans(
+            node_name=node_name,
+            connection=connection,
+            domains=self._domains,
+            migrations_at_work=self._migrations_at_work,
+        )
         self._announcer = Announcer(
             cluster=cluster,
             connection=connection,
@@ -51,6 +65,7 @@ class Agent:
             namespace=namespace,
             agent_version=agent_version,
             health=health,
+            orphans_of=self._orphans.of,
         )
         self._guard = threading.Lock()
         self._workers: dict[str, Worker] = {}
@@ -64,14 +79,21 @@ class Agent:
         self._extender.start()
         self._statuses.start()
         self._announcer.start()
+        self._orphans.start()
 
     def stop(self) -> None:
-        """Ends the workers' and the extender's own work. The jobs in QEMU go on, and the next agent finds them."""
+        """Ends the workers' and the extender's own work. The jobs in QEMU go on, and the next agent finds them.
+
+        What the storage is in the midst of is waited for: in a pod, it would be killed with the agent.
+        """
+        self._orphans.stop()
         with self._guard:
             workers = list(self._workers.values())
         for worker in workers:
             worker.stop()
         self._extender.stop()
+        if not self._domains.wait_until_idle(timeout=SETTLE_SECONDS):
+            _log.warning("the agent ends while the storage is still being changed")
 
     def see_storage_domain(self, domain: StorageDomain) -> None:
         """Takes in a storage domain, new or changed."""
@@ -114,6 +136,17 @@ class Agent:
         if worker is not None:
             worker.abandon()
 
+    def _migrations_at_work(self) -> frozenset[str]:
+        """The uids of this node's migrations that have not ended, as the API server knows them or a worker does.
+
+        Raises:
+            ClusterError: the API server does not answer.
+        """
+        listed = self._cluster.list(DISK_MIGRATIONS, field_selector=f"status.nodeName={self._node_name}")
+        with self._guard:
+            working = {uid for uid, worker in self._workers.items() if worker.is_alive()}
+        return frozenset(working | {body["metadata"]["uid"] for body in listed if not _has_ended(body)})
+
     def _active(self) -> int:
         with self._guard:
             return sum(worker.is_alive() for worker in self._workers.values())
@@ -123,3 +156,8 @@ class Agent:
             workers = list(self._workers.values())
         for worker in workers:
             worker.notice(event)
+
+
+def _has_ended(body: Mapping[str, Any]) -> bool:
+    phase = body.get("status", {}).get("phase")
+    return phase in list(Phase) and Phase(phase).is_final

@@ -7,6 +7,7 @@ from pathlib import Path
 from diskmigration.agent.storage.driver import StorageDriver
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.lvm import group as lvm_groups
 from diskmigration.agent.storage.lvm.driver import LvmDriver
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
@@ -92,6 +93,10 @@ class StorageDomains:
                     "Create the StorageDomain, or correct the name.",
                 )
             return self._open[name]
+
+    def wait_until_idle(self, *, timeout: float) -> bool:
+        """Whether no command of ours changes a volume group, within that many seconds."""
+        return lvm_groups.wait_until_all_are_idle(timeout=timeout)
 
     def locate(self, path: Path) -> tuple[OpenDomain, str] | None:
         """The domain and the name of the volume at that path; the innermost where directories are nested."""

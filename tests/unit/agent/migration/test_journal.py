@@ -11,7 +11,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration.journal import Journal, Stage
-from diskmigration.api.disk_migration import Failure, Phase
+from diskmigration.api.disk_migration import Failure, Phase, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent.builders import GIB, UID, journal, migration, storage_domain, volume
 
@@ -160,3 +160,12 @@ def test_what_is_mirrored_and_where_to() -> None:
     assert (direct.mirrored, direct.mirror) == (direct.source[-1], direct.destination[-1])
     assert journal(length=2, flatten=True).flattens
     assert not journal(length=1, flatten=True).flattens
+
+
+def test_a_retained_source_needs_only_its_top_handed_over() -> None:
+    """A snapshot that is given up is merged into the top; the rest is deleted, or not touched at all."""
+    moving = journal(length=3)
+    assert moving.may_change == moving.source
+    spec = moving.migration.spec.model_copy(update={"source_volumes": SourceVolumes.RETAIN})
+    kept = moving.model_copy(update={"migration": moving.migration.model_copy(update={"spec": spec})})
+    assert kept.may_change == moving.source[-1:]

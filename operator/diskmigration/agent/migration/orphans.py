@@ -1,0 +1,160 @@
+"""Volumes of migrations that nobody works on any more: found, told, and removed where nothing is lost with them.
+
+Only a storage domain that marks its volumes as being made can tell: see StorageDriver.leftovers. A mark goes before a
+guest first writes to a volume, so what still carries one holds nothing that is not elsewhere too; and what is marked as
+being removed was found to be used by nobody before.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.domain import every_domain
+from diskmigration.agent.hypervisor.errors import DomainGoneError
+from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.references import paths_in_use
+from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.agent.storage.driver import Leftover
+from diskmigration.api.errors import MigrationError
+from diskmigration.api.hypervisor import OrphanedVolume
+from diskmigration.cluster.errors import ClusterError
+
+_log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 600.0
+"""How long a look is good for: what was in use then may be free by now."""
+RETRY_SECONDS = 10.0
+"""How soon a domain is looked at again that could not be looked at: its group, libvirtd or the API server was away."""
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """What is not orphaned: the uids of migrations that have not ended, and the volumes that their journals name.
+
+    A user's volume that is being removed carries no uid; the journal of the migration that removes it has its name.
+    """
+
+    migrations: frozenset[str]
+    volumes: frozenset[tuple[str, str]] = frozenset()
+
+
+def orphans_among(domain_name: str, leftovers: Iterable[Leftover], at_work: AtWork) -> tuple[Leftover, ...]:
+    """Those of a storage domain's leftovers that nobody works on. Pure."""
+    return tuple(
+        leftover
+        for leftover in leftovers
+        if leftover.migration not in at_work.migrations and (domain_name, leftover.volume) not in at_work.volumes
+    )
+
+
+def volumes_of(journal: Journal) -> frozenset[tuple[str, str]]:
+    """Each volume that the journal names, behind its storage domain's name. Pure."""
+    sides = (
+        (journal.source_domain, (*journal.source, journal.snapshot)),
+        (journal.destination_domain, (*journal.destination, journal.overlay)),
+    )
+    return frozenset(
+        (domain.metadata.name, volume.name) for domain, volumes in sides for volume in volumes if volume is not None
+    )
+
+
+def journals_on(connection: Connection) -> tuple[Journal, ...]:
+    """Every journal in a VM of this node.
+
+    Raises:
+        MigrationError: libvirt could not be asked, or a journal cannot be read, so that nothing is known.
+    """
+    found = []
+    for domain in every_domain(connection):
+        try:
+            found += [journals.read(domain, disk.target) for disk in domain.describe().disks]
+        except DomainGoneError:
+            continue
+    return tuple(journal for journal in found if journal is not None)
+
+
+class Orphans:
+    """Looks after the agent's start, and again from time to time, in a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        node_name: str,
+        connection: Connection,
+        domains: StorageDomains,
+        migrations_at_work: Callable[[], frozenset[str]],
+    ) -> None:
+        """`migrations_at_work` has the uids of the node's migrations that have not ended; it may raise ClusterError."""
+        self._node_name = node_name
+        self._connection = connection
+        self._domains = domains
+        self._migrations_at_work = migrations_at_work
+        self._stopping = threading.Event()
+        self._found: Mapping[str, tuple[OrphanedVolume, ...]] = {}
+        self._told: Mapping[str, str] = {}
+
+    def start(self) -> None:
+        """Starts looking."""
+        threading.Thread(target=self._run, name="orphans", daemon=True).start()
+
+    def stop(self) -> None:
+        """Looks no more."""
+        self._stopping.set()
+
+    def of(self, domain_name: str) -> tuple[OrphanedVolume, ...]:
+        """The orphans of a storage domain that were found and could not be removed."""
+        return self._found.get(domain_name, ())
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else RETRY_SECONDS)
+
+    def _sweep_all(self) -> bool:
+        """Whether every domain could be looked at."""
+        found, obstacles = {}, {}
+        for domain in self._domains.all():
+            try:
+                found[domain.name] = self._sweep(domain)
+            except (MigrationError, ClusterError) as error:
+                found[domain.name], obstacles[domain.name] = self.of(domain.name), str(error)
+        for name, obstacle in obstacles.items():
+            if self._told.get(name) != obstacle:
+                _log.warning("orphans cannot be looked for yet", extra={"storageDomain": name, "error": obstacle})
+        self._found, self._told = found, obstacles
+        return not obstacles
+
+    def _sweep(self, domain: OpenDomain) -> tuple[OrphanedVolume, ...]:
+        # The volumes first: a migration that begins after that has none among them.
+        leftovers = domain.driver.leftovers(self._node_name)
+        if not leftovers:
+            return ()
+        known = journals_on(self._connection)
+        at_work = AtWork(
+            migrations=self._migrations_at_work() | {journal.uid for journal in known},
+            volumes=frozenset().union(*map(volumes_of, known)),
+        )
+        orphans = orphans_among(domain.name, leftovers, at_work)
+        in_use = paths_in_use(self._connection) if orphans else frozenset()
+        return tuple(kept for orphan in orphans if (kept := _remove(domain, orphan, in_use)) is not None)
+
+
+def _remove(domain: OpenDomain, orphan: Leftover, in_use: frozenset[Path]) -> OrphanedVolume | None:
+    """Removes it and returns None, or returns why it is still there."""
+    told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
+    path = domain.driver.path(orphan.volume)
+    if path in in_use or path.resolve() in in_use:
+        reason = "A VM, a definition or a snapshot of this node uses it, though it is marked as incomplete."
+    else:
+        try:
+            domain.driver.remove(orphan.volume)
+        except MigrationError as error:
+            reason = error.message
+        else:
+            _log.warning("removed an orphaned volume", extra={**told, "sizeBytes": orphan.size_bytes})
+            return None
+    _log.warning("an orphaned volume cannot be removed", extra={**told, "reason": reason})
+    return OrphanedVolume(name=orphan.volume, size_bytes=orphan.size_bytes, reason=reason)
