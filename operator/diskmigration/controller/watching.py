@@ -16,6 +16,10 @@ _log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 2.0
 
+# kopf's name for this process among its peers, of which there are none. It would look up the user's, and a container's
+# user has none. Any, as the type is kopf's own.
+_IDENTITY: Any = f"{names.GROUP}/operator"
+
 
 class _ForEver:
     """Delays between tries that never end: kopf gives up a watch, and the process with it, when they do."""
@@ -38,6 +42,7 @@ async def watch(cluster: Cluster, controller: Controller) -> None:
                 settings=_settings(),
                 clusterwide=True,
                 standalone=True,
+                identity=_IDENTITY,
             )
         except Exception:  # noqa: BLE001 - kopf ends on any answer it does not know, say of an etcd without a leader
             _log.exception("the watch broke; beginning again")
