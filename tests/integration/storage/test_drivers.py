@@ -283,3 +283,24 @@ def test_a_path_is_located_in_the_innermost_of_the_domains(scratch: Path, root: 
     assert located is not None
     assert (located[0].name, located[1]) == ("blocks", "w")
     assert domains.locate(scratch / "beside") is None
+
+
+def test_a_volume_of_another_mount_namespace_is_found(scratch: Path) -> None:
+    """As that of an agent's pod that has ended: the path that the kernel shows of its file leads nowhere."""
+    (scratch / "loops").mkdir()
+    elsewhere = scratch / "elsewhere"
+    elsewhere.mkdir()
+    driver = LoopDriver("loops", scratch / "loops")
+    (scratch / "loops" / "volume").write_bytes(bytes(2**20))
+    attach = 'mount --bind "$0" "$1" && losetup --find --show "$1/volume"'
+    command = ["unshare", "--mount", "sh", "-c", attach, str(scratch / "loops"), str(elsewhere)]
+    device = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    try:
+        shown = Path("/sys/block", device.name, "loop", "backing_file").read_text().strip()
+        assert not Path(shown).exists()
+        assert driver.volume_at(device) == "volume"
+        assert driver.path("volume") == device
+        assert driver.extend("volume", 3 * 2**20) == 3 * 2**20
+    finally:
+        driver.remove("volume")
+    assert not Path("/sys/block", device.name, "loop").exists()

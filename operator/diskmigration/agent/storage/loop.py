@@ -5,22 +5,18 @@ QEMU is told a link, `dev/<volume>` below the same directory: it is the volume's
 and a link that hangs is an error where a reused number would be another disk.
 """
 
-import os
-import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diskmigration.agent.storage import command, directory
+from diskmigration.agent.storage import command, directory, loop_devices
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 _SECTOR_BYTES = 4096
 _LINKS = "dev"
-_SYSFS = Path("/sys/block")
-_SYSFS_BY_NUMBER = Path("/sys/dev/block")
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,9 @@ class LoopDriver:
 
     def volume_at(self, path: Path) -> str | None:
         """The file behind the loop device."""
-        backing = _backing_file(path.resolve())
-        return directory.name_within(self.root, backing) if backing is not None else None
+        backing = loop_devices.backing_of(path)
+        file = backing.path_within(self.root) if backing is not None else None
+        return directory.name_within(self.root, file) if file is not None else None
 
     def volumes(self) -> tuple[str, ...]:
         """The files right below the root."""
@@ -88,7 +85,7 @@ class LoopDriver:
         """The device's size."""
         device = self._required_device(volume)
         try:
-            return int((_SYSFS / device.name / "size").read_text()) * 512
+            return int((loop_devices.SYSFS / device.name / "size").read_text()) * 512
         except OSError as error:
             raise MigrationError(Reason.STORAGE_FAILED, f"While reading the size of {volume}: {error}") from error
 
@@ -124,12 +121,10 @@ class LoopDriver:
         """The loop device of the volume's file, as the kernel tells it."""
         file = directory.file_of(self.root, volume)
         link = self._link(volume)
-        if link.is_symlink() and _is_same_file(_backing_file(link.resolve()), file):
+        if link.is_symlink() and (backing := loop_devices.backing_of(link)) is not None and backing.is_file(file):
             return link.resolve()
-        for entry in sorted(_SYSFS.glob("loop*")):
-            if _is_same_file(_backing_file_of(entry), file):
-                return Path("/dev") / entry.name
-        return None
+        named = loop_devices.devices_named(file.name)
+        return next((device for device, backing in named if backing.is_file(file)), None)
 
     def _required_device(self, volume: str) -> Path:
         device = self._device(volume)
@@ -163,29 +158,3 @@ class LoopDriver:
 
 def _rounded(size_bytes: int) -> int:
     return -(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
-
-
-def _backing_file(device: Path) -> Path | None:
-    """The file behind a loop device; None for anything else, a file that is named as a device included."""
-    try:
-        found = device.stat()
-    except OSError:
-        return None
-    if not stat.S_ISBLK(found.st_mode):
-        return None
-    return _backing_file_of(_SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
-
-
-def _backing_file_of(entry: Path) -> Path | None:
-    """The same from the device's folder in sysfs; one whose file was deleted names a path that is not there."""
-    try:
-        return Path((entry / "loop" / "backing_file").read_text().removesuffix("\n"))
-    except OSError:
-        return None
-
-
-def _is_same_file(backing: Path | None, file: Path) -> bool:
-    try:
-        return backing is not None and backing.samefile(file)
-    except OSError:
-        return False

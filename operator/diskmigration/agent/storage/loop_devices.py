@@ -1,0 +1,84 @@
+"""Which file is behind a loop device, as the kernel knows it.
+
+The path that sysfs shows is not enough: it is seen from the mount namespace in which the device was attached, and so
+leads nowhere from the pod that follows. The file is known by its file system and its inode (LOOP_GET_STATUS64, see
+linux/loop.h), and the shown path only says where to look.
+"""
+
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSFS = Path("/sys/block")
+_SYSFS_BY_NUMBER = Path("/sys/dev/block")
+_LOOP_GET_STATUS64 = 0x4C05
+_STATUS_BYTES = 232
+_DEVICE_AND_INODE = struct.Struct("=QQ")
+
+
+@dataclass(frozen=True)
+class Backing:
+    """The file behind a loop device; `shown_as` is its path, as somebody may see it."""
+
+    shown_as: Path
+    file_system: int
+    inode: int
+
+    def is_file(self, path: Path) -> bool:
+        """Whether that path leads to the file."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.file_system, self.inode)
+
+    def path_within(self, root: Path) -> Path | None:
+        """The file's path below the directory; None when it is not there."""
+        parts = self.shown_as.parts
+        below = (root.joinpath(*parts[first:]) for first in range(1, len(parts)))
+        return next((path for path in below if self.is_file(path)), None)
+
+
+def backing_of(device: Path) -> Backing | None:
+    """The file behind the device; None for what is no attached loop device, a file that is named as one included."""
+    try:
+        found = device.stat()
+    except OSError:
+        return None
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return _backing(device, _SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+
+
+def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
+    """The loop devices with a file of that name behind them, whichever directory it is in."""
+    for entry in sorted(SYSFS.glob("loop*")):
+        device = Path("/dev") / entry.name
+        if _shown(entry).name == name and (backing := _backing(device, entry)) is not None:
+            yield device, backing
+
+
+def _backing(device: Path, entry: Path) -> Backing | None:
+    status = bytearray(_STATUS_BYTES)
+    try:
+        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, status)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    file_system, inode = _DEVICE_AND_INODE.unpack_from(status)
+    return Backing(_shown(entry), file_system, inode)
+
+
+def _shown(entry: Path) -> Path:
+    """The path in sysfs; that of a file that was deleted ends in words that say so."""
+    try:
+        return Path((entry / "loop" / "backing_file").read_text().removesuffix("\n"))
+    except OSError:
+        return Path()
