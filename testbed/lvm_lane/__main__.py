@@ -4,6 +4,7 @@ import argparse
 import compileall
 import py_compile
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from testbed.control_plane import running_control_plane
-from testbed.lvm_lane.access import write_access
+from testbed.lvm_lane.access import serving_kubectl, write_access
 from testbed.lvm_lane.inside import ACCESS, ARGUMENTS, NODE, PROJECT
 from testbed.lvm_lane.machine import HOST_ADDRESS, Ending, run_machine
 from testbed.lvm_lane.system import lane_system, make_disk
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=_REPOSITORY / "dist" / "lvm-lane", help="%(default)s")
     parser.add_argument("--timeout-seconds", type=float, default=1200, help="for the VM; %(default)s")
     arguments, for_pytest = parser.parse_known_args()
+    # So that what was made is removed: Python's own answer to it is to end at once.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The LVM lane was told to end."))
     try:
         ending = _run(arguments.results.resolve(), for_pytest, timeout_seconds=arguments.timeout_seconds)
     except TestbedError as error:
@@ -63,7 +66,8 @@ def _run(results: Path, for_pytest: list[str], *, timeout_seconds: float) -> End
             for_pytest = [*for_pytest, _TESTS]
         (project / ARGUMENTS).write_text("".join(f"{argument}\n" for argument in for_pytest))
         agent = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=NODE)
-        write_access(control_plane, agent, project / ACCESS, address=HOST_ADDRESS, seen_at=PROJECT / ACCESS)
+        kubectl = running.enter_context(serving_kubectl(control_plane))
+        write_access(control_plane, agent, kubectl, project / ACCESS, address=HOST_ADDRESS, seen_at=PROJECT / ACCESS)
         make_disk(directory / "project.img", project, mebibytes=_PROJECT_MEBIBYTES)
         print(f"The control plane is up, and the VM starts, after {time.monotonic() - started:.0f} s", flush=True)
         return run_machine(system, directory / "project.img", directory, results, timeout_seconds=timeout_seconds)

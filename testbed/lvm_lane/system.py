@@ -22,6 +22,9 @@ _SOURCES = {
     "init": _HERE / "init",
     "requirements/dev.lock": _HERE.parents[1] / "requirements" / "dev.lock",
 }
+# Named, their layers are kept for the next build.
+_PACKAGES_NAME = "localhost/diskmigration-lvm-lane-packages:dev"
+_SYSTEM_NAME = "localhost/diskmigration-lvm-lane:dev"
 _ROOT_MEBIBYTES = 4096
 _MAKE_TIMEOUT_SECONDS = 600
 _KEPT = 2
@@ -78,7 +81,10 @@ def _build(built: Path) -> None:
         ensure_base(storage)
         root, made = scratch / "root", scratch / "made"
         made.mkdir()
-        storage.write_files(context, root, volumes=write_host_settings(scratch))
+        volumes = write_host_settings(scratch)
+        storage.build(context, name=_PACKAGES_NAME, target="packages", volumes=volumes)
+        storage.build(context, name=_SYSTEM_NAME, volumes=volumes)
+        storage.write_files(context, root, volumes=volumes)
         shutil.copyfile(_only(root, "boot/vmlinuz-*"), made / "vmlinuz")
         shutil.copyfile(_only(root, "boot/initrd.img-*"), made / "initrd")
         make_disk(made / "root.img", root, mebibytes=_ROOT_MEBIBYTES)

@@ -1,101 +1,18 @@
 """Thin volumes stay ahead of what writes to them: by how much, on which side, in which order."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 from testbed import qemu_io
+from tests.integration.migrations.growth import extensions, finish, free_bytes, synchronized, watched, write_in_steps
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import (
     CHUNK_BYTES,
     REPLICATION_CHUNK_BYTES,
     WATERMARK_BYTES,
-    Migration,
     Stack,
     wait_until,
 )
-
-_WATCH_SECONDS = 0.001
-_METADATA_BYTES = 128 * 1024
-
-
-@dataclass(frozen=True)
-class Growth:
-    """One volume's size on disk changed; `sizes` are those of all watched volumes at that look."""
-
-    volume: str
-    before: int
-    after: int
-    sizes: tuple[int, ...]
-
-
-@contextmanager
-def watched(*files: Path) -> Iterator[list[Growth]]:
-    """Records how the files' sizes change. At each look they are read in the order given."""
-    seen: list[Growth] = []
-    sizes = {file: file.stat().st_size for file in files}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_WATCH_SECONDS):
-            found = tuple(file.stat().st_size for file in files)
-            for file, size in zip(files, found, strict=True):
-                if size != sizes[file]:
-                    seen.append(Growth(file.name, sizes[file], size, found))
-                    sizes[file] = size
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        watcher.join()
-
-
-def write_in_steps(machine: Machine, *, start: int, length: int, free: Callable[[], int]) -> None:
-    """Writes a MiB at a time, each when there is room for it: as a guest does that the extender keeps up with."""
-    for offset in range(start, start + length, MEBIBYTE):
-        wait_until(lambda: free() > MEBIBYTE + _METADATA_BYTES, f"room for a write at {offset}")
-        machine.write(offset=offset, length=MEBIBYTE, pattern=offset // MEBIBYTE % 250 + 1)
-
-
-def free_bytes(machine: Machine, path_end: str) -> int:
-    """What is left of the open volume whose path ends so, by libvirt's statistics."""
-    values = dict(
-        line.strip().split("=", 1)
-        for line in machine.host.virsh("domstats", "--block", "--backing", machine.name).splitlines()
-        if "=" in line
-    )
-    position = next(
-        key.split(".")[1] for key, value in values.items() if key.endswith(".path") and value.endswith(path_end)
-    )
-    physical = Path(values[f"block.{position}.path"])
-    size = int(values[f"block.{position}.physical"])
-    assert physical.exists()
-    return size - int(values[f"block.{position}.allocation"])
-
-
-def synchronized(stack: Stack, machine: Machine, to: str, **spec: object) -> Migration:
-    """A migration that is in step and waits for its cutover."""
-    migration = stack.migrate(machine, to, cutover={"policy": "Manual"}, **spec)
-    migration.wait_for_phase("Synchronized")
-    return migration
-
-
-def extensions(migration: Migration, side: str) -> set[int]:
-    """How often the status says that the side's volumes were extended."""
-    return {volume["extensions"] for volume in migration.status()[side]["volumes"]}
-
-
-def finish(migration: Migration, machine: Machine) -> None:
-    """Lets it pivot, and reads every byte back."""
-    migration.patch({"cutover": {"policy": "Automatic"}})
-    migration.succeed()
-    machine.verify()
 
 
 def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
