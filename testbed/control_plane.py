@@ -147,16 +147,17 @@ class ControlPlane:
             name = f"{account}-{node}"
             self.kubectl("apply", "--filename=-", stdin=json.dumps(_pod(namespace, name, account, node)))
             command += ["--bound-object-kind=Pod", f"--bound-object-name={name}"]
-        token = self.kubectl(*command).strip()
-        path = self._directory / f"{namespace}.{name}.kubeconfig"
-        self._write_kubeconfig(path, user=name, token=token)
+        return self.token_kubeconfig(f"{namespace}.{name}", self.kubectl(*command).strip())
+
+    def token_kubeconfig(self, user: str, token: str) -> Path:
+        """Return a kubeconfig with this token, which it calls `user`."""
+        path = self._directory / f"{user.replace(':', '.')}.kubeconfig"
+        self._write_kubeconfig(path, user=user, token=token)
         return path
 
     def user_kubeconfig(self, user: str) -> Path:
         """Return a kubeconfig of one of the site's users."""
-        path = self._directory / f"{user.replace(':', '.')}.kubeconfig"
-        self._write_kubeconfig(path, user=user, token=self._user_tokens[user])
-        return path
+        return self.token_kubeconfig(user, self._user_tokens[user])
 
     def install_manifests(self) -> None:
         """Apply deploy/base and wait until its CRDs, roles and admission policies are in force."""

@@ -5,11 +5,17 @@ import tempfile
 from pathlib import Path
 
 from testbed import processes
+from testbed.cluster import claims, loops
 from testbed.processes import TestbedError
 
 # On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's socket lies in it.
 _ROOT = Path("/var/tmp")  # noqa: S108 - the directory in it is made by mkdtemp
 _NEEDED_BYTES = 6 * 2**30
+
+
+def cluster_directory(directory: Path) -> Path:
+    """Return where in the directory the cluster is."""
+    return directory / "cluster"
 
 
 def make_directory() -> Path:
@@ -28,21 +34,22 @@ def make_directory() -> Path:
 
 
 def clear(directory: Path) -> None:
-    """Kill what still runs, detach the loop devices of the directory's files, and remove it.
+    """Kill what still runs, remove what a cluster that was cut off has left, detach loop devices, remove the directory.
 
     Raises:
         TestbedError: a loop device could not be detached.
         OSError: a file could not be removed.
     """
     processes.kill_descendants()
-    for device, _ in _loop_devices(directory):
-        processes.run(["losetup", "--detach", device])
+    claims.remove_abandoned()
+    loops.detach(directory)
     shutil.rmtree(directory)
 
 
 def traces(directory: Path) -> list[str]:
-    """Return what is left, for people: processes, mounts in any namespace, loop devices, files. Empty when nothing."""
-    found = [f"loop device {device} of {file}" for device, file in _loop_devices(directory)]
+    """Return what is left, for people: of the cluster, processes, mounts, loop devices, files. Empty when nothing."""
+    found = claims.remains(cluster_directory(directory))
+    found += [f"loop device {device}" for device in loops.attached(directory)]
     if directory.exists():
         found.append(f"directory {directory}")
     for process in Path("/proc").glob("[0-9]*"):
@@ -56,10 +63,3 @@ def traces(directory: Path) -> list[str]:
         if str(directory) in told:
             found.append(f"process {process.name} ({name})")
     return found
-
-
-def _loop_devices(directory: Path) -> list[tuple[str, str]]:
-    """Each loop device of a file in the directory, a deleted one too, with the file's name."""
-    printed = processes.run(["losetup", "--list", "--noheadings", "--raw", "--output=NAME,BACK-FILE"])
-    attached = (line.partition(" ")[::2] for line in printed.splitlines())
-    return [(device, file) for device, file in attached if Path(file).is_relative_to(directory)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testbed.cluster import STORAGE_ROOT
 from testbed.demo import manifests, watch
 from testbed.demo.disk import RECORD_BYTES, verify_disk
 from testbed.demo.extensions import Extended, read_extensions
@@ -54,15 +55,13 @@ class _Meter:
         self._stage = stage
         self._start = time.monotonic()
         self._record = stage.guest.console.acknowledged
-        self._log_bytes = stage.agent.log.stat().st_size
+        self._log_lines = len(stage.agent_log())
 
     def read(self, title: str) -> Stretch:
         """Return the stretch from the making to now."""
         now = time.monotonic()
         console = self._stage.guest.console
-        with self._stage.agent.log.open("rb") as log:
-            log.seek(self._log_bytes)
-            lines = log.read().decode().splitlines()
+        lines = self._stage.agent_log()[self._log_lines :]
         return Stretch(
             title=title,
             seconds=now - self._start,
@@ -106,7 +105,7 @@ def _move(stage: Stage, name: str, *, source: str, destination: str) -> Stretch:
     meter = _Meter(stage)
     stage.show_apply(manifests.disk_migration(name, virtual_machine=VIRTUAL_MACHINE, destination=destination))
     stage.screen.say(f"$ kubectl {' '.join(watch.COMMAND)}")
-    with watch.shown_watch(stage.control_plane, stage.directory, stage.screen) as shown:
+    with watch.shown_watch(stage.cluster.control_plane, stage.directory, stage.screen) as shown:
         _wait_for_end(stage, name)
         stretch = meter.read(title)
         status = _status(stage, name)
@@ -166,7 +165,8 @@ def _judge(stage: Stage, stretches: Sequence[Stretch]) -> bool:
     guest.power_off()
     screen.say(f"The guest is off; the last record that its disk acknowledged is number {guest.console.acknowledged}.")
     volume = _only_volume(stage)
-    verdict = verify_disk(stage.disk, volume, acknowledged=guest.console.acknowledged, scratch=stage.directory)
+    on_this_machine = stage.node.on_this_machine(volume)
+    verdict = verify_disk(stage.disk, on_this_machine, acknowledged=guest.console.acknowledged, scratch=stage.directory)
     for problem in verdict.records.problems:
         screen.show(problem)
     bad = verdict.records.problem_count
@@ -192,8 +192,13 @@ def _judge(stage: Stage, stretches: Sequence[Stretch]) -> bool:
 
 def _only_volume(stage: Stage) -> Path:
     """The volume that the persistent definition names: the only one that is left in either storage domain."""
-    left = [path for domain in (FILES, LOOPS) for path in (stage.directory / domain).rglob("*") if not path.is_dir()]
-    disks = [line.split() for line in stage.host.virsh("domblklist", VIRTUAL_MACHINE).splitlines()]
+    left = [
+        STORAGE_ROOT / path.relative_to(stage.node.storage)
+        for domain in (FILES, LOOPS)
+        for path in (stage.node.storage / domain).rglob("*")
+        if not path.is_dir()
+    ]
+    disks = [line.split() for line in stage.node.libvirt.virsh("domblklist", VIRTUAL_MACHINE).splitlines()]
     if disks != [["vda", str(path)] for path in left]:
         raise TestbedError(f"The VM's disks are {disks}, but the storage domains hold {[str(path) for path in left]}.")
     return left[0]

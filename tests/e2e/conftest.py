@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster import Cluster, running_cluster
+from tests.e2e import installation, user
 
 # On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
 _SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - each directory in it is made by mkdtemp
@@ -29,6 +30,20 @@ def cluster() -> Iterator[Cluster]:
     for directory in _temporary_directory():
         with running_cluster(directory / "cluster", nodes=("node-a", "node-b")) as running:
             yield running
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Cluster:
+    """The cluster with the project installed and up, a namespace of users, and a storage domain of either type."""
+    installation.apply(cluster)
+    cluster.kubectl("create", "namespace", user.NAMESPACE)
+    for node in cluster.nodes.values():
+        for domain in (user.FILES, user.LOOPS):
+            (node.storage / domain).mkdir()
+    installation.wait_until_up(cluster)
+    cluster.kubectl("apply", "--filename=-", stdin=user.storage_domains())
+    cluster.kubectl("wait", "--for=jsonpath={.status.readyNodes}=2", "--timeout=60s", "storagedomains", "--all")
+    return cluster
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.cluster import loops
 from tests.integration.testbed.traces import processes_naming
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -49,9 +50,13 @@ def directory_of(printed: str) -> Path:
 def assert_nothing_left(directory: Path) -> None:
     # Any process's mounts are looked at too.
     assert processes_naming(directory) == set()
-    attached = subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
-    assert str(directory) not in attached
     assert not directory.exists()
+
+
+def loop_devices() -> set[str]:
+    """Each with the file behind it, by its inode: its path is that of another mount namespace."""
+    command = ["losetup", "--list", "--noheadings", "--raw", "--output=NAME,BACK-MAJ:MIN,BACK-INO"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
 def test_it_moves_the_disk_there_and_back_and_passes() -> None:
@@ -75,12 +80,13 @@ def test_it_leaves_nothing_when_it_is_interrupted_in_mid_migration(moment: str, 
         assert {"libvirtd", "etcd", "python"} <= {
             re.sub(r"[\d.]+$", "", name) for name, _ in processes_naming(directory)
         }
-        assert (
-            str(directory) in subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
-        )
+        ours = loops.attached(directory)
+        assert ours
+        attached = {line for line in loop_devices() if line.split()[0] in ours}
         process.send_signal(ending)
         rest, _ = process.communicate(timeout=_ENDING_TIMEOUT_SECONDS)
     assert process.returncode == 128 + ending, rest
     assert "Nothing is left behind" in rest
     assert "Traceback" not in rest
     assert_nothing_left(directory)
+    assert not attached & loop_devices()
