@@ -15,7 +15,7 @@ export MYPYPATH := $(PYTHONPATH)
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
-setup: venv  ## Install what all the others need: Debian packages, Python packages, the control plane's programs, the guest
+setup: venv  ## Install and build what all the others need: packages, Kubernetes, the guest, the images
 	@$(BIN)/python -m testbed build
 
 venv:

@@ -6,9 +6,10 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from testbed.binaries import control_plane_binaries
+from testbed.binaries import cluster_binaries, control_plane_binaries
 from testbed.control_plane import running_control_plane
 from testbed.guest.image import guest_image
+from testbed.images import build_images
 from testbed.libvirt_host import running_libvirt
 from testbed.processes import TestbedError
 
@@ -17,7 +18,7 @@ def main() -> None:
     """Read the command line and run the testbed."""
     parser = argparse.ArgumentParser(prog="python -m testbed", description=sys.modules["testbed"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="build the control plane's programs and the guest where they are missing")
+    commands.add_parser("build", help="build Kubernetes, the guest and the images where they are missing")
     up = commands.add_parser("up", help="run a control plane and a libvirt host until Ctrl-C")
     up.add_argument("--directory", type=Path, required=True, help="where both keep their state; kept at the end")
     up.add_argument("--node", default="node-a", help="the name of the one Node to create (default: %(default)s)")
@@ -26,7 +27,9 @@ def main() -> None:
     try:
         if arguments.command == "build":
             control_plane_binaries()
+            cluster_binaries()
             guest_image()
+            build_images()
         else:
             _up(arguments.directory, arguments.node, bare=arguments.bare)
     except TestbedError as error:

@@ -129,7 +129,8 @@ def _cluster_in_the_background(directory: Path) -> Iterator[subprocess.Popen[byt
 def _start_pod(directory: Path) -> None:
     container = {"name": "waits", "image": PAUSE_NAME, "imagePullPolicy": "Never"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "waits"}, "spec": {"containers": [container]}}
-    kubectl = [control_plane_binaries().kubectl, f"--kubeconfig={directory / 'control-plane' / 'admin.kubeconfig'}"]
+    kubeconfig = directory / "control-plane" / "admin.kubeconfig"
+    kubectl: list[str | Path] = [control_plane_binaries().kubectl, f"--kubeconfig={kubeconfig}"]
     processes.run([*kubectl, "create", "--filename=-"], stdin=json.dumps(pod))
     processes.run([*kubectl, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s"])
 
