@@ -96,8 +96,17 @@ def test_the_documented_overlay_does_what_it_says(control_plane: ControlPlane, t
         "libvirt": "/run/libvirt",
         "dev": "/dev",
         "storage": "/srv/vms",
+        "lvm-configuration": "/etc/lvm",
+        "lvm-locks": "/run/lock/lvm",
+        "lvm-sockets": "/run/lvm",
+        "udev": "/run/udev",
     }
+    assert agent["hostIPC"] is True
     mounts = {mount["name"]: mount for mount in agent["containers"][0]["volumeMounts"]}
+    # The host's paths are the pod's: libvirt and lvm2 are told them.
+    assert {name: mount["mountPath"] for name, mount in mounts.items()} == {
+        volume["name"]: volume["hostPath"]["path"] for volume in agent["volumes"]
+    }
     assert mounts["storage"] == {"name": "storage", "mountPath": "/srv/vms", "mountPropagation": "HostToContainer"}
     for pod, name in ((operator, "operator"), (agent, "agent")):
         assert pod["containers"][0]["image"] == f"registry.example.com/diskmigration-{name}:{_version()}"
