@@ -65,7 +65,7 @@ def test_an_editor_asks_for_a_move_and_for_no_storage(installed: Cluster, users:
     apply = ("apply", "--dry-run=server", "--filename=-", f"--as={users['edit']}")
     installed.kubectl(*apply, stdin=json.dumps(MIGRATION))
     # kubectl looks at an object before it patches it.
-    with pytest.raises(TestbedError, match="cannot get resource \"storagedomains\""):
+    with pytest.raises(TestbedError, match='cannot get resource "storagedomains"'):
         installed.kubectl(
             "patch",
             "storagedomain",
