@@ -13,7 +13,7 @@ from pathlib import Path
 
 from testbed.control_plane import running_control_plane
 from testbed.lvm_lane.access import serving_kubectl, write_access
-from testbed.lvm_lane.inside import ACCESS, ARGUMENTS, NODE, PROJECT
+from testbed.lvm_lane.inside import ACCESS, ARGUMENTS, NODE, PROJECT, SECONDS
 from testbed.lvm_lane.machine import HOST_ADDRESS, Ending, run_machine
 from testbed.lvm_lane.system import lane_system, make_disk
 from testbed.processes import TestbedError
@@ -24,6 +24,8 @@ _CARRIED = ("operator", "testbed", "tests", "pyproject.toml")
 _PROJECT_MEBIBYTES = 256
 # Short, as the acceptance of a migration that lacks something is waited for.
 _GRACE_SECONDS = 2
+# For the VM's start and end.
+_OTHER_SECONDS = 300
 _SHOWN = "lvs.txt"
 _TESTS = "tests/lvm"
 
@@ -32,7 +34,7 @@ def main() -> None:
     """Read the command line, run the lane, and exit with pytest's status."""
     parser = argparse.ArgumentParser(prog="python -m testbed.lvm_lane", description=__doc__)
     parser.add_argument("--results", type=Path, default=_REPOSITORY / "dist" / "lvm-lane", help="%(default)s")
-    parser.add_argument("--timeout-seconds", type=float, default=1200, help="for the VM; %(default)s")
+    parser.add_argument("--timeout-seconds", type=float, default=2400, help="for the tests; %(default)s")
     arguments, for_pytest = parser.parse_known_args()
     # So that what was made is removed: Python's own answer to it is to end at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("The LVM lane was told to end."))
@@ -65,12 +67,15 @@ def _run(results: Path, for_pytest: list[str], *, timeout_seconds: float) -> End
         if not any(argument.startswith(_TESTS) for argument in for_pytest):
             for_pytest = [*for_pytest, _TESTS]
         (project / ARGUMENTS).write_text("".join(f"{argument}\n" for argument in for_pytest))
+        (project / SECONDS).write_text(f"{timeout_seconds:.0f}\n")
         agent = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=NODE)
         kubectl = running.enter_context(serving_kubectl(control_plane))
         write_access(control_plane, agent, kubectl, project / ACCESS, address=HOST_ADDRESS, seen_at=PROJECT / ACCESS)
         make_disk(directory / "project.img", project, mebibytes=_PROJECT_MEBIBYTES)
         print(f"The control plane is up, and the VM starts, after {time.monotonic() - started:.0f} s", flush=True)
-        return run_machine(system, directory / "project.img", directory, results, timeout_seconds=timeout_seconds)
+        return run_machine(
+            system, directory / "project.img", directory, results, timeout_seconds=timeout_seconds + _OTHER_SECONDS
+        )
 
 
 def _copy_project(destination: Path) -> None:

@@ -9,5 +9,6 @@ mapfile -t arguments <arguments
 # The terminal is a serial line. The tests wait eight times as long as elsewhere. hypothesis, which none of them uses, would
 # alone take 20 s to load.
 export PYTHONPATH=/project/operator:/project COLUMNS=120 DISKMIGRATION_TEST_PATIENCE=8
-exec python -m pytest -m lvm --junitxml=/results/junit.xml \
+# Interrupted, it still ends what it runs and hands out what it has.
+exec timeout --signal INT --kill-after 60 "$(<seconds)" python -m pytest -m lvm --junitxml=/results/junit.xml \
     -p no:cacheprovider -p no:hypothesispytest --timeout 900 --verbose --durations 30 --color no "${arguments[@]}"

@@ -118,9 +118,6 @@ def test_a_volume_that_was_not_handed_over_is_not_extended(stack: Stack, machine
     machine.write(offset=20 * MEBIBYTE, length=STEP_BYTES, pattern=9)
     wait_until(lambda: f"lvchange --addtag diskmigration.dev {name}" in log(stack), "the agent says what to do")
     assert lvs("still without the tag") == before
-
-    run("lvchange", "--addtag", "diskmigration.dev", name)
-    wait_until(lambda: lvs("with the tag")[name] > before[name], "it grew")
     machine.verify()
 
 
@@ -130,7 +127,7 @@ def writing_at_full_speed(machine: Machine, *, start: int, length: int) -> Itera
 
     def write_all() -> None:
         for offset in range(start, start + length, MEBIBYTE):
-            machine.write(offset=offset, length=MEBIBYTE, pattern=offset // MEBIBYTE % 250 + 1)
+            machine.write(offset=offset, length=MEBIBYTE, pattern=offset // (16 * MEBIBYTE) + 1)
 
     writer = threading.Thread(target=write_all)
     writer.start()

@@ -1,8 +1,11 @@
 """VMs with no operating system, whose disks have chains of a given shape and contents known byte for byte."""
 
+import itertools
+import operator
 import subprocess
 import uuid
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,13 +90,21 @@ class Machine:
 
     def verify(self) -> None:
         """Reads back every byte of the disk: what was written, and zeroes between."""
+        offset = 0
+        for pattern, parts in itertools.groupby(self._parts(), key=operator.itemgetter(1)):
+            length = sum(part[0] for part in parts)
+            self._verify(offset, length, pattern)
+            offset += length
+
+    def _parts(self) -> Iterator[tuple[int, int]]:
+        """Length and pattern of what the disk holds, from its start to its end."""
         position = 0
         for offset, (length, pattern) in sorted(self.written.items()):
             if position < offset:
-                self._verify(position, offset - position, 0)
-            self._verify(offset, length, pattern)
+                yield offset - position, 0
+            yield length, pattern
             position = offset + length
-        self._verify(position, CAPACITY_BYTES - position, 0)
+        yield CAPACITY_BYTES - position, 0
 
     def _verify(self, offset: int, length: int, pattern: int) -> None:
         while length > 0:
