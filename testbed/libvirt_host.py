@@ -4,6 +4,7 @@ It has its own mount, network and pid namespaces; /dev and all files but libvirt
 once.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,24 @@ class LibvirtHost:
         self.stop_daemon()
         self.start_daemon()
 
+    def freeze_daemon(self) -> None:
+        """Stop libvirtd where it is (SIGSTOP): connections are taken, and nothing is answered."""
+        if self._daemon is None:
+            raise TestbedError("libvirtd does not run.")
+        self._signal_daemon("STOP")
+        # nsenter stops itself with its child; woken before that, it would never end.
+        status = Path("/proc", str(self._daemon.pid), "status")
+        processes.wait_for(
+            lambda: "State:\tT" in status.read_text(), what="Freezing libvirtd", process=self._daemon, log=self.log
+        )
+
+    def thaw_daemon(self) -> None:
+        """Let a frozen libvirtd go on."""
+        if self._daemon is None:
+            raise TestbedError("libvirtd does not run.")
+        # nsenter passes it on.
+        self._daemon.send_signal(signal.SIGCONT)
+
     def virsh(self, *arguments: str) -> str:
         """Run virsh on this host and return what it printed.
 
@@ -117,11 +136,14 @@ class LibvirtHost:
     def _end_daemon(self, signal_name: str) -> None:
         if self._daemon is None:
             raise TestbedError("libvirtd does not run.")
+        self._signal_daemon(signal_name)
+        self._daemon.wait(60)
+        self._daemon = None
+
+    def _signal_daemon(self, signal_name: str) -> None:
         # The number in the file is the daemon's in its own pid namespace, so the signal is sent from in there.
         number = (self.socket_directory / "libvirtd.pid").read_text().strip()
         processes.run(self.inside(["kill", "-s", signal_name, number]))
-        self._daemon.wait(60)
-        self._daemon = None
 
     def _answers(self) -> bool:
         try:

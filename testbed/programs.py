@@ -10,6 +10,7 @@ from pathlib import Path
 from testbed import processes
 from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
+from testbed.processes import TestbedError
 
 SYSTEM_NAMESPACE = "diskmigration-system"
 _SOURCE = Path(__file__).parents[1] / "operator"
@@ -36,6 +37,19 @@ class Program:
             processes.stop(self._process)
             self._process = None
 
+    def wait(self) -> int:
+        """Wait for its end, which nobody asked for, and return its exit status."""
+        if self._process is None:
+            raise TestbedError("The program does not run.")
+        status = self._process.wait(120)
+        self._process = None
+        return status
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM), and return at once."""
+        if self._process is not None:
+            self._process.terminate()
+
     def kill(self) -> None:
         """Kill it at once (SIGKILL) and wait for its end."""
         if self._process is not None:
@@ -54,15 +68,19 @@ def running_operator(control_plane: ControlPlane, directory: Path, *options: str
 
 
 @contextmanager
-def running_agent(control_plane: ControlPlane, host: LibvirtHost, node: str, directory: Path) -> Iterator[Program]:
+def running_agent(
+    control_plane: ControlPlane, host: LibvirtHost, node: str, directory: Path, *options: str
+) -> Iterator[Program]:
     """Run the agent of one node until the end of the block."""
     kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=node)
-    with running_agent_as(kubeconfig, host, node, directory) as program:
+    with running_agent_as(kubeconfig, host, node, directory, *options) as program:
         yield program
 
 
 @contextmanager
-def running_agent_as(kubeconfig: Path, host: LibvirtHost, node: str, directory: Path) -> Iterator[Program]:
+def running_agent_as(
+    kubeconfig: Path, host: LibvirtHost, node: str, directory: Path, *options: str
+) -> Iterator[Program]:
     """The same, with credentials that are there already."""
     arguments = [
         "diskmigration.agent",
@@ -71,6 +89,7 @@ def running_agent_as(kubeconfig: Path, host: LibvirtHost, node: str, directory: 
         f"--libvirt-uri={host.uri}",
         f"--lock-file={directory / f'agent-{node}.lock'}",
         "--http-port=0",
+        *options,
     ]
     yield from _running(Program(arguments, log=directory / f"agent-{node}.log"))
 

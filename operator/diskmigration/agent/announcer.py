@@ -10,6 +10,7 @@ from diskmigration.agent import metrics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.inventory import survey
+from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api import conditions
 from diskmigration.api.conditions import Condition
@@ -30,11 +31,13 @@ FIGURES_SECONDS = 5.0
 """How often changed byte counts alone are worth a write."""
 
 LATE_SECONDS = 120.0
-"""Either thread waits for an answer for less than this: one that has not turned for so long hangs."""
+"""No request takes so long: the thread that renews the Lease hangs when it has not turned since."""
+
+SURVEY_LATE_SECONDS = 900.0
+"""Commands that ask a storage which hangs are given up one after the other; to start anew would not mend that."""
 
 KUBERNETES_API = "the Kubernetes API"
-LIBVIRT = "libvirtd"
-"""What the agent needs to be ready."""
+"""What it tells of, for the probes."""
 
 LABELS_SECONDS = 30.0
 """How long the Node's labels are taken for the same."""
@@ -108,7 +111,9 @@ class Announcer:
 
     def _announce(self) -> None:
         while True:
-            self._health.turned("the thread that surveys the node", within_seconds=LATE_SECONDS)
+            self._health.turned(
+                "the thread that surveys the node", within_seconds=SURVEY_LATE_SECONDS, waits_for=LIBVIRT
+            )
             try:
                 self._read_labels()
                 self._write(self._look())
@@ -137,11 +142,7 @@ class Announcer:
             )
         except MigrationError as error:
             found, ready, reason, message = self._written, False, error.reason.value, error.message
-            self._health.fails(LIBVIRT, error.message)
-            metrics.LIBVIRT_UP.set(0)
         else:
-            self._health.answers(LIBVIRT)
-            metrics.LIBVIRT_UP.set(1)
             ready, reason, message = True, "LibvirtAnswers", "libvirtd answers and the node's VMs are known."
         self._conditions = (
             conditions.condition(

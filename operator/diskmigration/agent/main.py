@@ -7,7 +7,8 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +16,8 @@ from typing import Any, TextIO
 import kopf
 from pydantic import ValidationError
 
-from diskmigration.agent.announcer import KUBERNETES_API, LIBVIRT
+from diskmigration.agent.announcer import KUBERNETES_API
+from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.service import Agent
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.names import DISK_MIGRATIONS, GROUP, STORAGE_DOMAINS, SYSTEM_NAMESPACE, VERSION
@@ -23,6 +25,7 @@ from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster import client
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
+from diskmigration.cluster.retrying import ForEver
 from diskmigration.observability import endpoint, logs
 from diskmigration.observability.health import Health
 
@@ -33,9 +36,15 @@ _BEAT_SECONDS = 1.0
 _LATE_SECONDS = 60.0
 """An event loop that did not turn for so long hangs."""
 
+END_SECONDS = 20.0
+"""With the few that kopf takes, less than a pod is given to end (terminationGracePeriodSeconds: 30)."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the agent of one node until it is told to end (SIGTERM, SIGINT)."""
+    """Runs the agent of one node until it is told to end (SIGTERM, SIGINT): then the process ends with 0.
+
+    It ends with 1 when it cannot watch the API server any more, so that the kubelet starts it anew.
+    """
     options = _parse(arguments)
     logs.set_up(level=options.log_level)
     lock = _lock_host(options.lock_file)
@@ -54,15 +63,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     registry = kopf.OperatorRegistry()
     _wire_life(registry, agent, cluster, health, options)
     _wire_events(registry, agent)
+    status = _watch(registry)
+    ending = threading.Thread(target=agent.stop, name="end", daemon=True)
+    ending.start()
+    ending.join(END_SECONDS)
+    if ending.is_alive():
+        _log.warning("the agent ends although something on the node hangs")
+    lock.close()
+    logging.shutdown()
+    # Not sys.exit, which waits for every thread: one may wait for a libvirtd or a storage that never answers.
+    os._exit(status)
+
+
+def _watch(registry: kopf.OperatorRegistry) -> int:
+    """Feeds the agent until the process is told to end; its exit status."""
     try:
-        kopf.run(
-            registry=registry,
-            clusterwide=True,
-            standalone=True,
-        )
-    finally:
-        agent.stop()
-        lock.close()
+        # A loop of its own: kopf's would wait for requests that are under way in threads.
+        kopf.run(loop=asyncio.new_event_loop(), registry=registry, clusterwide=True, standalone=True)
+    except Exception:  # noqa: BLE001 - whatever kopf ends on, say credentials that are refused
+        _log.critical("the API server cannot be watched any more: the agent ends, to be started anew", exc_info=True)
+        return 1
+    return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -117,10 +138,15 @@ def _wire_life(
         settings.watching.field_selectors[f"{GROUP}", DISK_MIGRATIONS] = f"status.nodeName={options.node_name}"
         settings.scanning.disabled = True
         settings.posting.enabled = False
+        # The server ends a watch after this, so that a balancer that forgot the connection costs no more than that.
         settings.watching.server_timeout = 10 * 60
+        # In case the server's end of the watch does not arrive either.
+        settings.watching.client_timeout = 10 * 60 + 30
         settings.watching.connect_timeout = 10
         settings.networking.request_timeout = 30
         settings.networking.connect_timeout = 10
+        # The jobs go on without the API server for as long as it takes, and so does the agent.
+        settings.networking.error_backoffs = ForEver()
         beating.append(asyncio.create_task(_beat(health), name="beat"))
         agent.start(await _first_domains(cluster))
 
@@ -138,10 +164,8 @@ def _wire_events(registry: kopf.OperatorRegistry, agent: Agent) -> None:
         if type == "DELETED":
             await asyncio.to_thread(agent.forget_storage_domain, body["metadata"]["name"])
             return
-        try:
-            await asyncio.to_thread(agent.see_storage_domain, StorageDomain.from_wire(dict(body)))
-        except ValidationError as error:
-            _log.error("a StorageDomain cannot be read", extra={"name": body["metadata"]["name"], "error": str(error)})
+        if (domain := _read_domain(body)) is not None:
+            await asyncio.to_thread(agent.see_storage_domain, domain)
 
     @kopf.on.event(GROUP, VERSION, DISK_MIGRATIONS, registry=registry)
     async def see_migration(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
@@ -169,4 +193,12 @@ async def _first_domains(cluster: Cluster) -> list[StorageDomain]:
             _log.warning("the storage domains cannot be listed yet", extra={"error": str(error)})
             await asyncio.sleep(_FIRST_LIST_RETRY_SECONDS)
         else:
-            return [StorageDomain.from_wire(item) for item in found]
+            return [domain for item in found if (domain := _read_domain(item)) is not None]
+
+
+def _read_domain(body: Mapping[str, Any]) -> StorageDomain | None:
+    try:
+        return StorageDomain.from_wire(dict(body))
+    except ValidationError as error:
+        _log.error("a StorageDomain cannot be read", extra={"name": body["metadata"]["name"], "error": str(error)})
+        return None

@@ -13,6 +13,7 @@ from diskmigration.agent.hypervisor.events import DomainEvent, Events
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.worker import Worker
+from diskmigration.agent.pulse import Pulse
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.disk_migration import DiskMigration, Phase
@@ -22,6 +23,9 @@ from diskmigration.cluster.client import Cluster
 from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
+
+LATE_SECONDS = 120.0
+"""No request takes so long: a thread that has not turned since hangs."""
 
 SETTLE_SECONDS = 15.0
 """How long the end waits for commands that change the storage: less than a pod is given to end."""
@@ -43,12 +47,19 @@ class Agent:
         """Nothing starts before `start`."""
         self._node_name = node_name
         connection = Connection(libvirt_uri)
+        self._pulse = Pulse(libvirt_uri, health)
         events = Events(connection)
         self._domains = StorageDomains()
-        extender = Extender(connection, events, self._domains)
+        extender = Extender(connection, events, self._domains, health)
         self._node = Node(name=node_name, connection=connection, domains=self._domains, extender=extender)
         self._extender = extender
-        self._statuses = StatusWriter(cluster, node_name=node_name, on_gone=self._abandon)
+        self._statuses = StatusWriter(
+            cluster,
+            node_name=node_name,
+            on_gone=self._abandon,
+            on_turn=lambda: health.turned("the thread that writes statuses", within_seconds=LATE_SECONDS),
+        )
+        connection.on_turn(lambda: health.turned("libvirt's event loop", within_seconds=LATE_SECONDS))
         self._cluster = cluster
         self._orphans = Orphans(
             node_name=node_name,
@@ -74,6 +85,7 @@ class Agent:
 
     def start(self, domains: list[StorageDomain]) -> None:
         """Starts with the storage domains that are known: no migration may find them missing."""
+        self._pulse.start()
         for domain in domains:
             self._domains.put(domain)
         self._extender.start()

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 1.0
 """At most one write a migration in this time, unless its phase has changed."""
 
+TURN_SECONDS = 10.0
+"""Idle, it still looks so often."""
+
 
 @dataclass
 class _Entry:
@@ -30,9 +33,12 @@ class _Entry:
 class StatusWriter:
     """One thread for all migrations of the node. The newest status wins; one that was not written is written later."""
 
-    def __init__(self, cluster: Cluster, *, node_name: str, on_gone: Callable[[str], None]) -> None:
-        """`on_gone` is told the uid of an object that is not there any more."""
+    def __init__(
+        self, cluster: Cluster, *, node_name: str, on_gone: Callable[[str], None], on_turn: Callable[[], None]
+    ) -> None:
+        """`on_gone` is told the uid of an object that is not there any more, `on_turn` that the thread goes on."""
         self._cluster = cluster
+        self._on_turn = on_turn
         self._reporter = Reporter(controller=f"{GROUP}/agent", instance=node_name)
         self._on_gone = on_gone
         self._changed = threading.Condition()
@@ -116,12 +122,13 @@ class StatusWriter:
         """The next entry that is due, waiting until there is one."""
         with self._changed:
             while True:
+                self._on_turn()
                 pending = [e for e in self._entries.values() if e.written != e.wanted and not e.is_gone]
                 now = time.monotonic()
                 due = [entry for entry in pending if entry.not_before <= now]
                 if due:
                     return min(due, key=lambda entry: entry.not_before)
-                self._changed.wait(min((entry.not_before - now for entry in pending), default=None))
+                self._changed.wait(min((entry.not_before - now for entry in pending), default=TURN_SECONDS))
 
 
 def _agents_part(status: DiskMigrationStatus) -> DiskMigrationStatus:

@@ -168,6 +168,7 @@ class Controller:
             self.books.forget_migration(key, uid)
 
     async def _look_at_leases(self) -> None:
+        self._health.turned("the task that reads the agents' Leases", within_seconds=STUCK_SECONDS)
         try:
             leases = await self._request(list_leases, self._cluster, self._options.namespace)
         except ClusterError as error:

@@ -27,6 +27,9 @@ LATE_SECONDS = 60.0
 """An event loop that did not turn for so long hangs."""
 
 
+_BOOKS = "the books"
+
+
 def main() -> None:
     """Runs the operator until it is told to end. Exits with 1 where it cannot work, and says why."""
     arguments = _parser().parse_args()
@@ -176,7 +179,9 @@ async def _lead(cluster: Cluster, options: Options, health: Health) -> None:
     controller = Controller(cluster, options, instance=socket.gethostname(), health=health)
     metrics.describe(controller.books)
     health.check(controller.why_stuck)
+    health.lacks(_BOOKS, "the operator leads, and has not read everything yet")
     await _load(controller)
+    health.answers(_BOOKS)
     work = asyncio.create_task(controller.run(), name="controller")
     # kopf ends the tasks that begin after its own: the controller's must be there before.
     await asyncio.sleep(0)

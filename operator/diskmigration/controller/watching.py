@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +9,7 @@ import kopf
 
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.retrying import ForEver
 from diskmigration.controller.controller import Controller
 
 _log = logging.getLogger(__name__)
@@ -19,15 +19,6 @@ RESTART_SECONDS = 2.0
 # kopf's name for this process among its peers, of which there are none. It would look up the user's, and a container's
 # user has none. Any, as the type is kopf's own.
 _IDENTITY: Any = f"{names.GROUP}/operator"
-
-
-class _ForEver:
-    """Delays between tries that never end: kopf gives up a watch, and the process with it, when they do."""
-
-    def __iter__(self) -> Iterator[float]:
-        yield from (0.5, 1, 2)
-        while True:
-            yield 5
 
 
 async def watch(cluster: Cluster, controller: Controller) -> None:
@@ -71,7 +62,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.networking.connect_timeout = 5
     settings.networking.request_timeout = 30
-    settings.networking.error_backoffs = _ForEver()
+    settings.networking.error_backoffs = ForEver()
     # A worker a live object is kept for this long: short, as thousands of objects change at once.
     settings.queueing.idle_timeout = 1.0
     return settings

@@ -1,5 +1,7 @@
 """One HTTP port for the kubelet and for Prometheus: /livez, /readyz and /metrics."""
 
+import socket
+import sys
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,18 +16,37 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+REQUEST_SECONDS = 10
+
+
 class _SilentHandler(WSGIRequestHandler):
+    # Who connects and asks nothing costs a thread no longer than that.
+    timeout = REQUEST_SECONDS
+
     def log_message(self, *_: object) -> None:
         """A line for each probe would be chatter."""
+
+
+class _DualStackServer(ThreadingWSGIServer):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """Takes the port for both."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 def serve(port: int, health: Health) -> None:
     """Serves until the process ends, in threads of its own: a program that hangs is still asked.
 
-    Raises:
-        OSError: the port is taken.
+    Ends the process where the port is taken.
     """
-    server = make_server("0.0.0.0", port, _app(health), ThreadingWSGIServer, _SilentHandler)  # noqa: S104 - the kubelet asks from outside of the pod
+    # The kubelet asks from outside of the pod, by IPv4 or by IPv6.
+    family, address = (_DualStackServer, "::") if socket.has_dualstack_ipv6() else (ThreadingWSGIServer, "0.0.0.0")  # noqa: S104 - as above
+    try:
+        server = make_server(address, port, _app(health), family, _SilentHandler)
+    except OSError as error:
+        sys.exit(f"The HTTP port {port} cannot be had: {error}. Name another one with --http-port, or 0 for none.")
     threading.Thread(target=server.serve_forever, name="endpoint", daemon=True).start()
 
 

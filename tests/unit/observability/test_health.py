@@ -36,6 +36,36 @@ def test_a_part_that_does_not_answer_is_told_and_kills_nobody() -> None:
     assert health.why_not_live() == []
 
 
+def test_what_is_not_there_yet_is_told_as_it_is() -> None:
+    health = Health()
+    health.lacks("the books", "not everything has been read yet")
+    assert health.why_not_ready() == ["not everything has been read yet"]
+    health.answers("the books")
+    assert health.why_not_ready() == []
+
+
+def test_a_loop_that_waits_for_what_does_not_answer_is_not_late() -> None:
+    clock = Clock()
+    health = Health("libvirtd", clock=clock)
+    health.answers("libvirtd")
+    health.turned("the survey", within_seconds=10, waits_for="libvirtd")
+    health.turned("the Lease", within_seconds=10)
+    health.check(lambda: ["every worker hangs"], waits_for="libvirtd")
+    health.fails("libvirtd", "it hangs")
+    clock.now += 11
+    assert health.why_not_live() == ["the Lease should have turned 1 s ago"]
+    health.turned("the Lease", within_seconds=1000)
+    clock.now += 500
+    assert health.why_not_live() == []
+    # It has its time anew, but not once more with each answer.
+    health.answers("libvirtd")
+    assert health.why_not_live() == ["every worker hangs"]
+    clock.now += 9
+    health.answers("libvirtd")
+    clock.now += 2
+    assert health.why_not_live() == ["the survey should have turned 1 s ago", "every worker hangs"]
+
+
 def test_a_check_is_asked_each_time() -> None:
     problems: list[str] = []
     health = Health()

@@ -6,6 +6,7 @@ never fires. Polling alone is not fast enough. Whatever wakes it, the extender l
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from diskmigration.agent.extender import growth, watermark
@@ -16,21 +17,26 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events
+from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
+from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 _WORKERS = 8
+LATE_SECONDS = 120.0
+"""A libvirtd that answers does so in less."""
 
 
 class Extender:
     """Watches every running VM of the node from `start` to `stop`. Never waits for the API server."""
 
-    def __init__(self, connection: Connection, events: Events, domains: StorageDomains) -> None:
+    def __init__(self, connection: Connection, events: Events, domains: StorageDomains, health: Health) -> None:
         """Listens at once; nothing is extended before `start`."""
         self._connection = connection
+        self._health = health
         self._domains = domains
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="look")
         self._growth = Growth(look_again=self.look_soon)
@@ -38,11 +44,13 @@ class Extender:
         self._poller = threading.Thread(target=self._poll, name="extender", daemon=True)
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
+        self._looking_since: dict[str, float] = {}
         self._impossible: set[str] = set()
         events.listen(self._notice)
 
     def start(self) -> None:
         """Starts polling."""
+        self._health.check(self.why_stuck, waits_for=LIBVIRT)
         self._poller.start()
 
     def stop(self) -> None:
@@ -50,6 +58,16 @@ class Extender:
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._growth.stop()
+
+    def why_stuck(self) -> list[str]:
+        """Whether nobody is left to look after a VM, for the liveness probe.
+
+        One VM whose QEMU hangs holds up its own worker, and the others go on: to start anew would not help it.
+        """
+        with self._guard:
+            now = time.monotonic()
+            late = sum(now - since > LATE_SECONDS for since in self._looking_since.values())
+        return ["every worker of the extender hangs"] if late >= _WORKERS else []
 
     def extensions_of(self, path: str) -> int:
         """How many times the volume at that path was extended since this agent started."""
@@ -78,6 +96,8 @@ class Extender:
 
     def _look_until_quiet(self, uuid: str) -> None:
         while True:
+            with self._guard:
+                self._looking_since[uuid] = time.monotonic()
             try:
                 self._look(uuid)
             except DomainGoneError:
@@ -87,6 +107,7 @@ class Extender:
             except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
                 _log.exception("the extender failed", extra={"vm": uuid})
             with self._guard:
+                del self._looking_since[uuid]
                 if not self._busy[uuid]:
                     del self._busy[uuid]
                     return
@@ -94,6 +115,7 @@ class Extender:
 
     def _poll(self) -> None:
         while not self._stopping.wait(POLL_SECONDS):
+            self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS, waits_for=LIBVIRT)
             try:
                 for found in statistics.of_running_domains(self._connection):
                     self.look_soon(found.uuid)

@@ -1,8 +1,13 @@
-"""One connection to the node's libvirtd, opened again whenever it was lost, with libvirt's event loop in a thread."""
+"""One connection to the node's libvirtd, opened again whenever it was lost, with libvirt's event loop in a thread.
+
+No caller waits for ever on a libvirtd that is there and does not answer: an open connection dies for want of
+keep-alives, and one that is being opened, which libvirt gives no time-out, is waited for only so long.
+"""
 
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import libvirt
 
@@ -13,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_COUNT = 3
+OPEN_SECONDS = 10.0
+TURN_SECONDS = 5
 
 
 def _start_event_loop() -> None:
@@ -42,6 +49,7 @@ class Connection:
         self._uri = uri
         self._lock = threading.Lock()
         self._open: libvirt.virConnect | None = None
+        self._opening: Future[libvirt.virConnect] | None = None
         self._on_open: list[Callable[[libvirt.virConnect], None]] = []
         with _event_loop_lock:
             if not _event_loop_started:
@@ -53,28 +61,52 @@ class Connection:
         """Calls back with each newly opened connection, before anybody else gets it: event callbacks die with it."""
         self._on_open.append(callback)
 
+    def on_turn(self, callback: Callable[[], None]) -> None:
+        """Calls back every few seconds from libvirt's event loop: as long as it does, events are handed on."""
+        libvirt.virEventAddTimeout(TURN_SECONDS * 1000, lambda _timer, _opaque: callback(), None)
+
     def get(self) -> libvirt.virConnect:
         """A connection that was alive a moment ago.
 
         Raises:
-            HypervisorUnavailableError: libvirtd cannot be reached.
+            HypervisorUnavailableError: libvirtd cannot be reached, or does not answer.
         """
         with self._lock:
             if self._open is not None and self._open.isAlive() == 1:
                 return self._open
             self._open = None
-            try:
-                opened = libvirt.open(self._uri)
-                opened.setKeepAlive(KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT)
-                for callback in self._on_open:
-                    callback(opened)
-            except libvirt.libvirtError as error:
-                raise HypervisorUnavailableError(
-                    f"libvirtd at {self._uri} cannot be reached: {error}. Check that it runs on the node."
-                ) from error
+            if self._opening is None:
+                self._opening = Future()
+                threading.Thread(target=self._open_anew, args=(self._opening,), name="open", daemon=True).start()
+            opening = self._opening
+        try:
+            return opening.result(OPEN_SECONDS)
+        except TimeoutError as error:
+            # The thread goes on, for whoever asks next.
+            raise HypervisorUnavailableError(
+                f"libvirtd at {self._uri} does not answer: nothing came within {OPEN_SECONDS:.0f} s. Check whether it "
+                "hangs."
+            ) from error
+        except libvirt.libvirtError as error:
+            raise HypervisorUnavailableError(
+                f"libvirtd at {self._uri} cannot be reached: {error}. Check that it runs on the node."
+            ) from error
+
+    def _open_anew(self, opening: "Future[libvirt.virConnect]") -> None:
+        try:
+            opened = libvirt.open(self._uri)
+            opened.setKeepAlive(KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT)
+            for callback in self._on_open:
+                callback(opened)
+        except Exception as error:  # noqa: BLE001 - it is for those who wait, whatever it is
+            with self._lock:
+                self._opening = None
+            opening.set_exception(error)
+        else:
             _log.info("connected to libvirtd", extra={"uri": self._uri})
-            self._open = opened
-            return opened
+            with self._lock:
+                self._open, self._opening = opened, None
+            opening.set_result(opened)
 
     def versions(self) -> tuple[str, str]:
         """The versions of libvirt and of QEMU, as `9.0.0` and `7.2.22`.

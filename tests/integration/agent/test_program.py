@@ -1,0 +1,143 @@
+"""The agent as a program in a pod: its probes, its end, and what it does when it cannot watch any more."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from diskmigration.agent.hypervisor.connection import OPEN_SECONDS, Connection
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from testbed.control_plane import ControlPlane
+from testbed.libvirt_host import LibvirtHost
+from testbed.programs import SYSTEM_NAMESPACE, Program, running_agent
+from tests.integration.agent.probes import Probes, free_port
+from tests.integration.controller.world import until
+from tests.integration.freezing import frozen_api_server
+
+NODE = "node-of-the-probes"
+SHORT_SECONDS = 10
+GRACE_SECONDS = 30
+"""A pod's terminationGracePeriodSeconds."""
+
+
+@pytest.fixture
+def probes() -> Probes:
+    return Probes(free_port())
+
+
+@pytest.fixture
+def agent(control_plane: ControlPlane, libvirt_host: LibvirtHost, probes: Probes, scratch: Path) -> Iterator[Program]:
+    with running_agent(control_plane, libvirt_host, NODE, scratch, f"--http-port={probes.port}") as program:
+        until(probes.is_ready, "the agent is ready", seconds=60)
+        yield program
+
+
+def stop(agent: Program) -> tuple[int, float]:
+    """SIGTERM: the exit status, and how many seconds it took."""
+    begun = time.monotonic()
+    agent.terminate()
+    return agent.wait(), time.monotonic() - begun
+
+
+def test_a_libvirtd_that_hangs_makes_it_unready_and_never_unlive(
+    agent: Program, probes: Probes, libvirt_host: LibvirtHost
+) -> None:
+    assert probes.is_live()
+    libvirt_host.freeze_daemon()
+    try:
+        told = until(probes.why_not_ready, "it says that it cannot work", seconds=60)
+        assert told.startswith("libvirtd does not answer")
+        assert "diskmigration_libvirt_up 0.0" in probes.ask("metrics")[1]
+        assert probes.is_live(), probes.ask("livez")
+    finally:
+        libvirt_host.thaw_daemon()
+    until(probes.is_ready, "it works again", seconds=60)
+    assert "diskmigration_libvirt_up 1.0" in probes.ask("metrics")[1]
+
+
+def test_a_libvirtd_that_is_away_makes_it_unready_and_never_unlive(
+    agent: Program, probes: Probes, libvirt_host: LibvirtHost
+) -> None:
+    libvirt_host.stop_daemon()
+    try:
+        assert "libvirtd" in until(probes.why_not_ready, "it says that it cannot work")
+        assert probes.is_live()
+    finally:
+        libvirt_host.start_daemon()
+    until(probes.is_ready, "it works again")
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_an_api_server_that_is_away_makes_it_unready_and_never_unlive(
+    agent: Program, probes: Probes, control_plane: ControlPlane, is_frozen: bool
+) -> None:
+    if is_frozen:
+        with frozen_api_server(control_plane):
+            told = until(probes.why_not_ready, "it says that it cannot work", seconds=90)
+            assert probes.is_live()
+    else:
+        control_plane.stop_api_server()
+        try:
+            told = until(probes.why_not_ready, "it says that it cannot work")
+            assert probes.is_live()
+        finally:
+            control_plane.start_api_server()
+    assert told.startswith("the Kubernetes API does not answer")
+    until(probes.is_ready, "it works again", seconds=60)
+
+
+def test_nobody_waits_for_ever_for_a_libvirtd_that_hangs(libvirt_host: LibvirtHost) -> None:
+    connection = Connection(libvirt_host.uri)
+    libvirt_host.freeze_daemon()
+    try:
+        for _ in range(2):
+            begun = time.monotonic()
+            with ThreadPoolExecutor(4) as threads:
+                asked = [threads.submit(connection.versions) for _ in range(4)]
+                for each in asked:
+                    with pytest.raises(HypervisorUnavailableError, match="does not answer"):
+                        each.result()
+            # All at once, not one after the other.
+            assert time.monotonic() - begun < OPEN_SECONDS + 3
+    finally:
+        libvirt_host.thaw_daemon()
+    until(lambda: connection.versions()[0], "libvirtd answers again")
+
+
+def test_told_to_end_it_ends_soon_and_well(agent: Program) -> None:
+    status, seconds = stop(agent)
+    assert status == 0
+    assert seconds < SHORT_SECONDS
+
+
+def test_told_to_end_it_waits_for_no_libvirtd_that_hangs(agent: Program, libvirt_host: LibvirtHost) -> None:
+    libvirt_host.freeze_daemon()
+    try:
+        status, seconds = stop(agent)
+    finally:
+        libvirt_host.thaw_daemon()
+    assert status == 0
+    assert seconds < GRACE_SECONDS
+
+
+def test_told_to_end_it_waits_for_no_api_server_that_hangs(agent: Program, control_plane: ControlPlane) -> None:
+    with frozen_api_server(control_plane):
+        status, seconds = stop(agent)
+    assert status == 0
+    assert seconds < SHORT_SECONDS
+
+
+def test_one_whose_credentials_are_refused_ends_to_be_started_anew(agent: Program, control_plane: ControlPlane) -> None:
+    # Its token is bound to the pod.
+    pod = f"--namespace={SYSTEM_NAMESPACE}", f"diskmigration-agent-{NODE}"
+    control_plane.kubectl("delete", "pod", *pod, "--grace-period=0", "--force")
+    # A watch that has begun goes on, whatever becomes of its credentials.
+    control_plane.stop_api_server()
+    control_plane.start_api_server()
+    assert agent.wait() == 1
+    lines = [json.loads(line) for line in agent.log.read_text().splitlines()]
+    told = [line["message"] for line in lines if line["level"] == "CRITICAL"]
+    assert told == ["the API server cannot be watched any more: the agent ends, to be started anew"]
