@@ -7,6 +7,7 @@ import pytest
 _END_TO_END = Path(__file__).parent / "e2e"
 
 
+@pytest.hookimpl(tryfirst=True)  # before the mark is read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file share what it has running; those of a whole cluster share the one that there is."""
     for item in items:
