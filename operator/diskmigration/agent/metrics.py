@@ -8,10 +8,13 @@ MIGRATIONS_ACTIVE = Gauge("diskmigration_migrations_active", "Migrations that th
 EXTENSIONS = Counter("diskmigration_extensions", "Extensions of thin volumes.", ["storage_domain"])
 EXTENSION_SECONDS = Histogram(
     "diskmigration_extension_seconds",
-    "How long the extension of a thin volume took, in the storage domain itself.",
+    "How long it took until a thin volume had grown, from when its threshold was passed.",
     ["storage_domain"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+VOLUMES_WATCHED = Gauge("diskmigration_volumes_watched", "Thin volumes of running guests that are kept extended.")
+GUEST_PAUSES = Counter("diskmigration_guest_pauses", "Guests that were found paused by a full volume.")
+COPIED_BYTES = Counter("diskmigration_copied_bytes", "Bytes that migrations copied, mirrors included.")
 RESUMED = Counter(
     "diskmigration_paused_guests_resumed", "Guests that a full volume had paused and that were extended and resumed."
 )

@@ -11,6 +11,7 @@ from diskmigration.cluster import client
 from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program, running_agent, running_operator
+from tests.integration.agent.probes import Probes, free_port
 from tests.integration.migrations.machines import Domain, Machine, make_machine, remove_machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain
 
@@ -43,14 +44,20 @@ def operator(own_control_plane: ControlPlane, directory: Path) -> Iterator[Progr
 
 
 @pytest.fixture(scope="session")
+def probes() -> Probes:
+    """The agent's HTTP port."""
+    return Probes(free_port())
+
+
+@pytest.fixture(scope="session")
 def stack(
-    directory: Path, own_control_plane: ControlPlane, operator: Program, libvirt_host: LibvirtHost
+    directory: Path, own_control_plane: ControlPlane, operator: Program, libvirt_host: LibvirtHost, probes: Probes
 ) -> Iterator[Stack]:
     """The whole of it, ready: both storage domains of each kind are reached by the node."""
     domains = {
         name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
     }
-    with running_agent(own_control_plane, libvirt_host, NODE, directory) as agent:
+    with running_agent(own_control_plane, libvirt_host, NODE, directory, f"--http-port={probes.port}") as agent:
         cluster = client.connect(own_control_plane.admin_kubeconfig)
         stack = Stack(own_control_plane, cluster, libvirt_host, agent, domains)
         stack.make_ready(domains)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from diskmigration.agent import metrics
 from diskmigration.agent.extender import watermark
 from diskmigration.agent.extender.watched import WatchedDisk
 from diskmigration.agent.hypervisor import statistics
@@ -38,6 +39,7 @@ class Growth:
         self._pools: dict[frozenset[str], ThreadPoolExecutor] = {}
         self._under_way: set[_Disk] = set()
         self._not_before: dict[_Disk, float] = {}
+        self._due_since: dict[_Disk, float] = {}
         self._relieved: set[_Disk] = set()
         self._extensions: Counter[str] = Counter()
         self._troubles: dict[str, MigrationError] = {}
@@ -72,6 +74,16 @@ class Growth:
             self._under_way.add((domain.uuid, disk.target))
             self._pools[place].submit(self._run, domain, disk, due)
 
+    def note_due(self, uuid: str, target: str) -> None:
+        """A threshold of the disk was passed: what it takes from now until the disk has grown is told as a metric."""
+        with self._guard:
+            self._due_since.setdefault((uuid, target), time.monotonic())
+
+    def forget_due(self, uuid: str, target: str) -> None:
+        """The disk was looked at, and nothing is due on it."""
+        with self._guard:
+            self._due_since.pop((uuid, target), None)
+
     def extensions_of(self, path: str) -> int:
         """How many times the volume at that path was extended."""
         with self._guard:
@@ -98,7 +110,7 @@ class Growth:
         try:
             has_grown = self._extend(domain, disk, due)
         except DomainGoneError:
-            pass
+            self.forget_due(*key)
         except MigrationError as error:
             _log.warning("a threshold could not be armed", extra={"vm": domain.uuid, "error": error.message})
         except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
@@ -114,6 +126,9 @@ class Growth:
         """Whether all that was due has grown; what could not is told once and tried again at the next look."""
         by_path = {volume.thin.path: volume for volume in disk.volumes}
         sizes = {volume.thin.path: volume.thin.physical for volume in disk.volumes}
+        with self._guard:
+            # Polling finds what has sent no event: it is due from then on.
+            due_since = self._due_since.setdefault((domain.uuid, disk.target), time.monotonic())
         has_failed = False
         for extension in due:
             volume = by_path[extension.path]
@@ -124,6 +139,8 @@ class Growth:
                 has_failed = True
                 break
             self._note_growth(extension.path)
+            metrics.EXTENSIONS.labels(volume.domain.name).inc()
+            metrics.EXTENSION_SECONDS.labels(volume.domain.name).observe(time.monotonic() - due_since)
             _log.info(
                 "extended a thin volume",
                 extra={
@@ -139,6 +156,7 @@ class Growth:
         if not has_failed:
             with self._guard:
                 self._relieved.add((domain.uuid, disk.target))
+                self._due_since.pop((domain.uuid, disk.target), None)
         arm(domain, disk, sizes)
         return not has_failed
 

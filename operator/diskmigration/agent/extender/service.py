@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from diskmigration.agent import metrics
 from diskmigration.agent.extender import growth, watermark
 from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume, watched_disks
@@ -16,7 +17,7 @@ from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
-from diskmigration.agent.hypervisor.events import DomainEvent, Events
+from diskmigration.agent.hypervisor.events import DomainEvent, Events, ThresholdPassed
 from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
@@ -46,11 +47,14 @@ class Extender:
         self._busy: dict[str, bool] = {}
         self._looking_since: dict[str, float] = {}
         self._impossible: set[str] = set()
+        self._volumes: dict[str, int] = {}
+        self._paused: set[str] = set()
         events.listen(self._notice)
 
     def start(self) -> None:
         """Starts polling."""
         self._health.check(self.why_stuck, waits_for=LIBVIRT)
+        metrics.VOLUMES_WATCHED.set_function(lambda: sum(self._volumes.copy().values()))
         self._poller.start()
 
     def stop(self) -> None:
@@ -78,6 +82,8 @@ class Extender:
         return self._growth.trouble_of(path)
 
     def _notice(self, event: DomainEvent) -> None:
+        if isinstance(event, ThresholdPassed):
+            self._growth.note_due(event.uuid, event.device.partition("[")[0])
         self.look_soon(event.uuid)
 
     def look_soon(self, uuid: str) -> None:
@@ -101,7 +107,8 @@ class Extender:
             try:
                 self._look(uuid)
             except DomainGoneError:
-                pass
+                self._volumes.pop(uuid, None)
+                self._paused.discard(uuid)
             except MigrationError as error:
                 _log.warning("the VM's volumes could not be looked after", extra={"vm": uuid, "error": error.message})
             except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
@@ -117,8 +124,12 @@ class Extender:
         while not self._stopping.wait(POLL_SECONDS):
             self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS, waits_for=LIBVIRT)
             try:
-                for found in statistics.of_running_domains(self._connection):
-                    self.look_soon(found.uuid)
+                running = {found.uuid for found in statistics.of_running_domains(self._connection)}
+                # A copy in one go, as the workers write to it.
+                for uuid in set(self._volumes.copy()) - running:
+                    self._volumes.pop(uuid, None)
+                for uuid in running:
+                    self.look_soon(uuid)
             except MigrationError as error:
                 _log.warning("the node's VMs could not be listed", extra={"error": error.message})
 
@@ -135,21 +146,33 @@ class Extender:
         relieved = self._growth.relieved(uuid)
         description = domain.describe()
         found = statistics.of_domain(domain)
-        for disk in watched_disks(description, found, self._domains, without_space=without_space - relieved):
+        self._count_pause(uuid, is_full=bool(without_space))
+        disks = watched_disks(description, found, self._domains, without_space=without_space - relieved)
+        self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
+        for disk in disks:
             if self._growth.may_start(uuid, disk.target) and self._are_possible(uuid, disk):
                 self._tend(domain, disk)
         if without_space and without_space <= relieved:
             # A disk that is full for another reason, a full file system say, would pause the guest again at once.
             self._growth.forget_relieved(uuid)
             domain.resume()
+            metrics.RESUMED.inc()
             _log.info("resumed the VM after its full disk was extended", extra={"vm": uuid})
         elif relieved and not without_space:
             self._growth.forget_relieved(uuid)
+
+    def _count_pause(self, uuid: str, *, is_full: bool) -> None:
+        if not is_full:
+            self._paused.discard(uuid)
+        elif uuid not in self._paused:
+            self._paused.add(uuid)
+            metrics.GUEST_PAUSES.inc()
 
     def _tend(self, domain: Domain, disk: WatchedDisk) -> None:
         if due := disk.plan():
             self._growth.start(domain, disk, due)
         else:
+            self._growth.forget_due(domain.uuid, disk.target)
             growth.arm(domain, disk, {volume.thin.path: volume.thin.physical for volume in disk.volumes})
 
     def _are_possible(self, uuid: str, disk: WatchedDisk) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from diskmigration.agent import metrics
 from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.extender.watermark import largest_useful_size
 from diskmigration.agent.hypervisor import block_jobs, statistics
@@ -171,7 +172,13 @@ class Attempt:
         is_file = volume.type is StorageType.FILE
         return largest_useful_size(driver.allocated_bytes(volume.name) if is_file else driver.size_bytes(volume.name))
 
+    def measure(self, *, now: float, copied: int, total: int) -> None:
+        """Takes in a reading: bytes over the whole move."""
+        before = self.meter.copied
+        self.meter = self.meter.advanced(now=now, copied=copied, total=total)
+        metrics.COPIED_BYTES.inc(self.meter.copied - before)
+
     def show_progress(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading and passes it on."""
-        self.meter = self.meter.advanced(now=now, copied=copied, total=total)
+        self.measure(now=now, copied=copied, total=total)
         self._on_progress()

@@ -64,9 +64,7 @@ def measure_replication(attempt: Attempt, job: BlockJob) -> None:
     attempt.has_replication = True
     internal = sum(attempt.journal.copy_bytes)
     now = time.monotonic()
-    attempt.meter = attempt.meter.advanced(
-        now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1)
-    )
+    attempt.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
     if job.is_ready:
         attempt.was_in_step = True
         attempt.meter = attempt.meter.restarted(now=now)
