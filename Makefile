@@ -33,10 +33,10 @@ format: venv  ## Lay the code out as `make lint` wants it
 	$(BIN)/ruff format .
 
 test: setup  ## Run all tests: the pure parts, then those on the real apiserver, libvirt and QEMU
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(BIN)/pytest --numprocesses $(WORKERS)
 
 test-unit: venv  ## Run the tests of the pure parts alone
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist load tests/unit
+	$(BIN)/pytest --numprocesses $(WORKERS) tests/unit
 
 test-lvm: setup  ## Run the tests of LVM in a VM of their own; LVM="-k name" has some of them, dist/lvm-lane the results
 	$(BIN)/python -m testbed.lvm_lane $(LVM)

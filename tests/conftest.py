@@ -1,15 +1,19 @@
-"""Which tests share a worker where several run side by side (`pytest --dist loadgroup`)."""
-
-from pathlib import Path
+"""Which tests share a worker where several run side by side (pytest-xdist)."""
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
+from xdist.scheduler.protocol import Scheduling
 
-_END_TO_END = Path(__file__).parent / "e2e"
+_END_TO_END = "tests/e2e/"
 
 
-@pytest.hookimpl(tryfirst=True)  # before the mark is read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _ByWhatRuns(LoadScopeScheduling):
     """Tests of one file share what it has running; those of a whole cluster share the one that there is."""
-    for item in items:
-        group = _END_TO_END if item.path.is_relative_to(_END_TO_END) else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _END_TO_END if nodeid.startswith(_END_TO_END) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling:
+    """xdist's own choices know files, or groups that pytest 9.2 does not tell it of."""
+    return _ByWhatRuns(config)
