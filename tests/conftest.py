@@ -7,7 +7,7 @@ from xdist.scheduler.protocol import Scheduling
 _END_TO_END = "tests/e2e/"
 
 
-class _ByWhatRuns(LoadScopeScheduling):
+class _ByWhatRuns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
     """Tests of one file share what it has running; those of a whole cluster share the one that there is."""
 
     def _split_scope(self, nodeid: str) -> str:
