@@ -1,6 +1,7 @@
 """Which tests share a worker where several run side by side (pytest-xdist)."""
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 
@@ -14,6 +15,6 @@ class _ByWhatRuns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no 
         return _END_TO_END if nodeid.startswith(_END_TO_END) else nodeid.partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """xdist's own choices know files, or groups that pytest 9.2 does not tell it of."""
-    return _ByWhatRuns(config)
+    return _ByWhatRuns(config, log)
