@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # How many tests run side by side: they wait more than they work.
-WORKERS ?= 4
+WORKERS ?= 3
 export PYTHON
 # The package runs from the checkout.
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
