@@ -22,7 +22,7 @@ from diskmigration.agent.service import Agent
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.names import DISK_MIGRATIONS, GROUP, STORAGE_DOMAINS, SYSTEM_NAMESPACE, VERSION
 from diskmigration.api.storage_domain import StorageDomain
-from diskmigration.cluster import client
+from diskmigration.cluster import client, watching
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.cluster.retrying import ForEver
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         health=health,
     )
     registry = kopf.OperatorRegistry()
-    _wire_life(registry, agent, cluster, health, options)
+    _wire_life(registry, agent, cluster, health)
     _wire_events(registry, agent)
-    status = _watch(registry)
+    status = _watch(registry, options.node_name)
     ending = threading.Thread(target=agent.stop, name="end", daemon=True)
     ending.start()
     ending.join(END_SECONDS)
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os._exit(status)
 
 
-def _watch(registry: kopf.OperatorRegistry) -> int:
+def _watch(registry: kopf.OperatorRegistry, node_name: str) -> int:
     """Feeds the agent until the process is told to end; its exit status."""
     try:
-        # A loop of its own: kopf's would wait for requests that are under way in threads.
-        kopf.run(loop=asyncio.new_event_loop(), registry=registry, clusterwide=True, standalone=True)
+        # Not asyncio.run, which waits for requests that are under way in threads.
+        asyncio.new_event_loop().run_until_complete(watching.watch(registry, _settings(node_name)))
     except Exception:  # noqa: BLE001 - whatever kopf ends on, say credentials that are refused
         _log.critical("the API server cannot be watched any more: the agent ends, to be started anew", exc_info=True)
         return 1
@@ -123,10 +123,25 @@ def _lock_host(path: Path) -> TextIO:
     return file
 
 
-def _wire_life(
-    registry: kopf.OperatorRegistry, agent: Agent, cluster: Cluster, health: Health, options: argparse.Namespace
-) -> None:
-    """Registers the credentials, the settings, the start and the end with kopf."""
+def _settings(node_name: str) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.watching.field_selectors[GROUP, DISK_MIGRATIONS] = f"status.nodeName={node_name}"
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    # The server ends a watch after this, so that a balancer that forgot the connection costs no more than that.
+    settings.watching.server_timeout = 10 * 60
+    # In case the server's end of the watch does not arrive either.
+    settings.watching.client_timeout = 10 * 60 + 30
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    # The jobs go on without the API server for as long as it takes, and so does the agent.
+    settings.networking.error_backoffs = ForEver()
+    return settings
+
+
+def _wire_life(registry: kopf.OperatorRegistry, agent: Agent, cluster: Cluster, health: Health) -> None:
+    """Registers the credentials, the start and the end with kopf."""
     beating: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
@@ -134,19 +149,7 @@ def _wire_life(
         return kopf.ConnectionInfo(**dataclasses.asdict(cluster.credentials()))
 
     @kopf.on.startup(registry=registry)
-    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.watching.field_selectors[f"{GROUP}", DISK_MIGRATIONS] = f"status.nodeName={options.node_name}"
-        settings.scanning.disabled = True
-        settings.posting.enabled = False
-        # The server ends a watch after this, so that a balancer that forgot the connection costs no more than that.
-        settings.watching.server_timeout = 10 * 60
-        # In case the server's end of the watch does not arrive either.
-        settings.watching.client_timeout = 10 * 60 + 30
-        settings.watching.connect_timeout = 10
-        settings.networking.request_timeout = 30
-        settings.networking.connect_timeout = 10
-        # The jobs go on without the API server for as long as it takes, and so does the agent.
-        settings.networking.error_backoffs = ForEver()
+    async def start(**_: Any) -> None:
         beating.append(asyncio.create_task(_beat(health), name="beat"))
         agent.start(await _first_domains(cluster))
 

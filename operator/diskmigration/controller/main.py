@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ _BOOKS = "the books"
 
 
 def main() -> None:
-    """Runs the operator until it is told to end. Exits with 1 where it cannot work, and says why."""
+    """Runs the operator until it is told to end. The process ends with 1 where it cannot work, and says why."""
     arguments = _parser().parse_args()
     logs.set_up(level=arguments.log_level)
     options = Options(
@@ -41,15 +42,22 @@ def main() -> None:
         lease_poll_seconds=arguments.lease_poll_seconds,
     )
     health = Health(KUBERNETES_API)
+    status = 0
     try:
         cluster = connect(arguments.kubeconfig)
         if arguments.http_port:
             endpoint.serve(arguments.http_port, health)
         leadership = _leadership(cluster, health, arguments) if arguments.leader_elect else None
-        asyncio.run(_run(cluster, options, health, leadership))
+        asyncio.new_event_loop().run_until_complete(_run(cluster, options, health, leadership))
     except ClusterError as error:
         _log.error("the operator cannot work: %s", error)
-        sys.exit(1)
+        status = 1
+    except Exception:  # noqa: BLE001 - the process ends, whatever it is
+        _log.critical("the operator ends, to be started anew", exc_info=True)
+        status = 1
+    logging.shutdown()
+    # Neither asyncio.run nor sys.exit, which wait for tasks and threads that may hang.
+    os._exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:

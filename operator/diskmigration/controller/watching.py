@@ -8,6 +8,7 @@ from typing import Any
 import kopf
 
 from diskmigration.api import names
+from diskmigration.cluster import watching
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.retrying import ForEver
 from diskmigration.controller.controller import Controller
@@ -16,25 +17,18 @@ _log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 2.0
 
-# kopf's name for this process among its peers, of which there are none. It would look up the user's, and a container's
-# user has none. Any, as the type is kopf's own.
-_IDENTITY: Any = f"{names.GROUP}/operator"
-
 
 async def watch(cluster: Cluster, controller: Controller) -> None:
-    """Feeds the controller until the process is told to end. A watch that breaks for good is begun again.
+    """Feeds the controller until the process is told to end (SIGTERM, SIGINT). A watch that breaks is begun again.
 
-    kopf takes SIGTERM and SIGINT for itself, and returns on them.
+    Raises:
+        WatchHangsError: a watch that broke hangs: the process is to be started anew.
     """
     while True:
         try:
-            await kopf.operator(
-                registry=_registry(cluster, controller),
-                settings=_settings(),
-                clusterwide=True,
-                standalone=True,
-                identity=_IDENTITY,
-            )
+            await watching.watch(_registry(cluster, controller), _settings())
+        except watching.WatchHangsError:
+            raise
         except Exception:  # noqa: BLE001 - kopf ends on any answer it does not know, say of an etcd without a leader
             _log.exception("the watch broke; beginning again")
             await asyncio.sleep(RESTART_SECONDS)
