@@ -1,14 +1,14 @@
 """Whether the node's libvirtd answers, asked every few seconds on a connection of its own, one call at a time.
 
-The other threads cannot tell: of several calls that wait on one connection when it dies for want of keep-alives,
-libvirt's client (seen in 9.0) has only one fail, and the rest wait until libvirtd goes on or ends.
+The other threads cannot tell: their calls wait for as long as it does not.
 """
 
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from diskmigration.agent import metrics
-from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.connection import ping
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
 
@@ -16,17 +16,20 @@ LIBVIRT = "libvirtd"
 """What it tells of, for the probes."""
 
 ASK_SECONDS = 2.0
-LATE_SECONDS = 120.0
-"""A call that is not answered fails in much less."""
+ANSWER_SECONDS = 10.0
+LATE_SECONDS = 60.0
+"""Many times what a turn takes at most."""
 
 
 class Pulse:
-    """One thread, from `start` to the end of the process."""
+    """Two threads, from `start` to the end of the process."""
 
     def __init__(self, uri: str, health: Health) -> None:
         """Nothing is asked before `start`."""
-        self._connection = Connection(uri)
+        self._uri = uri
         self._health = health
+        self._asker = ThreadPoolExecutor(1, thread_name_prefix="ping")
+        self._asked: Future[None] | None = None
 
     def start(self) -> None:
         """Starts asking."""
@@ -35,12 +38,24 @@ class Pulse:
     def _run(self) -> None:
         while True:
             self._health.turned("the thread that asks whether libvirtd answers", within_seconds=LATE_SECONDS)
-            try:
-                self._connection.versions()
-            except MigrationError as error:
-                metrics.LIBVIRT_UP.set(0)
-                self._health.fails(LIBVIRT, error.message)
-            else:
+            if (why := self._why_silent()) is None:
                 metrics.LIBVIRT_UP.set(1)
                 self._health.answers(LIBVIRT)
+            else:
+                metrics.LIBVIRT_UP.set(0)
+                self._health.fails(LIBVIRT, why)
             time.sleep(ASK_SECONDS)
+
+    def _why_silent(self) -> str | None:
+        # A question that was not answered is waited for again: no other would be.
+        self._asked = self._asked or self._asker.submit(ping, self._uri)
+        try:
+            self._asked.result(ANSWER_SECONDS)
+        except TimeoutError:
+            return f"nothing came from {self._uri} within {ANSWER_SECONDS:.0f} s. Check whether it hangs."
+        except MigrationError as error:
+            why: str | None = error.message
+        else:
+            why = None
+        self._asked = None
+        return why

@@ -1,7 +1,9 @@
 """One connection to the node's libvirtd, opened again whenever it was lost, with libvirt's event loop in a thread.
 
-No caller waits for ever on a libvirtd that is there and does not answer: an open connection dies for want of
-keep-alives, and one that is being opened, which libvirt gives no time-out, is waited for only so long.
+A connection that is being opened, which libvirt gives no time-out, is waited for only so long. A call on an open one
+waits until libvirtd answers or ends: it has no keep-alives, for want of which libvirt's client closes it, and leaves
+some of the calls that wait, and some that come later, without an end (seen in 9.0). Who must know whether libvirtd
+answers asks with `ping`.
 """
 
 import logging
@@ -16,8 +18,6 @@ from diskmigration.api.errors import Reason
 
 _log = logging.getLogger(__name__)
 
-KEEPALIVE_INTERVAL_SECONDS = 5
-KEEPALIVE_COUNT = 3
 OPEN_SECONDS = 10.0
 TURN_SECONDS = 5
 
@@ -38,6 +38,26 @@ def _ignore_error(_context: object, _error: object) -> None:
 
 _event_loop_lock = threading.Lock()
 _event_loop_started = False
+
+
+def ping(uri: str) -> None:
+    """Asks libvirtd something on a connection of its own; waits for as long as it takes.
+
+    Raises:
+        HypervisorUnavailableError: libvirtd cannot be reached.
+    """
+    try:
+        opened = libvirt.open(uri)
+        try:
+            opened.getLibVersion()
+        finally:
+            opened.close()
+    except libvirt.libvirtError as error:
+        raise _unreachable(uri, error) from error
+
+
+def _unreachable(uri: str, error: libvirt.libvirtError) -> HypervisorUnavailableError:
+    return HypervisorUnavailableError(f"libvirtd at {uri} cannot be reached: {error}. Check that it runs on the node.")
 
 
 class Connection:
@@ -88,14 +108,11 @@ class Connection:
                 "hangs."
             ) from error
         except libvirt.libvirtError as error:
-            raise HypervisorUnavailableError(
-                f"libvirtd at {self._uri} cannot be reached: {error}. Check that it runs on the node."
-            ) from error
+            raise _unreachable(self._uri, error) from error
 
     def _open_anew(self, opening: "Future[libvirt.virConnect]") -> None:
         try:
             opened = libvirt.open(self._uri)
-            opened.setKeepAlive(KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT)
             for callback in self._on_open:
                 callback(opened)
         except Exception as error:  # noqa: BLE001 - it is for those who wait, whatever it is
