@@ -107,9 +107,14 @@ def test_a_deletion_that_waits_for_a_dead_agent_says_so_and_goes_with_the_node(
     world.domain("src")
     world.domain("dst")
     node = world.node("n1", [machine(world.name("vm"))], has_object=True)
-    mortal.start("--lease-stale-seconds=4")
+    mortal.start("--lease-stale-seconds=4", "--acceptance-grace-seconds=60")
     handle = world.migrate("m", world.name("vm"))
-    handle.until_phase("Scheduled")
+
+    def is_scheduled_while_the_agent_lives() -> bool:
+        world.renew(node)
+        return handle.status().get("phase") == "Scheduled"
+
+    until(is_scheduled_while_the_agent_lives, "it is scheduled")
     handle.agent_writes(agent_status(handle.status(), "Replicating"))
     handle.delete()
     until(
