@@ -107,6 +107,19 @@ def other(driver: Driver, scratch: Path) -> Driver:
     return LoopDriver("other", root) if isinstance(driver, FileDriver) else FileDriver("other", root)
 
 
+@pytest.mark.parametrize("preallocate", [False, True])
+def test_what_a_device_held_before_is_never_read(
+    loop_driver: LoopDriver, file_driver: FileDriver, scratch: Path, preallocate: bool
+) -> None:
+    source = make(file_driver, "source")
+    write(source, 5 * MIB, MIB, 7)
+    image = Image(loop_driver.create("v", largest_useful_size(CAPACITY), OWNER), QCOW2, loop_driver.type)
+    image.path.write_bytes(b"\xee" * loop_driver.size_bytes("v"))
+    qemu_img.create(image, CAPACITY, backing=None, preallocate=preallocate)
+    copy(source, image)
+    assert content(image, scratch) == content(source, scratch)
+
+
 @pytest.mark.parametrize("image_format", [QCOW2, RAW])
 def test_a_volume_made_has_the_disks_virtual_size(driver: Driver, image_format: VolumeFormat) -> None:
     image = make(driver, "v", image_format=image_format)

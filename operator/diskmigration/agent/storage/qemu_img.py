@@ -38,6 +38,9 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     """Formats an existing volume; nothing is read from the backing volume, which may not be filled yet.
 
     A raw image on a block device needs no formatting, but its capacity must be exact: virtual sizes must match.
+    With `preallocate` a file takes its space now: what a full disk would answer later, it answers here. A block volume
+    has its space anyway. Its clusters are never allocated before they are written, as the device may hold what somebody
+    else has deleted, which the guest would then read.
 
     Raises:
         MigrationError: StorageFailed.
@@ -47,9 +50,8 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     options = []
     if backing is not None:
         options += ["-u", "-b", str(backing.path), "-F", backing.format]
-    if preallocate:
-        # Space is taken now, data is not written: what a full disk would answer later, it answers here.
-        options += ["-o", "preallocation=falloc" if image.type is StorageType.FILE else "preallocation=metadata"]
+    if preallocate and image.type is StorageType.FILE:
+        options += ["-o", "preallocation=falloc"]
     command.run(
         ["qemu-img", "create", "-q", "-f", image.format, *options, str(image.path), str(capacity_bytes)],
         doing=f"formatting {image.path}",
