@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import libvirt
+
 from testbed import libvirt_namespace, processes
 from testbed.processes import TestbedError
 
@@ -98,6 +100,22 @@ class LibvirtHost:
             TestbedError: virsh failed; the message has its answer.
         """
         return processes.run(["virsh", "--quiet", "-c", self.uri, *arguments])
+
+    @contextmanager
+    def domain(self, name: str) -> Iterator[libvirt.virDomain]:
+        """A domain by libvirt's own binding, for the time of the block: what is asked often would wait for many virsh.
+
+        Raises:
+            TestbedError: libvirt refused something in the block; the message has its answer.
+        """
+        try:
+            connection = libvirt.open(self.uri)
+            try:
+                yield connection.lookupByName(name)
+            finally:
+                connection.close()
+        except libvirt.libvirtError as error:
+            raise TestbedError(f"{name} on {self.uri}: {error}") from error
 
     def start_log_daemon(self) -> None:
         """Start virtlogd, which keeps the consoles and logs of the QEMUs, and wait for its socket."""

@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+import libvirt_qemu
+
 from testbed.libvirt_host import LibvirtHost
 from testbed.processes import TestbedError
 
@@ -71,16 +73,13 @@ def _ask(host: LibvirtHost, domain: str, device: str, command: str) -> str:
     end = f"end-of-{os.getpid()}-{next(_NUMBERS)}"
     with _ONE_AT_A_TIME:
         start = log.stat().st_size
-        monitor = [_monitor_command(domain, device, each) for each in (command, end)]
-        if said := host.virsh("; ".join(monitor)).strip():
-            raise TestbedError(f"{command} on {device} of {domain}: {said}")
+        with host.domain(domain) as found:
+            for each in (command, end):
+                monitor = f'qemu-io -d /machine/peripheral/{device}/virtio-backend "{each}"'
+                flags = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+                if said := libvirt_qemu.qemuMonitorCommand(found, monitor, flags).strip():
+                    raise TestbedError(f"{command} on {device} of {domain}: {said}")
         return _read_until(log, start, f'command "{end}" not found')
-
-
-def _monitor_command(domain: str, device: str, command: str) -> str:
-    return (
-        f"""qemu-monitor-command {domain} --hmp 'qemu-io -d /machine/peripheral/{device}/virtio-backend "{command}"'"""
-    )
 
 
 def _read_until(log: Path, start: int, end: str) -> str:

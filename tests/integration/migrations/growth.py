@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import libvirt
+
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack, wait_until
 
@@ -63,18 +65,13 @@ def write_in_steps(machine: Machine, *, start: int, length: int, free: Callable[
 
 def free_bytes(machine: Machine, path_end: str) -> int:
     """What is left of the open volume whose path ends so, by libvirt's statistics."""
-    values = dict(
-        line.strip().split("=", 1)
-        for line in machine.host.virsh("domstats", "--block", "--backing", machine.name).splitlines()
-        if "=" in line
-    )
+    with machine.host.domain(machine.name) as domain:
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
+        [(_, values)] = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
     position = next(
         key.split(".")[1] for key, value in values.items() if key.endswith(".path") and value.endswith(path_end)
     )
-    physical = Path(values[f"block.{position}.path"])
-    size = int(values[f"block.{position}.physical"])
-    assert physical.exists()
-    return size - int(values[f"block.{position}.allocation"])
+    return int(values[f"block.{position}.physical"] - values[f"block.{position}.allocation"])
 
 
 def synchronized(stack: Stack, machine: Machine, to: str, **spec: object) -> Migration:

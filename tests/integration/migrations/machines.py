@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import libvirt
+
 from testbed import qemu_io
 from testbed.libvirt_host import LibvirtHost
 
@@ -116,7 +118,7 @@ class Machine:
 
     def chain(self, *, inactive: bool = False) -> list[tuple[str, str]]:
         """The disk's layers as (path, format), active layer first; only the first of the inactive XML."""
-        document = self.host.virsh("dumpxml", self.name, *(["--inactive"] if inactive else []))
+        document = self.xml(inactive=inactive)
         disk = ET.fromstring(document).find(f"./devices/disk/target[@dev='{self.target}']/..")
         assert disk is not None
         driver = disk.find("driver")
@@ -130,9 +132,10 @@ class Machine:
             below = below.find("backingStore")
         return layers
 
-    def xml(self) -> str:
-        """The live XML."""
-        return self.host.virsh("dumpxml", self.name)
+    def xml(self, *, inactive: bool = False) -> str:
+        """The live XML, or the persistent one."""
+        with self.host.domain(self.name) as domain:
+            return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0))
 
     def state(self) -> str:
         """As virsh says it."""
