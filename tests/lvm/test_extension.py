@@ -3,93 +3,21 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.integration.migrations.growth import extensions, finish, free_bytes, synchronized, watched, write_in_steps
+from tests.integration.migrations.growth import watched
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import (
-    CHUNK_BYTES,
-    NODE,
-    REPLICATION_CHUNK_BYTES,
-    Stack,
-    wait_until,
-)
+from tests.integration.migrations.moves import assert_moved
+from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack, wait_until
 from tests.lvm.groups import run
 from tests.lvm.wrappers import Wrappers
+from tests.lvm.writing import STEP_BYTES, write
 
 pytestmark = pytest.mark.lvm
 
 Machines = Callable[..., Machine]
 Lvs = Callable[[str], dict[str, int]]
-
-# A request takes a second here, so that each is larger.
-STEP_BYTES = 4 * MEBIBYTE
-
-
-def write(machine: Machine, volume: Path, *, mebibytes: int) -> None:
-    """Writes so much from 20 MiB on, each step when the volume has room for it."""
-    write_in_steps(
-        machine,
-        start=20 * MEBIBYTE,
-        length=mebibytes * MEBIBYTE,
-        free=lambda: free_bytes(machine, volume.name),
-        step=STEP_BYTES,
-    )
-
-
-def test_from_lvm_to_lvm_the_destination_grows_first_and_then_the_source(
-    stack: Stack, machines: Machines, lvs: Lvs
-) -> None:
-    machine = machines("lvm-a")
-    migration = synchronized(stack, machine, "lvm-b")
-    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
-    mirror = stack.domains["lvm-b"].path(f"dm-{migration.uid}-overlay")
-    before = lvs("in step, before the guest writes")
-
-    with watched(source, mirror) as grown:
-        write(machine, source, mebibytes=60)
-        wait_until(lambda: len(grown) >= 4, "both sides grew twice")
-
-    after = lvs("in step, after the guest has written 60 MiB")
-    assert [growth.volume for growth in grown] == [mirror.name, source.name] * (len(grown) // 2)
-    assert all(source_bytes <= mirror_bytes for source_bytes, mirror_bytes in (growth.sizes for growth in grown))
-    for volume in (f"lvm-a/{source.name}", f"lvm-b/{mirror.name}"):
-        assert after[volume] - before[volume] == len(grown) // 2 * REPLICATION_CHUNK_BYTES
-    finish(migration, machine)
-
-
-def test_from_lvm_to_file_the_source_alone_grows(stack: Stack, machines: Machines, lvs: Lvs) -> None:
-    machine = machines("lvm-a")
-    migration = synchronized(stack, machine, "file-a")
-    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
-    before = lvs("in step, before the guest writes")
-
-    write(machine, source, mebibytes=28)
-    wait_until(lambda: extensions(migration, "source") >= {1}, "the source grew")
-
-    after = lvs("in step, after the guest has written 28 MiB")
-    growth = after[f"lvm-a/{source.name}"] - before[f"lvm-a/{source.name}"]
-    assert growth in (REPLICATION_CHUNK_BYTES, 2 * REPLICATION_CHUNK_BYTES)
-    assert extensions(migration, "destination") == {0}
-    finish(migration, machine)
-
-
-def test_from_file_to_lvm_the_destination_alone_grows(stack: Stack, machines: Machines, lvs: Lvs) -> None:
-    machine = machines("file-a")
-    migration = synchronized(stack, machine, "lvm-b")
-    mirror = stack.domains["lvm-b"].path(f"dm-{migration.uid}-overlay")
-    before = lvs("in step, before the guest writes")
-
-    write(machine, mirror, mebibytes=28)
-    wait_until(lambda: extensions(migration, "destination") >= {1}, "the mirror grew")
-
-    after = lvs("in step, after the guest has written 28 MiB")
-    growth = after[f"lvm-b/{mirror.name}"] - before[f"lvm-b/{mirror.name}"]
-    assert growth in (REPLICATION_CHUNK_BYTES, 2 * REPLICATION_CHUNK_BYTES)
-    assert extensions(migration, "source") == {0}
-    finish(migration, machine)
 
 
 def test_a_thin_volume_grows_with_no_migration_at_all(stack: Stack, machines: Machines, lvs: Lvs) -> None:
@@ -115,7 +43,7 @@ def test_a_volume_that_was_not_handed_over_is_not_extended(stack: Stack, machine
     run("lvchange", "--deltag", "diskmigration.dev", name)
     before = lvs("without the tag")
 
-    machine.write(offset=20 * MEBIBYTE, length=STEP_BYTES, pattern=9)
+    machine.write(offset=30 * MEBIBYTE, length=STEP_BYTES, pattern=9)
     wait_until(lambda: f"lvchange --addtag diskmigration.dev {name}" in log(stack), "the agent says what to do")
     assert lvs("still without the tag") == before
     machine.verify()
@@ -146,6 +74,7 @@ def test_the_extension_races_a_writer_at_full_speed(stack: Stack, machines: Mach
     lvs("after")
     assert status["attempts"] == 1
     machine.verify()
+    assert_moved(stack, machine, "lvm-a", "lvm-b", migration.uid, length=1)
 
 
 def test_an_extension_that_fails_once_is_tried_again(
@@ -156,7 +85,7 @@ def test_an_extension_that_fails_once_is_tried_again(
     before = lvs("before")[f"lvm-a/{volume.name}"]
     wrappers.fail_once("lvextend")
 
-    machine.write(offset=20 * MEBIBYTE, length=STEP_BYTES, pattern=9)
+    machine.write(offset=30 * MEBIBYTE, length=STEP_BYTES, pattern=9)
     wait_until(lambda: wrappers.has_failed("lvextend"), "lvextend failed")
     wait_until(lambda: lvs("after the failure")[f"lvm-a/{volume.name}"] > before, "it grew nevertheless")
     machine.verify()
@@ -170,7 +99,7 @@ def test_a_volume_of_a_full_group_grows_as_soon_as_there_is_room(
     filler(0)
     before = lvs("the group is full")[f"lvm-small/{volume.name}"]
 
-    machine.write(offset=20 * MEBIBYTE, length=STEP_BYTES, pattern=9)
+    machine.write(offset=30 * MEBIBYTE, length=STEP_BYTES, pattern=9)
     wait_until(lambda: "insufficient free space" in log(stack).lower(), "the agent says why it does not grow")
     assert lvs("still full")[f"lvm-small/{volume.name}"] == before
     run("lvremove", "--yes", "lvm-small/somebody-elses")

@@ -1,57 +1,107 @@
-"""The main job on real logical volumes: in all directions, with what lvm2 itself says before and after."""
+"""The main job on real logical volumes, in all directions: the guest writes on, each volume grows by the rule of its
+direction, and the chain arrives; the sizes are those that lvm2 and the kernel tell, before and after.
+
+Chains of one volume are moved in the other files: from lvm to lvm by a race, the other ways with an agent that dies.
+"""
 
 from collections.abc import Callable
 
 import pytest
 
+from tests.integration.migrations.growth import extensions, finish, synchronized, watched
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
 from tests.integration.migrations.moves import assert_moved, move
-from tests.integration.migrations.stack import Stack
+from tests.integration.migrations.stack import REPLICATION_CHUNK_BYTES, Migration, Stack, wait_until
 from tests.lvm.groups import Group
+from tests.lvm.writing import write
 
 pytestmark = pytest.mark.lvm
 
+Machines = Callable[..., Machine]
 Lvs = Callable[[str], dict[str, int]]
 
-DIRECTIONS = [("lvm-a", "lvm-b"), ("lvm-a", "file-a"), ("file-a", "lvm-b")]
+LENGTH = 3
 
 
-def tags(stack: Stack, domain: str, volume: str) -> set[str]:
-    """The tags of a volume of a group."""
-    return Group(stack.domains[domain].root.name, ()).tags(volume)
-
-
-@pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
-@pytest.mark.parametrize("chain", [1, 3])
-def test_a_disk_moves_with_its_data_and_its_chain(
-    stack: Stack, machines: Callable[..., Machine], lvs: Lvs, source: str, destination: str, chain: int
+def assert_arrived(
+    stack: Stack, migration: Migration, machine: Machine, source: str, destination: str, lvs: Lvs
 ) -> None:
-    machine = machines(source, chain=chain)
-    before = lvs("before")
-    assert len(before) == (chain if source == "lvm-a" else 0)
-
-    uid = move(stack, machine, destination)
-
+    """Ends the migration, and looks at all that it must have made and removed."""
+    finish(migration, machine)
     after = lvs("after")
-    machine.verify()
-    assert_moved(stack, machine, source, destination, uid, length=chain)
+    assert_moved(stack, machine, source, destination, migration.uid, length=LENGTH)
+    made = [f"dm-{migration.uid}-{position}" for position in range(LENGTH)]
     if destination == "file-a":
         assert after == {}
         return
-    assert set(after) == {f"{destination}/dm-{uid}-{position}" for position in range(chain)}
+    assert set(after) == {f"{destination}/{name}" for name in made}
     assert all(size < CAPACITY_BYTES for size in after.values()), "thin volumes stay thin"
-    for position in range(chain):
-        assert tags(stack, destination, f"dm-{uid}-{position}") == {
+    for name in made:
+        assert Group(stack.domains[destination].root.name, ()).tags(name) == {
             "diskmigration.dev",
-            f"diskmigration.dev/migration={uid}",
+            f"diskmigration.dev/migration={migration.uid}",
             f"diskmigration.dev/vm={machine.uuid}",
             "diskmigration.dev/node=node-a",
         }
 
 
-def test_a_thick_volume_has_its_whole_size_from_the_start(
-    stack: Stack, machines: Callable[..., Machine], lvs: Lvs
+def test_from_lvm_to_lvm_the_destination_grows_first_and_then_the_source(
+    stack: Stack, machines: Machines, lvs: Lvs
 ) -> None:
+    machine = machines("lvm-a", chain=LENGTH)
+    assert len(lvs("before")) == LENGTH
+    migration = synchronized(stack, machine, "lvm-b")
+    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
+    mirror = stack.domains["lvm-b"].path(f"dm-{migration.uid}-overlay")
+    before = lvs("in step, before the guest writes")
+
+    with watched(source, mirror) as grown:
+        write(machine, source, mebibytes=56)
+        wait_until(lambda: len(grown) >= 4, "both sides grew twice")
+
+    written = lvs("in step, after the guest has written 56 MiB")
+    assert [growth.volume for growth in grown] == [mirror.name, source.name] * (len(grown) // 2)
+    assert all(source_bytes <= mirror_bytes for source_bytes, mirror_bytes in (growth.sizes for growth in grown))
+    for volume in (f"lvm-a/{source.name}", f"lvm-b/{mirror.name}"):
+        assert written[volume] - before[volume] == len(grown) // 2 * REPLICATION_CHUNK_BYTES
+    assert_arrived(stack, migration, machine, "lvm-a", "lvm-b", lvs)
+
+
+def test_from_lvm_to_file_the_source_alone_grows(stack: Stack, machines: Machines, lvs: Lvs) -> None:
+    machine = machines("lvm-a", chain=LENGTH)
+    assert len(lvs("before")) == LENGTH
+    migration = synchronized(stack, machine, "file-a")
+    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
+    before = lvs("in step, before the guest writes")
+
+    write(machine, source, mebibytes=28)
+    wait_until(lambda: extensions(migration, "source") >= {1}, "the source grew")
+
+    written = lvs("in step, after the guest has written 28 MiB")
+    growth = written[f"lvm-a/{source.name}"] - before[f"lvm-a/{source.name}"]
+    assert growth in (REPLICATION_CHUNK_BYTES, 2 * REPLICATION_CHUNK_BYTES)
+    assert extensions(migration, "destination") == {0}
+    assert_arrived(stack, migration, machine, "lvm-a", "file-a", lvs)
+
+
+def test_from_file_to_lvm_the_destination_alone_grows(stack: Stack, machines: Machines, lvs: Lvs) -> None:
+    machine = machines("file-a", chain=LENGTH)
+    assert lvs("before") == {}
+    migration = synchronized(stack, machine, "lvm-b")
+    mirror = stack.domains["lvm-b"].path(f"dm-{migration.uid}-overlay")
+    before = lvs("in step, before the guest writes")
+
+    write(machine, mirror, mebibytes=28)
+    wait_until(lambda: extensions(migration, "destination") >= {1}, "the mirror grew")
+
+    written = lvs("in step, after the guest has written 28 MiB")
+    growth = written[f"lvm-b/{mirror.name}"] - before[f"lvm-b/{mirror.name}"]
+    assert growth in (REPLICATION_CHUNK_BYTES, 2 * REPLICATION_CHUNK_BYTES)
+    assert extensions(migration, "source") == {0}
+    assert_arrived(stack, migration, machine, "file-a", "lvm-b", lvs)
+
+
+def test_a_thick_volume_has_its_whole_size_from_the_start(stack: Stack, machines: Machines, lvs: Lvs) -> None:
     machine = machines("file-a")
     uid = move(stack, machine, "lvm-b", destination={"provisioning": "Thick"})
 

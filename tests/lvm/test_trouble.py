@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.migrations.growth import finish, free_bytes, synchronized, write_in_steps
+from tests.integration.migrations.growth import finish, synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import NODE, Stack, wait_until
 from tests.lvm.groups import Group, run
 from tests.lvm.wrappers import Wrappers
+from tests.lvm.writing import write
 
 pytestmark = pytest.mark.lvm
 
@@ -95,21 +96,12 @@ def test_an_agent_killed_after_lvextend_sees_the_size_that_there_is(
     lvs("in step")
     wrappers.kill_caller_after("lvextend")
 
-    def write(start: int, mebibytes: int) -> None:
-        write_in_steps(
-            machine,
-            start=start,
-            length=mebibytes * MEBIBYTE,
-            free=lambda: free_bytes(machine, source.name),
-            step=4 * MEBIBYTE,
-        )
-
-    write(20 * MEBIBYTE, 28)
+    write(machine, source, mebibytes=28)
     wait_until(lambda: wrappers.has_killed("lvextend"), "the agent was killed", seconds=60)
     lvs("after the agent's death")
     restarted(stack)
 
-    write(48 * MEBIBYTE, 24)
+    write(machine, source, start_mebibytes=58, mebibytes=24)
     lvs("after the guest has written on")
     finish(migration, machine)
     assert_moved(stack, machine, "lvm-a", "lvm-b", migration.uid, length=1)
