@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit test-lvm test-versions images demo cluster cluster-down lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -43,6 +43,9 @@ test-lvm: setup  ## Run the tests of LVM in a VM of their own; LVM="-k name" has
 
 test-versions: venv  ## Run the tests of the API on the oldest and the newest Kubernetes, built for it: for the night
 	$(BIN)/python -m testbed.versions
+
+faults: setup  ## Break everything at every moment of a migration, and say how each ended: for the night; FAULTS="-k name"
+	$(BIN)/pytest -m faults $(FAULTS) tests/integration/faults
 
 images: venv  ## Build the container images and say where they are; only what changed is built anew
 	@$(BIN)/python -m testbed.images

@@ -64,6 +64,7 @@ class ControlPlane:
         self._certificates = directory / "certificates"
         self._log = directory / "kube-apiserver.log"
         self._server: subprocess.Popen[bytes] | None = None
+        self._etcd: subprocess.Popen[bytes] | None = None
         self._user_tokens = {user: secrets.token_hex(16) for user in ("admin", *site.users)}
         self.admin_kubeconfig = directory / "admin.kubeconfig"
         self.kubectl_path = binaries.kubectl
@@ -76,6 +77,42 @@ class ControlPlane:
         groups = {"admin": "system:masters", **site.users}
         lines = [f'{token},{user},{user},"{groups[user]}"\n' for user, token in self._user_tokens.items()]
         _write_secret(self._tokens, "".join(lines))
+
+    def start_etcd(self) -> None:
+        """Start etcd on its port, with what it held, and wait until it takes connections."""
+        if self._etcd is not None:
+            raise TestbedError("etcd runs already.")
+        url = f"http://127.0.0.1:{self._ports.etcd}"
+        log = self._directory / "etcd.log"
+        self._etcd = processes.start(
+            [
+                *self._site.prefix,
+                self._binaries.etcd,
+                f"--data-dir={self._directory / 'etcd'}",
+                f"--listen-client-urls={url}",
+                f"--advertise-client-urls={url}",
+                f"--listen-peer-urls=http://127.0.0.1:{self._ports.etcd_peer}",
+                # Nothing here outlives the machine's crash.
+                "--unsafe-no-fsync",
+            ],
+            log=log,
+        )
+        processes.wait_for(
+            lambda: _accepts(self._site, self._ports.etcd), what="Waiting for etcd", process=self._etcd, log=log
+        )
+
+    def stop_etcd(self) -> None:
+        """Stop etcd and wait for its end; the apiserver goes on, and answers with errors."""
+        if self._etcd is not None:
+            processes.stop(self._etcd)
+            self._etcd = None
+
+    def kill_etcd(self) -> None:
+        """Kill etcd (SIGKILL) and wait for its end."""
+        if self._etcd is not None:
+            self._etcd.kill()
+            self._etcd.wait()
+            self._etcd = None
 
     def start_api_server(self) -> None:
         """Start the apiserver on its port, with what etcd holds, and wait until it is ready."""
@@ -241,24 +278,9 @@ def running_control_plane(directory: Path, site: Site | None = None) -> Iterator
     directory.mkdir(parents=True, exist_ok=True)
     ports = site.ports or _free_ports()
     with ExitStack() as running:
-        etcd_url = f"http://127.0.0.1:{ports.etcd}"
-        log = directory / "etcd.log"
-        etcd = processes.start(
-            [
-                *site.prefix,
-                binaries.etcd,
-                f"--data-dir={directory / 'etcd'}",
-                f"--listen-client-urls={etcd_url}",
-                f"--advertise-client-urls={etcd_url}",
-                f"--listen-peer-urls=http://127.0.0.1:{ports.etcd_peer}",
-                # Nothing here outlives the machine's crash.
-                "--unsafe-no-fsync",
-            ],
-            log=log,
-        )
-        running.callback(processes.stop, etcd)
-        processes.wait_for(lambda: _accepts(site, ports.etcd), what="Waiting for etcd", process=etcd, log=log)
         control_plane = ControlPlane(directory, binaries, site, ports)
+        running.callback(control_plane.stop_etcd)
+        control_plane.start_etcd()
         running.callback(control_plane.stop_api_server)
         control_plane.start_api_server()
         yield control_plane

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,16 +19,29 @@ _SOURCE = Path(__file__).parents[1] / "operator"
 class Program:
     """A program that can be stopped, killed and started again."""
 
-    def __init__(self, arguments: list[str], *, log: Path, source: Path = _SOURCE) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        log: Path,
+        source: Path = _SOURCE,
+        path: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._arguments = arguments
-        self._source = source
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (source, *path))),
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
 
     def start(self) -> None:
         """Start it; it answers when it is ready, through the API."""
         self._process = processes.start(
-            [sys.executable, "-m", *self._arguments], log=self.log, environment=_environment(self._source)
+            [sys.executable, "-m", *self._arguments], log=self.log, environment=self._environment
         )
 
     def stop(self) -> None:
@@ -79,11 +92,18 @@ def running_agent(
 
 @contextmanager
 def running_agent_as(
-    kubeconfig: Path, host: LibvirtHost, node: str, directory: Path, *options: str
+    kubeconfig: Path,
+    host: LibvirtHost,
+    node: str,
+    directory: Path,
+    *options: str,
+    module: str = "diskmigration.agent",
+    path: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Program]:
-    """The same, with credentials that are there already."""
+    """The same, with credentials that are there already; or as another module, on a path that has it."""
     arguments = [
-        "diskmigration.agent",
+        module,
         f"--kubeconfig={kubeconfig}",
         f"--node-name={node}",
         f"--libvirt-uri={host.uri}",
@@ -91,7 +111,9 @@ def running_agent_as(
         "--http-port=0",
         *options,
     ]
-    yield from _running(Program(arguments, log=directory / f"agent-{node}.log"))
+    yield from _running(
+        Program(arguments, log=directory / f"agent-{node}.log", path=path, environment=environment or {})
+    )
 
 
 def _running(program: Program) -> Iterator[Program]:
@@ -100,7 +122,3 @@ def _running(program: Program) -> Iterator[Program]:
         yield program
     finally:
         program.stop()
-
-
-def _environment(source: Path) -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": str(source), "PYTHONUNBUFFERED": "1"}

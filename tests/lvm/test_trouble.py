@@ -57,7 +57,7 @@ def test_a_group_that_runs_full_leaves_the_vm_on_its_source_and_nothing_behind(
     assert machine.chain() == chain
     assert stack.domains["file-a"].files() == files
     assert machine.state() == "paused"
-    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
     machine.verify()
 
 

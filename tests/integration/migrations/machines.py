@@ -137,6 +137,10 @@ class Machine:
         with self.host.domain(self.name) as domain:
             return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0))
 
+    def has_journal(self) -> bool:
+        """Whether a migration is at work on it; libvirt keeps the declaration of a namespace when its element goes."""
+        return any("diskmigration.dev/journal" in element.tag for element in ET.fromstring(self.xml()).iter())
+
     def state(self) -> str:
         """As virsh says it."""
         return self.host.virsh("domstate", self.name).strip()

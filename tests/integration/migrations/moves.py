@@ -29,6 +29,6 @@ def assert_moved(
     assert machine.chain(inactive=True)[0] == expected[0]
     assert "mirror" not in machine.xml()
     # It is erased once the API server has the last word, which is what was waited for.
-    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
     assert stack.domains[destination].files() == sorted(f"dm-{uid}-{position}" for position in range(length))
     assert stack.domains[source].files() == []

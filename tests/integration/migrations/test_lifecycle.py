@@ -35,7 +35,7 @@ class Held:
         assert self.machine.chain(inactive=True) == self.inactive_chain
         assert "mirror" not in self.machine.xml()
         assert {name: domain.files() for name, domain in stack.domains.items()} == self.files
-        wait_until(lambda: "journal" not in self.machine.xml(), "the disk is free")
+        wait_until(lambda: not self.machine.has_journal(), "the disk is free")
         self.machine.verify()
 
 

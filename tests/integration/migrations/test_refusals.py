@@ -218,7 +218,7 @@ def test_a_destination_with_room_for_the_data_but_not_for_the_next_chunk(
         assert_refused(stack.migrate(machine, "small"), "DestinationFull", "small", "24Mi", "choose another")
         assert small.files() == []
         assert (machine.chain(), stack.domains["file-a"].files()) == (chain, files)
-        wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+        wait_until(lambda: not machine.has_journal(), "the disk is free")
         machine.verify()
     finally:
         subprocess.run(["umount", small.root], check=True)

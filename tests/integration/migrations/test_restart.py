@@ -62,7 +62,7 @@ def assert_moved(stack: Stack, machine: Machine, source: str, to: str, migration
     assert stack.domains[to].files() == [f"dm-{uid}-{position}" for position in range(length)]
     assert stack.domains[source].files() == []
     assert copies(stack) == []
-    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
     machine.verify()
 
 
@@ -151,7 +151,7 @@ def test_one_that_was_given_up_while_the_agent_was_away_is_cleaned_up(
     assert machine.chain() == chain
     assert stack.domains["file-a"].files() == files
     assert stack.domains["loop-b"].files() == []
-    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
     machine.verify()
 
 
@@ -212,7 +212,7 @@ def test_a_journal_that_was_left_behind_stops_only_what_it_must(
     journal = ET.fromstring(stack.host.virsh("metadata", machine.name, f"--uri={uri}"))
     first.patch({"cancel": True})
     first.wait_for_phase("Cancelled")
-    wait_until(lambda: "journal" not in machine.xml(), "the disk is free")
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
     if has_ended:
         # As an agent leaves it that is killed after its last word, before it could erase it.
         journal.text = json.dumps({**json.loads(journal.text or ""), "outcome": "Cancelled"})

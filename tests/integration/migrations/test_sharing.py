@@ -136,7 +136,7 @@ def test_two_disks_of_one_vm_move_at_once(stack: Stack, machines: Machines, sour
     for disk in disks:
         assert_moved_but_kept(stack, disk, source, destination, [])
         assert disk.chain(inactive=True)[0] == disk.chain()[0]
-    wait_until(lambda: "journal" not in disks[0].xml(), "no journal is left")
+    wait_until(lambda: not disks[0].has_journal(), "no journal is left")
 
 
 def test_one_disk_of_two_can_be_cancelled_while_the_other_goes_on(stack: Stack, machines: Machines) -> None:

@@ -109,17 +109,23 @@ class Domain:
     def set_metadata(self, uri: str, prefix: str, element: str | None) -> None:
         """Writes the element of that namespace to the live and the persistent XML; None removes it.
 
-        Source: virDomainSetMetadata.
+        Source: virDomainSetMetadata. It refuses the live XML of a VM that is off, and one that starts takes the
+        persistent XML as it is just then: written to while the VM starts or ends, both are written again.
         """
         with self.call("writing the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
-            flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
-            if domain.isPersistent():
-                flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
-            try:
-                domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, element, prefix, uri, flags)
-            except libvirt.libvirtError as error:
-                if element is not None or error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-                    raise
+            while True:
+                is_active = domain.isActive()
+                flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if is_active else 0
+                if domain.isPersistent():
+                    flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
+                try:
+                    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, element, prefix, uri, flags)
+                except libvirt.libvirtError as error:
+                    is_absent = element is None and error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA
+                    if not is_absent and domain.isActive() == is_active:
+                        raise
+                if domain.isActive() == is_active:
+                    return
 
     def snapshot(self, *, target: str, kind: str, path: str) -> None:
         """Takes a disk-only external snapshot of one disk onto an existing qcow2 volume whose backing is the disk's.

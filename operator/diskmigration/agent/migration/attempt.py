@@ -15,7 +15,10 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration import moments
+from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
@@ -86,6 +89,7 @@ class Attempt:
         self.meter = meter
         self.has_replication = False
         self.was_in_step = False
+        self.step = Step.FINISH
         self._on_progress = on_progress
 
     @property
@@ -123,6 +127,10 @@ class Attempt:
         changed = Journal.model_validate({**dict(self.journal), **changes})
         journals.write(self.domain, changed)
         self.journal = changed
+
+    def reach(self, moment: Moment) -> None:
+        """Says where the step is, for whoever listens."""
+        moments.reach(self.step, moment)
 
     def is_running(self) -> bool:
         """Whether QEMU runs the VM."""

@@ -24,6 +24,7 @@ from diskmigration.agent.migration.decision import (
     place_of,
 )
 from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
@@ -167,6 +168,8 @@ class Worker:
             return self._stop_for_foreign_change(attempt, path)
         self._show(phase_of(step))
         self._is_pivoting = step is Step.PIVOT
+        attempt.step = step
+        attempt.reach(Moment.BEFORE)
         if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
             apply_bandwidth(attempt, job)
             almost_in_step = step is Step.AWAIT_SYNC and job.stays_ready
@@ -340,6 +343,8 @@ class Worker:
             self._place = None
             self._wait_for_next_attempt(failure.message if failure is not None else "")
             return False
+        attempt.step = Step.FINISH
+        attempt.reach(Moment.BEFORE)
         self._show(Phase.CLEANING_UP)
         if journal.outcome is Phase.SUCCEEDED:
             message = f"The disk lives in the storage domain {attempt.destination.name}."
@@ -359,6 +364,8 @@ class Worker:
             if self._stopping.is_set():
                 return
         self._statuses.forget(uid)
+        if self._attempt is not None:
+            self._attempt.reach(Moment.ACTED)
         while self._attempt is not None and not self._stopping.is_set():
             try:
                 journals.erase(self._attempt.domain, self._attempt.journal)

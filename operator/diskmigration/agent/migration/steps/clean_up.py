@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source
 from diskmigration.agent.storage.driver import StorageDriver
@@ -31,9 +32,11 @@ def clean_up_source(attempt: Attempt) -> None:
         remove_unless_in_use(attempt.destination.driver, journal.overlay, in_use)
     if journal.snapshot is not None:
         remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
+    attempt.reach(Moment.MIDWAY)
     if journal.migration.spec.source_volumes is SourceVolumes.DELETE:
         for volume in reversed(journal.source):
             remove_unless_in_use(attempt.source.driver, volume, in_use)
+    attempt.reach(Moment.ACTED)
     attempt.record(outcome=Phase.SUCCEEDED)
 
 
@@ -47,8 +50,10 @@ def discard_destination(attempt: Attempt) -> None:
     in_use = paths_in_use(attempt.node.connection)
     for volume in (*([journal.overlay] if journal.overlay is not None else []), *reversed(journal.destination)):
         remove_unless_in_use(attempt.destination.driver, volume, in_use)
+    attempt.reach(Moment.MIDWAY)
     if journal.snapshot is not None:
         remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
+    attempt.reach(Moment.ACTED)
     attempt.record(outcome=Phase.FAILED if journal.failure is not None else Phase.CANCELLED)
 
 

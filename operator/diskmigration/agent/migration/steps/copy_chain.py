@@ -4,6 +4,7 @@ import time
 
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume, Stage
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.storage_domain import StorageType
@@ -28,8 +29,10 @@ def copy_chain(attempt: Attempt) -> None:
             if not _copy(attempt, source, destination, below, done=done, size=size, total=total):
                 return
             done += size
+            attempt.reach(Moment.MIDWAY)
             attempt.record(copied=(*attempt.journal.copied, destination.name))
         below = destination
+    attempt.reach(Moment.ACTED)
     attempt.record(stage=Stage.COPIED)
 
 

@@ -3,6 +3,7 @@
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import merged_volume_size
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source, wait_for_pivot
 from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
@@ -57,6 +58,7 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
             _merge_live(attempt, overlay=overlay, base=base, home=home)
         else:
             merge_cold(overlay=overlay, base=base, home=home)
+    attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, base)
 
 
@@ -68,6 +70,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
             _make_room(base=base, home=home, held=attempt.held_at_most(overlay, home.driver))
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
             attempt.node.extender.look_soon(attempt.domain.uuid)
+            attempt.reach(Moment.MIDWAY)
         elif not job.is_commit or job.mirror is None or job.mirror.layer.path != base.path:
             raise MigrationError(
                 Reason.FOREIGN_CHANGE,

@@ -3,6 +3,7 @@
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.api.errors import MigrationError, Reason
 
 _SETTLE_SECONDS = 0.2
@@ -17,8 +18,10 @@ def pivot(attempt: Attempt) -> None:
     mirror = attempt.journal.mirror
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
+        attempt.reach(Moment.MIDWAY)
         block_jobs.pivot(attempt.domain, target=attempt.target)
         wait_for_pivot(attempt, mirror)
+    attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, mirror)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.disk_migration import Provisioning, VolumeFormat
@@ -39,7 +40,9 @@ def prepare_destination(attempt: Attempt) -> None:
     for volume in (*journal.destination, *([journal.overlay] if journal.overlay is not None else [])):
         _make(attempt, volume, sizes[volume.name], below)
         below = volume
+        attempt.reach(Moment.MIDWAY)
     _require_direct_io(attempt)
+    attempt.reach(Moment.ACTED)
     attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
 
 

@@ -5,6 +5,7 @@ import time
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.prepare_destination import mirror_size
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import CopyMode
@@ -43,6 +44,7 @@ def start_replication(attempt: Attempt) -> None:
             raise MigrationError(
                 Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."
             )
+    attempt.reach(Moment.MIDWAY)
     spec = attempt.latest().spec
     block_jobs.start_copy(
         attempt.domain,
@@ -54,6 +56,7 @@ def start_replication(attempt: Attempt) -> None:
         write_blocking=spec.copy_mode is CopyMode.WRITE_BLOCKING,
         bandwidth_bytes_per_second=spec.bandwidth,
     )
+    attempt.reach(Moment.ACTED)
     attempt.has_replication = True
     attempt.was_in_step = False
     attempt.node.extender.look_soon(attempt.domain.uuid)
@@ -88,5 +91,6 @@ def abort_replication(attempt: Attempt) -> None:
         MigrationError: BlockJobFailed.
     """
     block_jobs.abort(attempt.domain, target=attempt.target)
+    attempt.reach(Moment.ACTED)
     while attempt.disk().mirror is not None:
         attempt.wait(1.0)

@@ -2,6 +2,7 @@
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import written_volume_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
@@ -33,7 +34,9 @@ def take_snapshot(attempt: Attempt) -> None:
         qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
         # Before the guest writes to it: from then on it holds what nothing else does.
         source.driver.keep([snapshot.name])
+        attempt.reach(Moment.MIDWAY)
         attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
+    attempt.reach(Moment.ACTED)
     if attempt.active_path() != snapshot.path:
         raise MigrationError(
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."

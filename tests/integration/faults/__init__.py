@@ -1,0 +1,1 @@
+"""Something breaks at a named moment of a migration; nothing is lost, and nothing is left."""

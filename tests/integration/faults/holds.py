@@ -1,0 +1,26 @@
+"""Holds an agent's migrations at a moment, until they are let go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.migrations.stack import wait_until
+
+
+@dataclass(frozen=True)
+class Holds:
+    """The directory that the agent looks into, and which has a file for each moment that is armed or reached."""
+
+    directory: Path
+
+    def arm(self, moment: str) -> None:
+        """The next migration that comes there waits; `moment` is as in `Pivot.midway`."""
+        (self.directory / f"{moment}.armed").touch()
+
+    def wait_until_reached(self, moment: str) -> None:
+        """Returns when one is there."""
+        wait_until((self.directory / f"{moment}.reached").exists, f"a migration is at {moment}", seconds=60)
+
+    def release(self) -> None:
+        """Lets all of them go on, and nobody waits any more."""
+        for file in self.directory.iterdir():
+            file.unlink()
