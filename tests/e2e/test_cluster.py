@@ -21,7 +21,7 @@ _REPOSITORY = Path(__file__).parents[2]
 _PROBE = "probe"
 # Prints whom the apiserver takes the pod for, and which nodes' storage the Service's pods serve.
 _PROBE_PROGRAM = """
-import json, os, ssl, time, urllib.request
+import json, os, ssl, time, urllib.error, urllib.request
 account = "/var/run/secrets/kubernetes.io/serviceaccount/"
 review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 request = urllib.request.Request(
@@ -33,9 +33,14 @@ trusted = ssl.create_default_context(cafile=account + "ca.crt")
 user = json.load(urllib.request.urlopen(request, context=trusted, timeout=10))["status"]["userInfo"]
 service = f"http://{os.environ['PROBE_SERVICE_HOST']}/node"
 served, deadline = set(), time.monotonic() + 20
-# Until kube-proxy knows of both.
+# Until kube-proxy knows of both; as long as it knows of none, it has the Service refuse.
 while len(served) < 2 and time.monotonic() < deadline:
-    served.add(urllib.request.urlopen(service, timeout=10).read().decode())
+    try:
+        served.add(urllib.request.urlopen(service, timeout=10).read().decode())
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ConnectionRefusedError):
+            raise
+        time.sleep(0.1)
 print(json.dumps({"user": user["username"], "extra": user["extra"], "served": sorted(served)}))
 """
 
