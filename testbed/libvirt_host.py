@@ -93,6 +93,23 @@ class LibvirtHost:
         # nsenter passes it on.
         self._daemon.send_signal(signal.SIGCONT)
 
+    def forget(self, domain: str) -> None:
+        """Have a libvirtd that was killed take a running domain for shut off from its next start on; its QEMU goes on.
+
+        So it ends when libvirtd is killed while it notes the end of a block job: it cannot read again what it wrote.
+        """
+        (self.socket_directory / "qemu" / f"{domain}.xml").unlink()
+
+    def end_qemu(self, domain: str) -> None:
+        """Ask a domain's QEMU to end (SIGTERM), whatever libvirtd knows of it."""
+        number = (self.socket_directory / "qemu" / f"{domain}.pid").read_text().strip()
+        processes.run(self.inside(["kill", number]))
+
+    def monitor_socket(self, domain: str) -> Path:
+        """Return the socket of a running domain's monitor, which libvirtd holds for as long as it runs."""
+        (found,) = (self._directory / "lib" / "qemu").glob(f"domain-*-{domain}/monitor.sock")
+        return found
+
     def virsh(self, *arguments: str) -> str:
         """Run virsh on this host and return what it printed.
 

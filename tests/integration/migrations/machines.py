@@ -1,6 +1,7 @@
 """VMs with no operating system, whose disks have chains of a given shape and contents known byte for byte."""
 
 import itertools
+import json
 import operator
 import subprocess
 import uuid
@@ -140,6 +141,25 @@ class Machine:
     def has_journal(self) -> bool:
         """Whether a migration is at work on it; libvirt keeps the declaration of a namespace when its element goes."""
         return any("diskmigration.dev/journal" in element.tag for element in ET.fromstring(self.xml()).iter())
+
+    def change_journal(self, **changes: object) -> None:
+        """Writes some fields of its migration's journal, as an agent that ended before it could write more."""
+        options = ["--uri=https://diskmigration.dev/journal/v1/vda", "--key=diskmigration", "--live", "--config"]
+        journal = ET.fromstring(self.host.virsh("metadata", self.name, options[0]))
+        journal.text = json.dumps({**json.loads(journal.text or ""), **changes})
+        self.host.virsh("metadata", self.name, *options, f"--set={ET.tostring(journal, encoding='unicode')}")
+
+    def set_source(self, path: str, disk_type: str) -> None:
+        """Has the VM, which is off, start from another volume."""
+        document = ET.fromstring(self.xml(inactive=True))
+        disk = document.find(f"./devices/disk/target[@dev='{self.target}']/..")
+        assert disk is not None
+        disk.set("type", disk_type)
+        source = disk.find("source")
+        assert source is not None
+        source.attrib = {"dev" if disk_type == "block" else "file": path}
+        with self.host.domain(self.name) as domain:
+            domain.connect().defineXML(ET.tostring(document, encoding="unicode"))
 
     def state(self) -> str:
         """As virsh says it."""

@@ -122,6 +122,11 @@ class Migration:
         """Its phase as it is now, or nothing."""
         return str(self.status().get("phase", ""))
 
+    def is_observed(self) -> bool:
+        """Whether its status speaks of its spec as it is now."""
+        found = self.get()
+        return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
+
     def patch(self, spec: dict[str, Any]) -> None:
         """Changes the spec as `kubectl patch` does."""
         self.stack.control_plane.kubectl(
@@ -134,8 +139,9 @@ class Migration:
         )
 
     def delete(self) -> None:
-        """`kubectl delete --wait=false`."""
-        self.stack.control_plane.kubectl("delete", "dm", self.name, f"--namespace={NAMESPACE}", "--wait=false")
+        """`kubectl delete --wait=false`, of one that may be gone already."""
+        options = (f"--namespace={NAMESPACE}", "--wait=false", "--ignore-not-found")
+        self.stack.control_plane.kubectl("delete", "dm", self.name, *options)
 
     def is_gone(self) -> bool:
         """Whether the object is not there any more."""
@@ -154,6 +160,11 @@ class Migration:
     def succeed(self, *, seconds: float = 60) -> dict[str, Any]:
         """The status once it has succeeded."""
         return self.wait_for_phase("Succeeded", seconds=seconds)
+
+    def lost_track(self) -> str:
+        """What it says while it waits for the end of a QEMU of which libvirt has lost track; else nothing."""
+        message = str(self.condition("Succeeded")["message"])
+        return message if "lost track" in message else ""
 
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition."""

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.monitor import Monitor, monitor_of
+from tests.integration.migrations.stack import Migration, Stack, wait_until
 
 PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
 
@@ -59,3 +60,114 @@ def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
     stack.host.virsh("define", str(definition))
     stack.host.virsh("start", machine.name, "--paused")
     machine.verify()
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+def test_a_vm_that_libvirt_has_lost_keeps_all_that_its_qemu_may_use(
+    stack: Stack, machines: Callable[..., Machine], source: str, destination: str
+) -> None:
+    machine = machines(source, chain=2)
+    before = machine.chain()
+    files = stack.domains[source].files()
+    migration = synchronize_and_write(stack, machine, destination)
+    both = [domain.files() for domain in stack.domains.values()]
+
+    stack.host.kill_daemon()
+    stack.host.forget(machine.name)
+    stack.host.start_daemon()
+
+    message = wait_until(migration.lost_track, "the migration waits")
+    assert f"dm-{migration.uid}-snapshot" in message
+    assert [domain.files() for domain in stack.domains.values()] == both
+    stack.host.end_qemu(machine.name)
+    status = migration.wait_for_phase("Failed")
+    assert status["failure"]["reason"] == "VirtualMachineStopped"
+    assert stack.domains[source].files() == files
+    assert stack.domains[destination].files() == []
+    stack.host.virsh("start", machine.name, "--paused")
+    assert machine.chain() == before
+    machine.verify()
+
+
+def pivot_unseen(
+    stack: Stack, machine: Machine, to: str, *, drops_source: bool = False, is_forgotten: bool = True
+) -> None:
+    """The agent and libvirtd are killed in the midst of a pivot, which QEMU makes all the same.
+
+    The guest writes on. `drops_source` tells whether QEMU has closed the old active layer by then, `is_forgotten`
+    whether libvirt has lost the VM, or only the end of its job.
+    """
+    stack.agent.kill()
+    machine.change_journal(pivotingTo=to)
+    stack.host.kill_daemon()
+    with monitor_of(stack.host, machine.name) as monitor:
+        (job,) = monitor.execute("query-block-jobs")
+        nodes = [device["inserted"]["node-name"] for device in monitor.execute("query-block")]
+        monitor.execute("job-complete", id=job["device"])
+        wait_until(lambda: is_concluded(monitor), "QEMU has pivoted")
+        monitor.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
+        monitor.execute("job-dismiss", id=job["device"])
+        if drops_source:
+            for node in nodes:
+                monitor.execute("blockdev-del", **{"node-name": node})
+                monitor.execute("blockdev-del", **{"node-name": node.replace("-format", "-storage")})
+    machine.written[60 * MEBIBYTE] = (3 * MEBIBYTE, 60)
+    if is_forgotten:
+        stack.host.forget(machine.name)
+    stack.host.start_daemon()
+    stack.agent.start()
+
+
+@pytest.mark.parametrize("how", [{"drops_source": True}, {"is_forgotten": False}], ids=["lost-vm", "lost-job"])
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+def test_a_pivot_that_libvirt_never_saw_is_followed(
+    stack: Stack, machines: Callable[..., Machine], source: str, destination: str, how: dict[str, bool]
+) -> None:
+    machine = machines(source)
+    migration = stack.migrate(machine, destination, strategy="Direct", cutover={"policy": "Manual"})
+    migration.wait_for_phase("Synchronized")
+
+    copy = str(stack.domains[destination].path(f"dm-{migration.uid}-0"))
+    pivot_unseen(stack, machine, copy, **how)
+
+    message = wait_until(migration.lost_track, "the migration waits")
+    assert copy in message
+    migration.patch({"cancel": True})
+    stack.host.end_qemu(machine.name)
+    migration.succeed()
+    assert stack.domains[source].files() == []
+    assert stack.domains[destination].files() == [f"dm-{migration.uid}-0"]
+    stack.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+def test_where_nobody_can_tell_which_side_is_right_both_are_kept(
+    stack: Stack, machines: Callable[..., Machine], source: str, destination: str
+) -> None:
+    machine = machines(source)
+    migration = stack.migrate(machine, destination, strategy="Direct", cutover={"policy": "Manual"})
+    migration.wait_for_phase("Synchronized")
+    active, _ = machine.chain()[0]
+    copy = str(stack.domains[destination].path(f"dm-{migration.uid}-0"))
+
+    pivot_unseen(stack, machine, copy)
+
+    message = wait_until(migration.lost_track, "the migration waits")
+    assert active in message
+    stack.host.end_qemu(machine.name)
+    failure = migration.wait_for_phase("Failed")["failure"]
+    assert failure["reason"] == "VirtualMachineStopped"
+    assert active in failure["message"]
+    assert copy in failure["message"]
+    assert machine.chain(inactive=True)[0][0] == active
+    # A restart says which of them has them.
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
+    machine.set_source(copy, stack.domains[destination].disk_type)
+    stack.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
+def is_concluded(monitor: Monitor) -> bool:
+    """Whether the only job has nothing left to do but to be dismissed."""
+    return all(job["status"] == "concluded" for job in monitor.execute("query-jobs"))

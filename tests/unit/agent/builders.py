@@ -75,3 +75,5 @@ def commit_job(path: str, *, ready: bool = False) -> BlockJob:
 
 
 PULL_JOB = BlockJob("pull", None, 0, GIB)
+LOST_COPY_JOB = BlockJob("copy", None, GIB, GIB)
+"""What a libvirtd knows that was killed when it had just started a copy."""

@@ -1,7 +1,9 @@
 """Block jobs of a running VM: copy, active commit, pivot, abort.
 
 Facts of libvirt that this relies on: a job is ready when the XML says `<mirror ready='yes'>` and cur == end > 0 (either
-alone comes too early: BZ1376580, BZ1442266); a pivot may return before the XML has changed (BZ1202719).
+alone comes too early: BZ1376580, BZ1442266); a pivot may return before the XML has changed (BZ1202719). A libvirtd that
+is killed just after it has started a job in QEMU knows the next time that there is one, and of which kind, but its XML
+has no `<mirror>` (seen in 9.0). An active commit needs none: it can be pivoted. A copy does: it can only be aborted.
 """
 
 from dataclasses import dataclass
@@ -34,7 +36,12 @@ class BlockJob:
     @property
     def is_commit(self) -> bool:
         """Whether it commits the active layer into one below."""
-        return self.mirror is not None and self.mirror.job == "active-commit"
+        return self.kind == "active-commit"
+
+    @property
+    def is_copy_without_mirror(self) -> bool:
+        """Whether it is a copy of which libvirt has lost where it writes to."""
+        return self.kind == "copy" and self.mirror is None
 
     @property
     def is_ready(self) -> bool:
@@ -43,8 +50,11 @@ class BlockJob:
 
     @property
     def stays_ready(self) -> bool:
-        """Whether libvirt says so still: of a job that was once in step, a guest's newest writes aside."""
-        return self.mirror is not None and self.mirror.ready == "yes"
+        """Whether libvirt says so still: of a job that was once in step, a guest's newest writes aside.
+
+        It cannot say so of a commit that has lost its mirror; there it refuses a pivot that comes too early.
+        """
+        return self.mirror.ready == "yes" if self.mirror is not None else self.is_commit
 
 
 _KINDS = {

@@ -1,10 +1,12 @@
 """One VM by its uuid: every call looks it up anew, so that a handle outlives a restart of libvirtd."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import libvirt
+import libvirt_qemu
 
 from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.connection import Connection
@@ -84,6 +86,18 @@ class Domain:
                 domain.XMLDesc(flags), target=target, kind=kind, path=path, image_format=image_format
             )
             domain.connect().defineXML(mended)
+
+    def path_in_qemu(self, disk: domain_xml.DomainDisk) -> str:
+        """Where QEMU writes to for a disk, asked of QEMU itself; "" if it has no such disk.
+
+        Only for when libvirt cannot be believed: libvirt marks the VM as tainted by it. Source: QMP's query-block.
+        """
+        with self.call("asking QEMU for its disks", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "query-block"}), 0))
+        for device in answer["return"]:
+            if disk.alias in device.get("qdev", "").split("/") and "inserted" in device:
+                return str(device["inserted"]["image"]["filename"])
+        return ""
 
     def has_checkpoints(self) -> bool:
         """Whether checkpoints (and so bitmaps of a backup) exist: a copied disk would lose them."""

@@ -45,6 +45,7 @@ class DomainDisk:
     transient: bool = False
     cache: str = ""
     io: str = ""
+    alias: str = ""
 
     @property
     def active(self) -> Layer | None:
@@ -82,7 +83,7 @@ def _disk(element: ET.Element) -> DomainDisk:
     target = element.find("target")
     driver = element.find("driver")
     chain, known = _chain(element, element.get("type", ""), driver.get("type", "") if driver is not None else "")
-    mirror = element.find("mirror")
+    mirror, alias = element.find("mirror"), element.find("alias")
     return DomainDisk(
         target=target.get("dev", "") if target is not None else "",
         device=element.get("device", "disk"),
@@ -95,6 +96,7 @@ def _disk(element: ET.Element) -> DomainDisk:
         transient=element.find("transient") is not None,
         cache=driver.get("cache", "") if driver is not None else "",
         io=driver.get("io", "") if driver is not None else "",
+        alias=alias.get("name", "") if alias is not None else "",
     )
 
 

@@ -161,9 +161,19 @@ class Attempt:
         active = self.disk().active
         return active.path if active is not None else ""
 
-    def job(self, disk: DomainDisk) -> block_jobs.BlockJob | None:
-        """The disk's block job now, or None; a VM that is off has none."""
-        return block_jobs.current(self.domain, disk) if self.is_running() else None
+    def look(self) -> tuple[DomainDisk, block_jobs.BlockJob | None]:
+        """The disk and its block job at one moment; a VM that is off has no job.
+
+        Raises:
+            MigrationError: ForeignChange, when the disk is gone.
+        """
+        disk = self.disk()
+        while True:
+            job = block_jobs.current(self.domain, disk) if self.is_running() else None
+            # Between the two a job may have begun or ended.
+            before, disk = disk, self.disk()
+            if disk == before:
+                return disk, job
 
     def written_since_open(self, volume: JournalVolume) -> int:
         """The highest offset that QEMU has written to the active layer since it opened it, in bytes."""

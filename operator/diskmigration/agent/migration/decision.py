@@ -25,9 +25,11 @@ class Step(StrEnum):
     PREPARE_DESTINATION = "PrepareDestination"
     COPY_CHAIN = "CopyChain"
     START_REPLICATION = "StartReplication"
+    DROP_REPLICATION = "DropReplication"
     AWAIT_SYNC = "AwaitSync"
     AWAIT_CUTOVER = "AwaitCutover"
     PIVOT = "Pivot"
+    SETTLE_PIVOT = "SettlePivot"
     MERGE = "Merge"
     CLEAN_UP_SOURCE = "CleanUpSource"
     ABORT_REPLICATION = "AbortReplication"
@@ -35,6 +37,7 @@ class Step(StrEnum):
     DISCARD_DESTINATION = "DiscardDestination"
     FINISH = "Finish"
     STOP_FOR_FOREIGN_CHANGE = "StopForForeignChange"
+    AWAIT_END_OF_VM = "AwaitEndOfVm"
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,16 @@ class Situation:
     """What was observed: the active layer's path, the disk's block job, and whether the pivot may happen now.
 
     `was_in_step` tells that this very job was once: under a busy guest the two sides are rarely equal when one looks,
-    but from then on QEMU brings them together at the pivot.
+    but from then on QEMU brings them together at the pivot. `is_lost` tells that libvirt has lost track of the VM's
+    QEMU: what libvirt says is not so, and nothing may be done until that has ended.
     """
 
     active_path: str
     job: BlockJob | None
     cutover_is_open: bool
     was_in_step: bool = False
+    is_running: bool = True
+    is_lost: bool = False
 
 
 def place_of(journal: Journal, path: str) -> Place:
@@ -73,9 +79,17 @@ def next_step(journal: Journal, situation: Situation) -> Step:
     """The one thing to do now. Before the pivot a given-up migration goes back; after it, the only way is forward."""
     if journal.outcome is not None:
         return Step.FINISH
+    if situation.is_lost:
+        return Step.AWAIT_END_OF_VM
     place = place_of(journal, situation.active_path)
     if place is Place.FOREIGN:
         return Step.STOP_FOR_FOREIGN_CHANGE
+    if not situation.is_running and journal.pivoting_to not in (None, situation.active_path):
+        return Step.SETTLE_PIVOT
+    return _onward(journal, place, situation)
+
+
+def _onward(journal: Journal, place: Place, situation: Situation) -> Step:
     if place in (Place.OVERLAY, Place.DESTINATION):
         return _after_pivot(journal, place)
     if journal.rolls_back:
@@ -95,8 +109,17 @@ def _forward(journal: Journal, place: Place, situation: Situation) -> Step:
     return Step.START_REPLICATION
 
 
+def _is_lost_replication(journal: Journal, job: BlockJob) -> bool:
+    """Whether the job is this migration's mirror, and libvirtd was killed before it had noted more than that it is."""
+    return job.is_copy_without_mirror and journal.stage is Stage.COPIED
+
+
 def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJob) -> Step:
-    if not is_replication(journal, job) or (journal.takes_snapshot and place is not Place.SNAPSHOT):
+    if journal.takes_snapshot and place is not Place.SNAPSHOT:
+        return Step.STOP_FOR_FOREIGN_CHANGE
+    if _is_lost_replication(journal, job):
+        return Step.DROP_REPLICATION
+    if not is_replication(journal, job):
         return Step.STOP_FOR_FOREIGN_CHANGE
     if not (job.is_ready or (situation.was_in_step and job.stays_ready)):
         return Step.AWAIT_SYNC
@@ -110,8 +133,8 @@ def _after_pivot(journal: Journal, place: Place) -> Step:
 
 
 def _back(journal: Journal, place: Place, job: BlockJob | None) -> Step:
-    if job is not None and job.is_copy:
-        if is_replication(journal, job):
+    if job is not None and (job.is_copy or job.is_copy_without_mirror):
+        if is_replication(journal, job) or _is_lost_replication(journal, job):
             return Step.ABORT_REPLICATION
         return Step.STOP_FOR_FOREIGN_CHANGE
     if place is Place.SNAPSHOT:
@@ -129,6 +152,7 @@ _PHASES = {
     Step.PREPARE_DESTINATION: Phase.PREPARING_DESTINATION,
     Step.COPY_CHAIN: Phase.COPYING_CHAIN,
     Step.START_REPLICATION: Phase.REPLICATING,
+    Step.DROP_REPLICATION: Phase.REPLICATING,
     Step.AWAIT_SYNC: Phase.REPLICATING,
     Step.AWAIT_CUTOVER: Phase.SYNCHRONIZED,
     Step.PIVOT: Phase.PIVOTING,

@@ -50,7 +50,10 @@ class Stage(StrEnum):
 
 
 class Journal(Model):
-    """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy."""
+    """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy.
+
+    `pivoting_to` is the path to which libvirt was asked to pivot, until it was seen to have done so.
+    """
 
     migration: DiskMigration
     attempt: int
@@ -64,6 +67,7 @@ class Journal(Model):
     copy_bytes: tuple[int, ...] = ()
     copied: tuple[str, ...] = ()
     failure: Failure | None = None
+    pivoting_to: str | None = None
     cancelled: bool = False
     cancelled_in: Phase | None = None
     outcome: Phase | None = None
@@ -92,6 +96,11 @@ class Journal(Model):
     def mirror(self) -> JournalVolume:
         """The destination's layer that the mirror writes to."""
         return self.overlay or self.destination[-1]
+
+    def volume(self, path: str) -> JournalVolume:
+        """The volume of either side with that path; KeyError if there is none."""
+        volumes = (*self.source, self.mirrored, *self.destination, self.mirror)
+        return {volume.path: volume for volume in volumes}[path]
 
     @property
     def may_change(self) -> tuple[JournalVolume, ...]:

@@ -29,8 +29,9 @@ from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
+from diskmigration.agent.migration.steps.lost_track import follow, path_if_lost
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
-from diskmigration.agent.migration.steps.pivot import pivot
+from diskmigration.agent.migration.steps.pivot import pivot, settle_pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
 from diskmigration.agent.migration.steps.replicate import (
     SAMPLE_SECONDS,
@@ -56,7 +57,9 @@ _ACTS = {
     Step.PREPARE_DESTINATION: prepare_destination,
     Step.COPY_CHAIN: copy_chain,
     Step.START_REPLICATION: start_replication,
+    Step.DROP_REPLICATION: abort_replication,
     Step.PIVOT: pivot,
+    Step.SETTLE_PIVOT: settle_pivot,
     Step.MERGE: merge_at_destination,
     Step.CLEAN_UP_SOURCE: clean_up_source,
     Step.ABORT_REPLICATION: abort_replication,
@@ -82,7 +85,6 @@ class Worker:
         self._attempt: Attempt | None = None
         self._attempt_number = max(migration.status.attempts, 1)
         self._place: Place | None = None
-        self._is_pivoting = False
         self._phase = migration.status.phase or Phase.SCHEDULED
         self._message = ""
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
@@ -147,27 +149,33 @@ class Worker:
             if self._attempt is None:
                 return self._status.phase is not None and self._status.phase.is_final
         attempt = self._attempt
-        disk = attempt.disk()
+        disk, job = attempt.look()
         path = disk.active.path if disk.active is not None else ""
         self._place = place_of(attempt.journal, path)
-        job = attempt.job(disk)
         if job is not None and is_replication(attempt.journal, job):
             # Before the time-out is judged: nobody could look while libvirtd was away.
             measure_replication(attempt, job)
         self._take_wishes(attempt)
+        is_running = attempt.is_running()
+        lost_path = path_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
         situation = Situation(
             active_path=path,
             job=job,
             cutover_is_open=limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
             was_in_step=attempt.was_in_step,
+            is_running=is_running,
+            is_lost=lost_path is not None,
         )
         step = next_step(attempt.journal, situation)
         if step is Step.FINISH:
             return self._finish(attempt)
+        if step is Step.AWAIT_END_OF_VM and lost_path is not None:
+            self._show(self._phase, message=follow(attempt, lost_path, is_running=is_running))
+            self._wait(LOOK_SECONDS)
+            return False
         if step is Step.STOP_FOR_FOREIGN_CHANGE:
             return self._stop_for_foreign_change(attempt, path)
         self._show(phase_of(step))
-        self._is_pivoting = step is Step.PIVOT
         attempt.step = step
         attempt.reach(Moment.BEFORE)
         if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
@@ -301,7 +309,7 @@ class Worker:
         else:
             return self._fail(error)
         try:
-            message = settle_without_domain(attempt, self._place, was_pivoting=self._is_pivoting)
+            message = settle_without_domain(attempt, self._place)
         except MigrationError as again:
             self._show(self._phase, message=again.message)
             self._wait(limits.backoff_seconds(1))

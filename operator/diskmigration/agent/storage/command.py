@@ -24,6 +24,22 @@ def run(
     Raises:
         MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
     """
+    return _done(arguments, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).stdout
+
+
+def status(arguments: Sequence[str], *, doing: str, accepted: Sequence[int], timeout: float) -> int:
+    """Runs a program whose exit status is its answer.
+
+    Raises:
+        MigrationError: StorageFailed, for any other status, or when it took longer than `timeout` seconds.
+    """
+    done = _done(arguments, doing=doing, failure=Reason.STORAGE_FAILED, timeout=timeout, accepted=accepted)
+    return done.returncode
+
+
+def _done(
+    arguments: Sequence[str], *, doing: str, failure: Reason, timeout: float, accepted: Sequence[int]
+) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
             [*_DIE_WITH_PARENT, *arguments],
@@ -37,10 +53,10 @@ def run(
         raise MigrationError(
             failure, f"While {doing}, {arguments[0]} did not answer within {timeout:.0f} s."
         ) from error
-    if done.returncode != 0:
+    if done.returncode not in accepted:
         answer = (done.stderr or done.stdout).strip()
         raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
-    return done.stdout
+    return done
 
 
 @dataclass(frozen=True)

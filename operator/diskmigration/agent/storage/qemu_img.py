@@ -13,6 +13,7 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
+_WHOLE_DISK_SECONDS = 3600.0
 _COROUTINES = 16  # qemu-img's own maximum: copies of small allocated runs are bound by latency
 _BYTES_IN_FLIGHT = 2 * 2**20  # what each of them has in flight, as qemu-img's buffers are
 
@@ -165,8 +166,23 @@ def commit(overlay: Image, base: Image) -> None:
         ["qemu-img", "commit", "-q", "-d", "-f", overlay.format, "-b", str(base.path), str(overlay.path)],
         doing=f"merging {overlay.path} into {base.path}",
         failure=Reason.MERGE_FAILED,
-        timeout=3600,
+        timeout=_WHOLE_DISK_SECONDS,
     )
+
+
+def is_equal(one: Image, other: Image) -> bool:
+    """Whether two images that nobody writes to hold the same data, with all that is below each.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    status = command.status(
+        ["qemu-img", "compare", "-q", "-f", one.format, "-F", other.format, str(one.path), str(other.path)],
+        doing=f"comparing {one.path} with {other.path}",
+        accepted=(0, 1),
+        timeout=_WHOLE_DISK_SECONDS,
+    )
+    return status == 0
 
 
 def supports_direct_io(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """What a migration does next: as a table, on any mixture of what may be found, and as whole walks from start to end."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from diskmigration.agent.migration.decision import Place, Situation, Step, next_
 from diskmigration.agent.migration.journal import Journal, Stage
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import Reason
-from tests.unit.agent.builders import PULL_JOB, commit_job, copy_job, journal
+from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal
 
 FAILURE = Failure(reason=Reason.COPY_FAILED, message="No.", phase=Phase.COPYING_CHAIN)
 BACKWARD = {Step.ABORT_REPLICATION, Step.MERGE_BACK, Step.DISCARD_DESTINATION}
@@ -32,6 +33,11 @@ def path_of(found: Journal, place: Place) -> str:
         Place.FOREIGN: "/srv/elsewhere",
     }
     return paths[place]
+
+
+def decide_when_off(found: Journal, place: Place, *, is_lost: bool = False) -> Step:
+    situation = Situation(path_of(found, place), None, cutover_is_open=True, is_running=False, is_lost=is_lost)
+    return next_step(found, situation)
 
 
 def decide(found: Journal, place: Place, job: BlockJob | None = None, *, is_open: bool = True) -> Step:
@@ -64,6 +70,18 @@ def own_job(found: Journal, *, ready: bool = False) -> BlockJob:
         (DIRECT, Place.SOURCE, own_job(DIRECT, ready=True), False, Step.AWAIT_CUTOVER),
         (DIRECT, Place.SOURCE, own_job(DIRECT, ready=True), True, Step.PIVOT),
         (DIRECT, Place.DESTINATION, None, True, Step.CLEAN_UP_SOURCE),
+        # Of a job that libvirt has lost the mirror of.
+        (journal(stage=Stage.COPIED), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.DROP_REPLICATION),
+        (journal(strategy="Direct", stage=Stage.COPIED), Place.SOURCE, LOST_COPY_JOB, True, Step.DROP_REPLICATION),
+        (journal(stage=Stage.COPIED, cancelled=True), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.ABORT_REPLICATION),
+        (journal(stage=Stage.PREPARED), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (
+            journal(stage=Stage.PREPARED, cancelled=True),
+            Place.SNAPSHOT,
+            LOST_COPY_JOB,
+            True,
+            Step.STOP_FOR_FOREIGN_CHANGE,
+        ),
         # Back.
         (journal(cancelled=True), Place.SNAPSHOT, own_job(SNAPSHOT, ready=True), True, Step.ABORT_REPLICATION),
         (journal(cancelled=True), Place.SNAPSHOT, None, True, Step.MERGE_BACK),
@@ -119,6 +137,27 @@ def test_a_job_that_was_in_step_stays_so_under_a_busy_guest(word: str, expected:
     assert next_step(SNAPSHOT, Situation(path, job, cutover_is_open=True, was_in_step=True)) is expected
 
 
+@pytest.mark.parametrize("place", Place)
+def test_nothing_is_done_while_libvirt_has_lost_track(place: Place) -> None:
+    for found in (SNAPSHOT, journal(cancelled=True), journal(failure=FAILURE, stage=Stage.COPIED)):
+        assert decide_when_off(found, place, is_lost=True) is Step.AWAIT_END_OF_VM
+    assert decide_when_off(journal(outcome=Phase.SUCCEEDED), place, is_lost=True) is Step.FINISH
+
+
+@pytest.mark.parametrize("given_up", [{}, {"cancelled": True}, {"failure": FAILURE}])
+def test_a_pivot_in_whose_midst_the_vm_ended_is_settled_before_anything_else(given_up: dict[str, Any]) -> None:
+    to_overlay = journal(stage=Stage.COPIED, pivoting_to=SNAPSHOT.mirror.path, **given_up)
+    assert decide_when_off(to_overlay, Place.SNAPSHOT) is Step.SETTLE_PIVOT
+    assert decide_when_off(to_overlay, Place.OVERLAY) is Step.MERGE
+    back = journal(pivoting_to=SNAPSHOT.source[-1].path, **given_up)
+    assert decide_when_off(back, Place.SNAPSHOT) is Step.SETTLE_PIVOT
+    merge = journal(pivoting_to=SNAPSHOT.destination[-1].path, **given_up)
+    assert decide_when_off(merge, Place.OVERLAY) is Step.SETTLE_PIVOT
+    assert decide_when_off(merge, Place.DESTINATION) is Step.CLEAN_UP_SOURCE
+    # Of a VM that runs, libvirt tells all.
+    assert decide(to_overlay, Place.SNAPSHOT) is not Step.SETTLE_PIVOT
+
+
 def test_where_the_active_layer_is_is_told_by_its_path_alone() -> None:
     for place in Place:
         assert place_of(SNAPSHOT, path_of(SNAPSHOT, place)) is place
@@ -148,7 +187,7 @@ journals = st.builds(
 
 
 def every_job(found: Journal) -> tuple[BlockJob | None, ...]:
-    return (None, own_job(found), own_job(found, ready=True), *foreign_jobs(found))
+    return (None, own_job(found), own_job(found, ready=True), LOST_COPY_JOB, *foreign_jobs(found))
 
 
 def foreign_jobs(found: Journal) -> tuple[BlockJob, ...]:
@@ -186,6 +225,8 @@ def findings(
 
 
 def is_own_copy(found: Journal, job: BlockJob) -> bool:
+    if job is LOST_COPY_JOB:
+        return found.stage is Stage.COPIED
     return job.is_copy and job.mirror is not None and job.mirror.layer.path == found.mirror.path
 
 
@@ -217,7 +258,7 @@ def test_a_foreign_job_always_stops_one_that_goes_forward(case: tuple[Journal, S
 @given(findings())
 def test_a_foreign_copy_is_never_aborted(case: tuple[Journal, Situation]) -> None:
     found, situation = case
-    if next_step(found, situation) is Step.ABORT_REPLICATION:
+    if next_step(found, situation) in (Step.ABORT_REPLICATION, Step.DROP_REPLICATION):
         assert situation.job is not None
         assert is_own_copy(found, situation.job)
 
@@ -269,6 +310,7 @@ class Walk:
             Step.AWAIT_SYNC: own_job(found, ready=True),
             Step.PIVOT: None,
             Step.ABORT_REPLICATION: None,
+            Step.DROP_REPLICATION: None,
         }
         self.paths = {
             Step.TAKE_SNAPSHOT: found.mirrored.path,

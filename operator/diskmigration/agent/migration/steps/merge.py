@@ -5,7 +5,7 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import merged_volume_size
-from diskmigration.agent.migration.steps.pivot import settle_persistent_source, wait_for_pivot
+from diskmigration.agent.migration.steps.pivot import pivot_to, settle_persistent_source
 from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
@@ -64,22 +64,20 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
 
 def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
     while attempt.active_path() == overlay.path:
-        disk = attempt.disk()
-        job = attempt.job(disk)
+        _, job = attempt.look()
         if job is None:
             _make_room(base=base, home=home, held=attempt.held_at_most(overlay, home.driver))
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
             attempt.node.extender.look_soon(attempt.domain.uuid)
             attempt.reach(Moment.MIDWAY)
-        elif not job.is_commit or job.mirror is None or job.mirror.layer.path != base.path:
+        elif not job.is_commit or (job.mirror is not None and job.mirror.layer.path != base.path):
             raise MigrationError(
                 Reason.FOREIGN_CHANGE,
                 f"The disk {attempt.target} is under a foreign block job ({job.kind}), so {overlay.path} cannot be "
                 f"merged. End it with `virsh blockjob VM {attempt.target} --abort`: the migration then goes on.",
             )
         elif job.is_ready:
-            block_jobs.pivot(attempt.domain, target=attempt.target)
-            wait_for_pivot(attempt, base)
+            pivot_to(attempt, base)
         else:
             attempt.wait(SAMPLE_SECONDS if job.stays_ready else _POLL_SECONDS)
 

@@ -1,9 +1,12 @@
 """Pivoting: the destination becomes the active layer. Whether it has is asked of libvirt, never assumed."""
 
 from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.storage import qemu_img
+from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import MigrationError, Reason
 
 _SETTLE_SECONDS = 0.2
@@ -19,30 +22,61 @@ def pivot(attempt: Attempt) -> None:
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
-        block_jobs.pivot(attempt.domain, target=attempt.target)
-        wait_for_pivot(attempt, mirror)
+        pivot_to(attempt, mirror)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, mirror)
 
 
-def wait_for_pivot(attempt: Attempt, volume: JournalVolume) -> None:
-    """Returns when the volume is the active layer and no mirror is left.
+def settle_pivot(attempt: Attempt) -> None:
+    """Of a VM that ended in the midst of a pivot: libvirt may say that it had not happened because it saw no more.
+
+    With the same data on both sides either is as good. Else nobody can tell which has the guest's last writes, and the
+    migration ends with both kept.
 
     Raises:
-        MigrationError: PivotFailed, when the job ended and the active layer is another.
+        MigrationError: StorageFailed.
     """
-    while True:
-        disk = attempt.disk()
-        active = disk.active
-        if disk.mirror is None:
-            if active is not None and active.path == volume.path:
-                return
-            raise MigrationError(
-                Reason.PIVOT_FAILED,
-                f"The block job of {attempt.target} ended while pivoting, and the VM is still on "
-                f"{active.path if active is not None else 'no volume'}.",
-            )
+    journal = attempt.journal
+    for driver, volumes in (
+        (attempt.source.driver, {*journal.source, journal.mirrored}),
+        (attempt.destination.driver, {*journal.destination, journal.mirror}),
+    ):
+        for volume in volumes:
+            driver.activate(volume.name)
+    path, other_path = attempt.active_path(), journal.pivoting_to or ""
+    if qemu_img.is_equal(journal.volume(path).image, journal.volume(other_path).image):
+        attempt.record(pivoting_to=None)
+        return
+    message = (
+        f"The VM ended in the midst of a pivot. libvirt has its disk {attempt.target} at {path}, but {other_path} has "
+        "other data, and which of them has the guest's last writes cannot be told. Both were kept, with all that is "
+        "below them. Look into both before you start the VM, and have its XML name the right one."
+    )
+    failure = Failure(reason=Reason.VIRTUAL_MACHINE_STOPPED, message=message, phase=Phase.PIVOTING)
+    attempt.record(failure=failure, outcome=Phase.FAILED)
+
+
+def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
+    """Pivots the disk's block job, and returns when the volume that it writes to is the active layer.
+
+    Raises:
+        MigrationError: PivotFailed; the active layer is the one that it was.
+        HypervisorUnavailableError: libvirtd was restarted, and is to be asked anew.
+    """
+    attempt.record(pivoting_to=volume.path)
+    block_jobs.pivot(attempt.domain, target=attempt.target)
+    while (found := attempt.look())[1] is not None:
         attempt.wait(_SETTLE_SECONDS)
+    disk, _ = found
+    if disk.mirror is not None:
+        raise HypervisorUnavailableError(f"libvirtd was restarted while {attempt.target} was pivoted.")
+    path = disk.active.path if disk.active is not None else ""
+    if path != volume.path:
+        raise MigrationError(
+            Reason.PIVOT_FAILED,
+            f"The block job of {attempt.target} ended while pivoting, and the VM is still on {path or 'no volume'}.",
+        )
+    attempt.record(pivoting_to=None)
 
 
 def settle_persistent_source(attempt: Attempt, volume: JournalVolume) -> None:

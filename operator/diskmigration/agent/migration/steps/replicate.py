@@ -92,5 +92,5 @@ def abort_replication(attempt: Attempt) -> None:
     """
     block_jobs.abort(attempt.domain, target=attempt.target)
     attempt.reach(Moment.ACTED)
-    while attempt.disk().mirror is not None:
+    while attempt.look()[1] is not None:
         attempt.wait(1.0)

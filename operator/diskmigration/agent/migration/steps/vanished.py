@@ -4,23 +4,32 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import Place
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
+from diskmigration.agent.migration.steps.lost_track import path_of_lost_process
 from diskmigration.agent.migration.steps.merge import merge_cold
+from diskmigration.api.errors import MigrationError, Reason
 
 
-def settle_without_domain(attempt: Attempt, place: Place | None, *, was_pivoting: bool) -> str:
+def settle_without_domain(attempt: Attempt, place: Place | None) -> str:
     """Merges what is a chain of ours, removes what nobody needs, and returns what to tell the user.
 
     `place` is where the disk was last seen. In the midst of a pivot nobody can tell which side has the last writes:
     then both are kept.
 
     Raises:
-        MigrationError: MergeFailed, StorageFailed; nothing was removed that was not merged.
+        MigrationError: MergeFailed, StorageFailed; nothing was removed that was not merged, nor while its QEMU runs.
     """
     journal = attempt.journal
-    if was_pivoting or place in (None, Place.FOREIGN):
+    path = path_of_lost_process(journal)
+    if path is not None:
+        raise MigrationError(
+            Reason.STORAGE_FAILED,
+            f"The VM is gone with its definition, but a process writes to {path} still. The migration waits for its "
+            f"end; `fuser {path}` on the node tells which it is.",
+        )
+    if place in (None, Place.FOREIGN) or journal.pivoting_to is not None:
         return (
-            "The VM is gone with its definition, and which side has its last writes cannot be told. Both were kept: "
-            f"{journal.mirrored.path} and {journal.mirror.path}."
+            "The VM is gone with its definition, and which volume has its last writes cannot be told. All were kept: "
+            f"{journal.mirrored.path} and {journal.mirror.path}, with what is below them."
         )
     in_use = paths_in_use(attempt.node.connection)
     if place in (Place.OVERLAY, Place.DESTINATION):

@@ -1,0 +1,54 @@
+"""Who writes to a volume is told by QEMU's own locks, whatever its format and wherever it lies."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.file import FileDriver
+from diskmigration.agent.storage.image_locks import is_written_to
+from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.api.disk_migration import VolumeFormat
+from tests.integration.storage.conftest import OWNER
+
+MIB = 2**20
+
+
+@contextmanager
+def opened(path: Path, image_format: str, *options: str) -> Iterator[None]:
+    """A QEMU that has the volume open."""
+    command = ["qemu-io", "-f", image_format, *options, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print("length", file=process.stdin, flush=True)
+        assert "MiB" in process.stdout.readline()
+        yield
+        process.communicate("quit\n")
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "raw"])
+def test_a_writer_is_seen_for_as_long_as_it_is_there(driver: FileDriver | LoopDriver, image_format: str) -> None:
+    driver.create("v", 4 * MIB, OWNER)
+    path = driver.path("v")
+    qemu_img.create(Image(path, VolumeFormat(image_format), driver.type), 4 * MIB, backing=None)
+    assert not is_written_to(path)
+    with opened(path, image_format):
+        assert is_written_to(path)
+    assert not is_written_to(path)
+
+
+def test_who_only_reads_is_no_writer(driver: FileDriver | LoopDriver) -> None:
+    driver.create("v", 4 * MIB, OWNER)
+    path = driver.path("v")
+    qemu_img.create(Image(path, VolumeFormat.QCOW2, driver.type), 4 * MIB, backing=None)
+    with opened(path, "qcow2", "-r"):
+        assert not is_written_to(path)
+
+
+def test_what_is_not_there_is_not_written_to(tmp_path: Path) -> None:
+    assert not is_written_to(tmp_path / "v")
