@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tests.integration.faults.faults import FAULTS, World
-from tests.integration.faults.moments import BACK, is_before_pivot
+from tests.integration.faults.faults import FAULTS, Fault, World
+from tests.integration.faults.moments import BACK, can_be_given_up, is_before_pivot
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration, wait_until
 
@@ -20,113 +20,135 @@ _SECONDS = 150
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A fault, a moment, and where the disk moves."""
+
+    fault_name: str
+    moment: str
+    source: str
+    destination: str
+
+    @property
+    def fault(self) -> Fault:
+        """What happens."""
+        return FAULTS[self.fault_name]
+
+    @property
+    def waits_for_cutover(self) -> bool:
+        """Whether its pivot is to wait, so that the moment is reached, or what is wished there is seen in time."""
+        wished = self.fault.gives_up and can_be_given_up(self.moment)
+        return wished or self.moment in BACK or self.moment == "AwaitCutover.before"
+
+    @property
+    def stays(self) -> bool:
+        """Whether the disk is to be on its source in the end."""
+        if self.moment in BACK or (self.fault.gives_up and can_be_given_up(self.moment)):
+            return True
+        return self.fault.ends_vm and is_before_pivot(self.moment)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """What the status may say in the end."""
+        if not self.stays:
+            return ("Succeeded",)
+        if self.moment in BACK and self.fault.ends_vm:
+            return ("Cancelled", "Failed")
+        return ("Failed",) if self.fault.ends_vm else ("Cancelled",)
+
+
+@dataclass(frozen=True)
 class Recovery:
     """How a cell ended, and how long it took from the fault's end."""
 
-    phase: str
-    reason: str
+    outcome: str
     seconds: float
 
     def __str__(self) -> str:
-        return f"{' '.join((self.phase, self.reason)).strip()}, {self.seconds:.1f} s after it"
+        return f"{self.outcome}, {self.seconds:.1f} s after it"
 
 
-def play(world: World, fault_name: str, moment: str, destination: str) -> Recovery:
+def play(world: World, cell: Cell) -> Recovery:
     """Moves the disk, breaks what the fault says at the moment, and checks that nothing was lost or left.
 
     Raises:
         AssertionError: something was lost, or left, or the status does not say the truth.
     """
-    machine, fault = world.machine, FAULTS[fault_name]
+    machine, fault = world.machine, cell.fault
     chain, files = machine.chain(), _files(world)
-    world.holds.arm(moment)
-    migration = _begin(world, moment, destination)
-    world.holds.wait_until_reached(moment)
+    world.holds.arm(cell.moment)
+    migration = _begin(world, cell)
+    uid = migration.uid
+    world.holds.wait_until_reached(cell.moment)
     machine.write(offset=60 * MEBIBYTE, length=MEBIBYTE, pattern=60)
 
-    fault.strike(world)
+    fault.strike(world, migration)
     if fault.mend is not None:
         # An outage is as long as it is; nothing tells its end.
         time.sleep(world.outage_seconds)
         fault.mend(world)
     mended = time.monotonic()
-    if moment == "AwaitSync.before":
-        migration.patch({"bandwidth": None})
-    status = _end(migration, moment)
+    outcome = _end(migration, cell)
     seconds = time.monotonic() - mended
 
     if fault.ends_vm:
         world.stack.host.virsh("start", machine.name, "--paused")
     else:
         machine.write(offset=70 * MEBIBYTE, length=MEBIBYTE, pattern=70)
-    _check(world, migration, status, fault_ends_vm=fault.ends_vm, moment=moment, chain=chain, files=files)
-    return Recovery(status["phase"], status.get("failure", {}).get("reason", ""), seconds)
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
+    machine.verify()
+    assert "mirror" not in machine.xml()
+    if cell.stays:
+        assert machine.chain() == chain
+        assert _files(world) == files
+    else:
+        made = [f"dm-{uid}-{position}" for position in range(LENGTH)]
+        path = world.stack.domains[cell.destination].path
+        assert machine.chain() == [(str(path(name)), "qcow2") for name in reversed(made)]
+        assert machine.chain(inactive=True)[0] == machine.chain()[0]
+        assert _files(world) == {cell.destination: made, cell.source: []}
+    return Recovery(outcome, seconds)
 
 
-def _begin(world: World, moment: str, destination: str) -> Migration:
+def _begin(world: World, cell: Cell) -> Migration:
     spec: dict[str, Any] = {}
-    if moment in BACK or moment == "AwaitCutover.before":
+    if cell.waits_for_cutover:
         spec["cutover"] = {"policy": "Manual"}
-    if moment == "AwaitSync.before":
+    if cell.moment == "AwaitSync.before":
         # So that the mirror is not in step at once.
         world.machine.write(offset=20 * MEBIBYTE, length=8 * MEBIBYTE, pattern=20)
         spec.update(bandwidth=_SLOW_BYTES, strategy="Direct")
-    migration = world.stack.migrate(world.machine, destination, **spec)
-    if moment in BACK:
+    migration = world.stack.migrate(world.machine, cell.destination, **spec)
+    if cell.moment in BACK:
         migration.wait_for_phase("Synchronized")
         migration.patch({"cancel": True})
     return migration
 
 
-def _end(migration: Migration, moment: str) -> dict[str, Any]:
-    if moment == "AwaitCutover.before":
-        wait_until(lambda: migration.phase() in ("Synchronized", *FINAL), "the migration goes on", seconds=_SECONDS)
-        migration.patch({"cutover": {"policy": "Automatic"}})
+def _end(migration: Migration, cell: Cell) -> str:
+    """Waits for the end, and has it that the status says the truth; what it says, if it is there."""
+    if cell.fault.deletes:
+        wait_until(migration.is_gone, "the object is gone", seconds=_SECONDS)
+        return "gone"
+    if not cell.fault.gives_up:
+        if cell.moment == "AwaitSync.before":
+            migration.patch({"bandwidth": None})
+        if cell.moment == "AwaitCutover.before":
+            wait_until(lambda: migration.phase() in ("Synchronized", *FINAL), "the migration goes on", seconds=_SECONDS)
+            migration.patch({"cutover": {"policy": "Automatic"}})
 
     def last_status() -> dict[str, Any] | None:
         status = migration.status()
         return status if status.get("phase") in FINAL else None
 
-    return wait_until(last_status, "the migration ends", seconds=_SECONDS)
-
-
-def _check(
-    world: World,
-    migration: Migration,
-    status: dict[str, Any],
-    *,
-    fault_ends_vm: bool,
-    moment: str,
-    chain: list[tuple[str, str]],
-    files: dict[str, list[str]],
-) -> None:
-    machine, stack = world.machine, world.stack
-    source, destination = machine_domain(chain, stack.domains), migration.get()["spec"]["destination"]["storageDomain"]
-    if moment in BACK:
-        expected = "Failed" if fault_ends_vm and status["phase"] == "Failed" else "Cancelled"
-    else:
-        expected = "Failed" if fault_ends_vm and is_before_pivot(moment) else "Succeeded"
-    assert status["phase"] == expected, status
-    if expected == "Failed":
-        assert status["failure"]["reason"] == "VirtualMachineStopped", status
-    wait_until(lambda: not machine.has_journal(), "the disk is free")
+    status = wait_until(last_status, "the migration ends", seconds=_SECONDS)
+    assert status["phase"] in cell.phases, status
+    reason = str(status.get("failure", {}).get("reason", ""))
+    if status["phase"] == "Failed":
+        assert reason == "VirtualMachineStopped", status
+    if status["phase"] == "Succeeded" and cell.fault.gives_up and migration.is_observed():
+        assert "could not be cancelled any more" in migration.condition("Succeeded")["message"]
     wait_until(lambda: not migration.get()["metadata"].get("finalizers"), "the object may go")
-    machine.verify()
-    assert "mirror" not in machine.xml()
-    if expected != "Succeeded":
-        assert machine.chain() == chain
-        assert _files(world) == files
-        return
-    made = [f"dm-{migration.uid}-{position}" for position in range(LENGTH)]
-    path = stack.domains[destination].path
-    assert machine.chain() == [(str(path(name)), "qcow2") for name in reversed(made)]
-    assert machine.chain(inactive=True)[0] == machine.chain()[0]
-    assert _files(world) == {destination: made, source: []}
-
-
-def machine_domain(chain: list[tuple[str, str]], domains: dict[str, Any]) -> str:
-    """The name of the storage domain that a chain of the tests' own is on: a loop device is no path of any."""
-    return next((name for name, domain in domains.items() if chain[0][0].startswith(f"{domain.root}/")), "loop-b")
+    return f"{status['phase']} {reason}".strip()
 
 
 def _files(world: World) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from testbed.programs import Program
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
 from tests.integration.migrations.machines import Machine
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Migration, Stack, wait_until
 
 STALE_SECONDS = 3.0
 """After how long the operator takes an agent for dead here."""
@@ -29,47 +29,52 @@ class World:
 
 @dataclass(frozen=True)
 class Fault:
-    """`strike` ends with the migration let go, as far as there is an agent that could go on; `mend` comes after it."""
+    """`strike` ends with the migration let go, as far as there is an agent that could go on; `mend` comes after it.
 
-    strike: Callable[[World], None]
+    What befalls a VM, and what its user does to the migration, are faults as any other.
+    """
+
+    strike: Callable[[World, Migration], None]
     mend: Callable[[World], None] | None = None
     ends_vm: bool = False
+    gives_up: bool = False
+    deletes: bool = False
 
 
-def _kill_agent(world: World) -> None:
+def _kill_agent(world: World, _: Migration) -> None:
     world.stack.agent.kill()
     world.holds.release()
     world.stack.agent.start()
 
 
-def _kill_operator(world: World) -> None:
+def _kill_operator(world: World, _: Migration) -> None:
     world.operator.kill()
     world.holds.release()
     world.operator.start()
 
 
-def _restart_libvirtd(world: World) -> None:
+def _restart_libvirtd(world: World, _: Migration) -> None:
     world.stack.host.restart_daemon()
     world.holds.release()
 
 
-def _kill_libvirtd(world: World) -> None:
+def _kill_libvirtd(world: World, _: Migration) -> None:
     world.stack.host.kill_daemon()
     world.holds.release()
     world.stack.host.start_daemon()
 
 
-def _stop_api_server(world: World) -> None:
+def _stop_api_server(world: World, _: Migration) -> None:
     world.control_plane.stop_api_server()
     world.holds.release()
 
 
-def _kill_etcd(world: World) -> None:
+def _kill_etcd(world: World, _: Migration) -> None:
     world.control_plane.kill_etcd()
     world.holds.release()
 
 
-def _cut_node_off(world: World) -> None:
+def _cut_node_off(world: World, _: Migration) -> None:
     world.link.cut()
     world.holds.release()
     wait_until(lambda: not _node_is_ready(world), "the operator takes the node for dead", seconds=60)
@@ -79,30 +84,51 @@ def _node_is_ready(world: World) -> bool:
     return all(domain.get("status", {}).get("readyNodes") == 1 for domain in world.stack.cluster.list("storagedomains"))
 
 
-def _destroy(world: World) -> None:
+def _destroy(world: World, _: Migration) -> None:
     world.stack.host.virsh("destroy", world.machine.name)
     world.holds.release()
 
 
-def _quit_inside(world: World) -> None:
-    # What a guest that powers off does to QEMU, of one that has no operating system to do it.
-    world.stack.host.virsh("qemu-monitor-command", world.machine.name, "--hmp", "system_powerdown")
-    world.stack.host.virsh("qemu-monitor-command", world.machine.name, "--hmp", "quit")
+def _quit_inside(world: World, _: Migration) -> None:
+    # QEMU ends by itself, as when a guest powers off; this one has no operating system to do it.
+    world.stack.host.end_qemu(world.machine.name)
     wait_until(lambda: world.machine.state() == "shut off", "the VM is off")
     world.holds.release()
 
 
-def _pause_and_resume(world: World) -> None:
+def _pause_and_resume(world: World, _: Migration) -> None:
     world.stack.host.virsh("resume", world.machine.name)
     world.stack.host.virsh("suspend", world.machine.name)
     world.holds.release()
     world.stack.host.virsh("resume", world.machine.name)
 
 
-def _reboot(world: World) -> None:
+def _reboot(world: World, _: Migration) -> None:
     world.stack.host.virsh("resume", world.machine.name)
     world.stack.host.virsh("reset", world.machine.name)
     world.holds.release()
+
+
+def _cancel(world: World, migration: Migration) -> None:
+    migration.patch({"cancel": True})
+    migration.patch({"cancel": True})
+    world.holds.release()
+
+
+def _delete(world: World, migration: Migration) -> None:
+    migration.delete()
+    migration.delete()
+    world.holds.release()
+
+
+def _cancel_unseen(world: World, migration: Migration) -> None:
+    world.link.cut()
+    _cancel(world, migration)
+
+
+def _delete_unseen(world: World, migration: Migration) -> None:
+    world.link.cut()
+    _delete(world, migration)
 
 
 FAULTS = {
@@ -117,4 +143,8 @@ FAULTS = {
     "vm-ended-inside": Fault(_quit_inside, ends_vm=True),
     "vm-paused-and-resumed": Fault(_pause_and_resume),
     "vm-rebooted": Fault(_reboot),
+    "cancelled": Fault(_cancel, gives_up=True),
+    "deleted": Fault(_delete, gives_up=True, deletes=True),
+    "cancelled-unseen": Fault(_cancel_unseen, lambda world: world.link.restore(), gives_up=True),
+    "deleted-unseen": Fault(_delete_unseen, lambda world: world.link.restore(), gives_up=True, deletes=True),
 }

@@ -43,3 +43,8 @@ BACK = (
 def is_before_pivot(moment: str) -> bool:
     """Whether the guest writes to the source still."""
     return moment in BACK or FORWARD.index(moment) < FORWARD.index("Pivot.acted")
+
+
+def can_be_given_up(moment: str) -> bool:
+    """Whether a migration that is cancelled there goes back: from the act of the pivot on, it goes forward alone."""
+    return moment in BACK or FORWARD.index(moment) < FORWARD.index("Pivot.before")

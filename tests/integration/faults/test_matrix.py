@@ -6,7 +6,7 @@ import pytest
 
 from testbed.control_plane import ControlPlane
 from testbed.programs import Program
-from tests.integration.faults.cells import RECOVERY, machine_on, play
+from tests.integration.faults.cells import RECOVERY, Cell, machine_on, play
 from tests.integration.faults.faults import FAULTS, World
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
@@ -54,7 +54,7 @@ def test_covering(
     direction: tuple[str, str],
 ) -> None:
     source, destination = direction
-    play(world(machine_on(machines, source), SHORT_OUTAGE_SECONDS), fault, moment, destination)
+    play(world(machine_on(machines, source), SHORT_OUTAGE_SECONDS), Cell(fault, moment, source, destination))
 
 
 @pytest.mark.faults
@@ -70,5 +70,5 @@ def test_matrix(
     record_property: Callable[[str, object], None],
 ) -> None:
     source, destination = direction
-    recovery = play(world(machine_on(machines, source), OUTAGE_SECONDS), fault, moment, destination)
+    recovery = play(world(machine_on(machines, source), OUTAGE_SECONDS), Cell(fault, moment, source, destination))
     record_property(RECOVERY, str(recovery))
