@@ -43,9 +43,9 @@ def own_control_plane(directory: Path) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def operator(own_control_plane: ControlPlane, directory: Path) -> Iterator[Program]:
-    """Its operator, which takes an agent for dead soon."""
-    soon = ("--acceptance-grace-seconds=2", f"--lease-stale-seconds={STALE_SECONDS}", "--lease-poll-seconds=1")
-    with running_operator(own_control_plane, directory, *soon) as program:
+    """Its operator, which takes an agent for dead soon; whoever comes just after that has the time to wait for it."""
+    options = ("--acceptance-grace-seconds=60", f"--lease-stale-seconds={STALE_SECONDS}", "--lease-poll-seconds=1")
+    with running_operator(own_control_plane, directory, *options) as program:
         yield program
 
 
