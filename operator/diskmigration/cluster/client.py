@@ -272,6 +272,20 @@ class Cluster:
             self._raise_if_replaced(plural, metadata.name, metadata.namespace, metadata.uid, error)
             raise
 
+    def observe_generation(self, plural: str, metadata: ObjectMeta) -> JsonObject:
+        """Has the status say that it speaks of the object as it was read; the object as it is now.
+
+        Raises: as `add_finalizer`.
+        """
+        status = {"observedGeneration": metadata.generation}
+        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": status}
+        path = resources.BY_PLURAL[plural].path(metadata.name, namespace=metadata.namespace, subresource="status")
+        try:
+            return self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+        except ConflictError as error:
+            self._raise_if_replaced(plural, metadata.name, metadata.namespace, metadata.uid, error)
+            raise
+
     def delete(self, plural: str, name: str, namespace: str = "", *, uid: str) -> None:
         """Deletes that very object; one that is gone already, or replaced by another, is left alone."""
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}

@@ -229,9 +229,14 @@ class Reconciler:
             )
 
     async def _tidy(self, key: str, finished: Finished) -> None:
-        """After it has ended: nothing holds its deletion any more, and its TTL deletes it."""
+        """After it has ended: nothing holds its deletion any more, its spec is observed, and its TTL deletes it."""
         if names.FINALIZER in finished.metadata.finalizers:
             await self._remove_finalizer(finished.metadata)
+            return
+        if not finished.is_observed:
+            # Without it, a GitOps tool would wait for a change to take effect that has nothing to change.
+            body = await self._request(self._cluster.observe_generation, names.DISK_MIGRATIONS, finished.metadata)
+            self._books.observe_migration(body)
             return
         left = deadlines.seconds_to_removal(finished.completed, finished.ttl_seconds, _now())
         if left is None or finished.metadata.deletion_timestamp is not None:

@@ -12,11 +12,15 @@ from diskmigration.controller.records import Migration, read_migration
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is kept of one that has ended, for as long as there is something to do: its finalizer, its TTL."""
+    """What is kept of one that has ended, for as long as there is something to do: its finalizer, its TTL.
+
+    `is_observed` tells that the status speaks of the spec as it is, which may be changed after the end too.
+    """
 
     metadata: ObjectMeta
     completed: datetime | None
     ttl_seconds: int | None
+    is_observed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class MigrationView:
 
 def _finished(migration: Migration) -> Finished | None:
     ttl = migration.spec.ttl_seconds_after_finished if migration.spec is not None else None
-    if ttl is None and not migration.has_finalizer:
+    is_observed = migration.status.observed_generation == migration.metadata.generation
+    if ttl is None and is_observed and not migration.has_finalizer:
         return None
-    return Finished(migration.metadata, migration.status.completion_time, ttl)
+    return Finished(migration.metadata, migration.status.completion_time, ttl, is_observed)

@@ -185,6 +185,16 @@ def test_a_ttl_given_after_the_end_counts(handle: Handle) -> None:
     handle.until_gone()
 
 
+def test_a_change_after_the_end_is_observed(handle: Handle) -> None:
+    handle.until_phase("Scheduled")
+    handle.agent_ends()
+    handle.until_phase("Succeeded")
+    handle.patch(ttlSecondsAfterFinished=3600)
+    handle.patch(cancel=True)
+    until(lambda: handle.status()["observedGeneration"] == 3, "the change is observed")
+    assert handle.status()["phase"] == "Succeeded"
+
+
 @pytest.mark.parametrize("state", ["Running", "ShutOff"])
 def test_a_disk_that_is_there_already_succeeds_with_nothing_moved(world: World, state: str) -> None:
     world.domain("dst")

@@ -48,11 +48,13 @@ def test_an_object_made_anew_under_its_name_replaces_the_one_before() -> None:
 
 def test_of_what_has_ended_only_what_has_something_left_to_do_is_kept() -> None:
     view = MigrationView()
-    ended = {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z"}
+    ended = {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}
     view.observe(migration_body("nothing", status=ended))
     view.observe(migration_body("ttl", status=ended, spec={"ttlSecondsAfterFinished": 60}))
     view.observe(migration_body("held", status=ended, finalizers=(names.FINALIZER,)))
-    assert set(view.finished) == {"vms/ttl", "vms/held"}
+    view.observe(migration_body("unobserved", status={**ended, "observedGeneration": 0}))
+    assert set(view.finished) == {"vms/ttl", "vms/held", "vms/unobserved"}
+    assert [key for key, finished in view.finished.items() if not finished.is_observed] == ["vms/unobserved"]
     assert view.active == {}
 
 
