@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase
+from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskMigrationStatus, Phase
 from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
@@ -59,6 +59,15 @@ class StatusWriter:
                 if entry.wanted.phase is not status.phase:
                     entry.not_before = 0.0
                 entry.wanted = status
+            self._changed.notify_all()
+
+    def compare(self, migration: DiskMigration) -> None:
+        """Has the status written again if the object, as it is now, says something else: somebody edited it."""
+        with self._changed:
+            entry = self._entries.get(migration.metadata.uid)
+            if entry is None or entry.written is None or _gist(migration.status) == _gist(entry.written):
+                return
+            entry.written = None
             self._changed.notify_all()
 
     def is_settled(self, uid: str) -> bool:
@@ -129,6 +138,13 @@ class StatusWriter:
                 if due:
                     return min(due, key=lambda entry: entry.not_before)
                 self._changed.wait(min((entry.not_before - now for entry in pending), default=TURN_SECONDS))
+
+
+def _gist(status: DiskMigrationStatus) -> tuple[object, ...]:
+    """What programs and people go by, of what the agent writes."""
+    accepted = ConditionType.ACCEPTED.value
+    states = sorted((each.type, each.status.value) for each in status.conditions if each.type != accepted)
+    return (status.phase, states)
 
 
 def _agents_part(status: DiskMigrationStatus) -> DiskMigrationStatus:

@@ -44,6 +44,14 @@ class Turns:
             yield
 
 
+class DiskGoneError(MigrationError):
+    """The VM has no such disk any more."""
+
+    def __init__(self, target: str) -> None:
+        """`target` is its target device."""
+        super().__init__(Reason.FOREIGN_CHANGE, f"The disk {target} was detached from the VM during the migration.")
+
+
 @contextmanager
 def lacking_room(reason: Reason) -> Iterator[None]:
     """Says whose room is missing: SourceFull or DestinationFull, as the caller knows."""
@@ -149,11 +157,11 @@ class Attempt:
         """The disk now, from the live XML, or the persistent one of a VM that is off.
 
         Raises:
-            MigrationError: ForeignChange, when it is gone.
+            DiskGoneError: it was detached.
         """
         found = self.domain.describe().disk(self.target)
         if found is None:
-            raise MigrationError(Reason.FOREIGN_CHANGE, f"The disk {self.target} was detached from the VM meanwhile.")
+            raise DiskGoneError(self.target)
         return found
 
     def active_path(self) -> str:
@@ -165,7 +173,7 @@ class Attempt:
         """The disk and its block job at one moment; a VM that is off has no job.
 
         Raises:
-            MigrationError: ForeignChange, when the disk is gone.
+            DiskGoneError: the disk was detached.
         """
         disk = self.disk()
         while True:

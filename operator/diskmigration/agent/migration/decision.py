@@ -36,6 +36,7 @@ class Step(StrEnum):
     MERGE_BACK = "MergeBack"
     DISCARD_DESTINATION = "DiscardDestination"
     FINISH = "Finish"
+    GIVE_UP_FOR_FOREIGN_WORK = "GiveUpForForeignWork"
     STOP_FOR_FOREIGN_CHANGE = "StopForForeignChange"
     AWAIT_END_OF_VM = "AwaitEndOfVm"
 
@@ -101,7 +102,8 @@ def _forward(journal: Journal, place: Place, situation: Situation) -> Step:
     if situation.job is not None:
         return _with_job(journal, place, situation, situation.job)
     if journal.takes_snapshot and place is Place.SOURCE:
-        return Step.TAKE_SNAPSHOT
+        # What lies below the snapshot is being copied since, and must not have been written to.
+        return Step.TAKE_SNAPSHOT if journal.stage is Stage.BEGUN else Step.GIVE_UP_FOR_FOREIGN_WORK
     if journal.stage is Stage.BEGUN:
         return Step.PREPARE_DESTINATION
     if journal.stage is Stage.PREPARED:
@@ -116,11 +118,11 @@ def _is_lost_replication(journal: Journal, job: BlockJob) -> bool:
 
 def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJob) -> Step:
     if journal.takes_snapshot and place is not Place.SNAPSHOT:
-        return Step.STOP_FOR_FOREIGN_CHANGE
+        return Step.GIVE_UP_FOR_FOREIGN_WORK
     if _is_lost_replication(journal, job):
         return Step.DROP_REPLICATION
     if not is_replication(journal, job):
-        return Step.STOP_FOR_FOREIGN_CHANGE
+        return Step.GIVE_UP_FOR_FOREIGN_WORK
     if not (job.is_ready or (situation.was_in_step and job.stays_ready)):
         return Step.AWAIT_SYNC
     return Step.PIVOT if situation.cutover_is_open else Step.AWAIT_CUTOVER
@@ -133,10 +135,8 @@ def _after_pivot(journal: Journal, place: Place) -> Step:
 
 
 def _back(journal: Journal, place: Place, job: BlockJob | None) -> Step:
-    if job is not None and (job.is_copy or job.is_copy_without_mirror):
-        if is_replication(journal, job) or _is_lost_replication(journal, job):
-            return Step.ABORT_REPLICATION
-        return Step.STOP_FOR_FOREIGN_CHANGE
+    if job is not None and (is_replication(journal, job) or _is_lost_replication(journal, job)):
+        return Step.ABORT_REPLICATION
     if place is Place.SNAPSHOT:
         return Step.MERGE_BACK
     return Step.DISCARD_DESTINATION

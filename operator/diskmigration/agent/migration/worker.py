@@ -8,12 +8,13 @@ import threading
 import time
 from datetime import UTC, datetime
 
+from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.domain import find
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import DomainEvent
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import limits, report
-from diskmigration.agent.migration.attempt import Attempt, Node
+from diskmigration.agent.migration.attempt import Attempt, DiskGoneError, Node
 from diskmigration.agent.migration.decision import (
     Place,
     Situation,
@@ -29,6 +30,7 @@ from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
+from diskmigration.agent.migration.steps.foreign_change import leave_to_others
 from diskmigration.agent.migration.steps.lost_track import follow, path_if_lost
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
 from diskmigration.agent.migration.steps.pivot import pivot, settle_pivot
@@ -41,7 +43,7 @@ from diskmigration.agent.migration.steps.replicate import (
     start_replication,
 )
 from diskmigration.agent.migration.steps.snapshot import take_snapshot
-from diskmigration.agent.migration.steps.vanished import settle_without_domain
+from diskmigration.agent.migration.steps.vanished import settle_vanished
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
@@ -105,6 +107,7 @@ class Worker:
     def update(self, migration: DiskMigration) -> None:
         """Takes in the object as it is now."""
         self._latest = migration
+        self._statuses.compare(migration)
         self._wake.set()
 
     def abandon(self) -> None:
@@ -129,6 +132,8 @@ class Worker:
                 self._wait(LOOK_SECONDS)
             except DomainGoneError as error:
                 ended = self._lose_domain(error)
+            except DiskGoneError as error:
+                ended = self._lose_disk(error)
             except MigrationError as error:
                 ended = self._fail(error)
             except Exception as error:  # noqa: BLE001 - what nobody foresaw must end in a status, not in silence
@@ -149,9 +154,18 @@ class Worker:
             if self._attempt is None:
                 return self._status.phase is not None and self._status.phase.is_final
         attempt = self._attempt
+        if attempt.journal.outcome is not None:
+            return self._finish(attempt)
+        self._act(attempt)
+        return False
+
+    def _act(self, attempt: Attempt) -> None:
+        """Takes the next step."""
         disk, job = attempt.look()
         path = disk.active.path if disk.active is not None else ""
-        self._place = place_of(attempt.journal, path)
+        place = place_of(attempt.journal, path)
+        if place is not Place.FOREIGN:
+            self._place = place
         if job is not None and is_replication(attempt.journal, job):
             # Before the time-out is judged: nobody could look while libvirtd was away.
             measure_replication(attempt, job)
@@ -167,14 +181,17 @@ class Worker:
             is_lost=lost_path is not None,
         )
         step = next_step(attempt.journal, situation)
-        if step is Step.FINISH:
-            return self._finish(attempt)
         if step is Step.AWAIT_END_OF_VM and lost_path is not None:
             self._show(self._phase, message=follow(attempt, lost_path, is_running=is_running))
             self._wait(LOOK_SECONDS)
-            return False
-        if step is Step.STOP_FOR_FOREIGN_CHANGE:
-            return self._stop_for_foreign_change(attempt, path)
+        elif step is Step.STOP_FOR_FOREIGN_CHANGE:
+            self._end_attempt(attempt, leave_to_others(attempt, self._place))
+        elif step is Step.GIVE_UP_FOR_FOREIGN_WORK:
+            self._give_up_for_foreign_work(attempt, job)
+        else:
+            self._take(step, attempt, job)
+
+    def _take(self, step: Step, attempt: Attempt, job: BlockJob | None) -> None:
         self._show(phase_of(step))
         attempt.step = step
         attempt.reach(Moment.BEFORE)
@@ -184,7 +201,6 @@ class Worker:
             self._wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
         else:
             _ACTS[step](attempt)
-        return False
 
     def _open(self) -> Attempt | None:
         """The attempt in progress, or a new one; None when there is nothing to do (any more)."""
@@ -309,7 +325,7 @@ class Worker:
         else:
             return self._fail(error)
         try:
-            message = settle_without_domain(attempt, self._place)
+            message = settle_vanished(attempt, self._place, what="The VM is gone with its definition.")
         except MigrationError as again:
             self._show(self._phase, message=again.message)
             self._wait(limits.backoff_seconds(1))
@@ -330,15 +346,32 @@ class Worker:
         while time.monotonic() < until and not self._stopping.is_set() and not limits.wants_cancel(self._latest):
             self._wait(max(until - time.monotonic(), 0.0))
 
-    def _stop_for_foreign_change(self, attempt: Attempt, path: str) -> bool:
-        """Somebody else moved the disk or works on it: what is ours and unused goes, and the rest is left to him."""
+    def _lose_disk(self, error: DiskGoneError) -> bool:
+        """The VM has the disk no more, and its volumes are merged without it."""
+        attempt = self._attempt
+        if attempt is None:
+            return self._fail_before_begin(error)
+        try:
+            message = settle_vanished(attempt, self._place, what=error.message)
+            self._end_attempt(attempt, message)
+        except MigrationError as again:
+            self._show(self._phase, message=again.message)
+            self._wait(limits.backoff_seconds(1))
+        return False
+
+    def _end_attempt(self, attempt: Attempt, message: str) -> None:
+        """Somebody else changed the disk, and nothing is left to do."""
+        failure = Failure(reason=Reason.FOREIGN_CHANGE, message=message, phase=self._phase)
+        attempt.record(failure=failure, outcome=Phase.FAILED)
+
+    def _give_up_for_foreign_work(self, attempt: Attempt, job: BlockJob | None) -> None:
+        """Somebody else works on the disk before the pivot: the migration makes way."""
+        found = f"is under a foreign block job ({job.kind})" if job is not None else "has lost the migration's snapshot"
         message = (
-            f"Somebody else changed the disk {attempt.target} during the migration: its active layer is {path}, or a "
-            "foreign block job is on it. What the migration made and nobody uses was removed; look at the VM's chain."
+            f"The disk {attempt.target} {found}, so the migration was given up. The disk stays in the storage domain "
+            f"{attempt.source.name}; make a new DiskMigration when nobody else works on it."
         )
         attempt.record(failure=Failure(reason=Reason.FOREIGN_CHANGE, message=message, phase=self._phase))
-        discard_destination(attempt)
-        return False
 
     def _finish(self, attempt: Attempt) -> bool:
         """Says how it ended, or begins anew where another attempt may help."""

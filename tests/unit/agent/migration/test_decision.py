@@ -16,7 +16,7 @@ from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_
 
 FAILURE = Failure(reason=Reason.COPY_FAILED, message="No.", phase=Phase.COPYING_CHAIN)
 BACKWARD = {Step.ABORT_REPLICATION, Step.MERGE_BACK, Step.DISCARD_DESTINATION}
-STOPS = {Step.STOP_FOR_FOREIGN_CHANGE, Step.FINISH}
+STOPS = {Step.GIVE_UP_FOR_FOREIGN_WORK, Step.STOP_FOR_FOREIGN_CHANGE, Step.FINISH}
 AFTER_PIVOT = {Step.MERGE, Step.CLEAN_UP_SOURCE}
 FORWARD = set(Step) - BACKWARD - STOPS
 
@@ -74,14 +74,8 @@ def own_job(found: Journal, *, ready: bool = False) -> BlockJob:
         (journal(stage=Stage.COPIED), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.DROP_REPLICATION),
         (journal(strategy="Direct", stage=Stage.COPIED), Place.SOURCE, LOST_COPY_JOB, True, Step.DROP_REPLICATION),
         (journal(stage=Stage.COPIED, cancelled=True), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.ABORT_REPLICATION),
-        (journal(stage=Stage.PREPARED), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (
-            journal(stage=Stage.PREPARED, cancelled=True),
-            Place.SNAPSHOT,
-            LOST_COPY_JOB,
-            True,
-            Step.STOP_FOR_FOREIGN_CHANGE,
-        ),
+        (journal(stage=Stage.PREPARED), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (journal(stage=Stage.PREPARED, cancelled=True), Place.SNAPSHOT, LOST_COPY_JOB, True, Step.MERGE_BACK),
         # Back.
         (journal(cancelled=True), Place.SNAPSHOT, own_job(SNAPSHOT, ready=True), True, Step.ABORT_REPLICATION),
         (journal(cancelled=True), Place.SNAPSHOT, None, True, Step.MERGE_BACK),
@@ -96,12 +90,17 @@ def own_job(found: Journal, *, ready: bool = False) -> BlockJob:
         (journal(failure=FAILURE), Place.DESTINATION, None, True, Step.CLEAN_UP_SOURCE),
         # Somebody else's.
         (SNAPSHOT, Place.FOREIGN, None, True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (SNAPSHOT, Place.SNAPSHOT, copy_job("/srv/elsewhere", ready=True), True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (SNAPSHOT, Place.SNAPSHOT, commit_job("/srv/nfs/layer-0"), True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (SNAPSHOT, Place.SOURCE, PULL_JOB, True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (SNAPSHOT, Place.SOURCE, own_job(SNAPSHOT), True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (DIRECT, Place.SOURCE, copy_job("/srv/elsewhere"), True, Step.STOP_FOR_FOREIGN_CHANGE),
-        (journal(cancelled=True), Place.SNAPSHOT, copy_job("/srv/elsewhere"), True, Step.STOP_FOR_FOREIGN_CHANGE),
+        (SNAPSHOT, Place.SNAPSHOT, copy_job("/srv/elsewhere", ready=True), True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (SNAPSHOT, Place.SNAPSHOT, commit_job("/srv/nfs/layer-0"), True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (SNAPSHOT, Place.SOURCE, PULL_JOB, True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (SNAPSHOT, Place.SOURCE, own_job(SNAPSHOT), True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (DIRECT, Place.SOURCE, copy_job("/srv/elsewhere"), True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        # The snapshot was merged by somebody else: what was copied below it is no more what is there.
+        (journal(stage=Stage.PREPARED), Place.SOURCE, None, True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (journal(stage=Stage.COPIED), Place.SOURCE, None, True, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        # It waits with the merge, and with nothing else.
+        (journal(cancelled=True), Place.SNAPSHOT, copy_job("/srv/elsewhere"), True, Step.MERGE_BACK),
+        (journal(strategy="Direct", cancelled=True), Place.SOURCE, PULL_JOB, True, Step.DISCARD_DESTINATION),
         # It has ended.
         (journal(outcome=Phase.SUCCEEDED), Place.DESTINATION, None, True, Step.FINISH),
         (journal(outcome=Phase.FAILED, failure=FAILURE), Place.SOURCE, None, True, Step.FINISH),
@@ -232,7 +231,7 @@ def is_own_copy(found: Journal, job: BlockJob) -> bool:
 
 @given(findings(places=BEFORE_PIVOT, cancelled=True) | findings(places=BEFORE_PIVOT, failure=FAILURE))
 def test_one_that_rolls_back_before_the_pivot_never_goes_forward(case: tuple[Journal, Situation]) -> None:
-    assert next_step(*case) in BACKWARD | {Step.STOP_FOR_FOREIGN_CHANGE}
+    assert next_step(*case) in BACKWARD
 
 
 @given(findings(places=PAST_PIVOT))
@@ -252,7 +251,7 @@ def test_a_foreign_active_layer_always_stops_it(case: tuple[Journal, Situation])
 
 @given(findings(places=BEFORE_PIVOT, jobs=foreign_jobs, cancelled=False, failure=None))
 def test_a_foreign_job_always_stops_one_that_goes_forward(case: tuple[Journal, Situation]) -> None:
-    assert next_step(*case) is Step.STOP_FOR_FOREIGN_CHANGE
+    assert next_step(*case) is Step.GIVE_UP_FOR_FOREIGN_WORK
 
 
 @given(findings())
