@@ -176,7 +176,6 @@ def test_a_status_that_is_edited_by_hand_is_put_right(stack: Stack, machines: Ma
 
 def test_an_object_that_is_torn_away_is_cleaned_up_after(stack: Stack, machines: Machines) -> None:
     held = hold(stack, machines("file-a", chain=2), "loop-b", "Synchronized")
-    held.migration.delete()
     stack.control_plane.kubectl(
         "patch",
         "dm",
@@ -185,6 +184,7 @@ def test_an_object_that_is_torn_away_is_cleaned_up_after(stack: Stack, machines:
         "--type=merge",
         '--patch={"metadata": {"finalizers": null}}',
     )
+    held.migration.delete()
     wait_until(held.migration.is_gone, "the object is gone")
     wait_until(lambda: not held.machine.has_journal(), "the migration is cleaned up")
     held.assert_as_before()
