@@ -91,12 +91,16 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watche
             "Wait until it has ended, or cancel it.",
         )
     source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
+    has_process = located.machine.state.has_process
+    if source.metadata.name == destination.metadata.name and has_process:
+        # The inventory may be older than the disk's last move: its agent looks, and is the one who says so.
+        return Placement(located.node, keys, source_side, source_side, needed_bytes=0, topics=frozenset(watched))
     if source.metadata.name == destination.metadata.name:
         return AlreadyThere(
             f"Disk {spec.disk} of VM {spec.virtual_machine} already lives on StorageDomain {source.metadata.name}.",
             source_side,
         )
-    if not located.machine.state.has_process:
+    if not has_process:
         raise _RefusedError(
             Reason.VIRTUAL_MACHINE_NOT_RUNNING,
             f"VM {spec.virtual_machine} on node {located.node} is {located.machine.state.value}. "

@@ -195,10 +195,19 @@ def test_a_change_after_the_end_is_observed(handle: Handle) -> None:
     assert handle.status()["phase"] == "Succeeded"
 
 
-@pytest.mark.parametrize("state", ["Running", "ShutOff"])
-def test_a_disk_that_is_there_already_succeeds_with_nothing_moved(world: World, state: str) -> None:
+def test_a_running_vms_disk_that_seems_to_be_there_is_looked_at_by_its_agent(world: World) -> None:
+    world.domain("dst", maxConcurrentMigrations=1)
+    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="dst")])])
+    for name in ("m", "again"):
+        handle = world.migrate(name, world.name("vm"))
+        assert handle.until_phase("Scheduled")["nodeName"] == world.name("n1")
+        handle.agent_ends()
+        handle.until_phase("Succeeded")
+
+
+def test_a_disk_that_is_there_already_succeeds_with_nothing_moved(world: World) -> None:
     world.domain("dst")
-    world.node("n1", [machine(world.name("vm"), state=state, disks=[disk(domain="dst")])])
+    world.node("n1", [machine(world.name("vm"), state="ShutOff", disks=[disk(domain="dst")])])
     handle = world.migrate("m", world.name("vm"))
     status = handle.until_phase("Succeeded")
     assert "nodeName" not in status

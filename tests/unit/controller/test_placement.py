@@ -205,10 +205,15 @@ def test_one_vm_defined_on_two_nodes_is_where_it_runs() -> None:
     assert outcome.node == "n2"
 
 
-@pytest.mark.parametrize("state", ["Running", "ShutOff"])
-def test_a_disk_that_lives_at_the_destination_needs_no_move_in_whatever_state_its_vm_is(state: str) -> None:
-    outcome = judged([hypervisor_body("n1", [machine("web-1", state=state, disks=[disk(domain="b")])])])
+def test_a_disk_that_lives_at_the_destination_needs_no_move() -> None:
+    outcome = judged([hypervisor_body("n1", [machine("web-1", state="ShutOff", disks=[disk(domain="b")])])])
     assert isinstance(outcome, AlreadyThere)
+
+
+def test_where_a_running_vms_disk_is_its_agent_knows_best() -> None:
+    outcome = judged([hypervisor_body("n1", [machine("web-1", disks=[disk(domain="b")])])])
+    assert isinstance(outcome, Placement)
+    assert (outcome.node, outcome.needed_bytes) == ("n1", 0)
 
 
 def test_the_operators_own_namespace_is_always_allowed() -> None:
