@@ -116,7 +116,8 @@ class LibvirtHost:
         Raises:
             TestbedError: virsh failed; the message has its answer.
         """
-        return processes.run(["virsh", "--quiet", "-c", self.uri, *arguments])
+        # No keep-alives: for want of one, libvirt's client closes the connection, and its call waits for ever.
+        return processes.run(["virsh", "--quiet", "--keepalive-interval=0", "-c", self.uri, *arguments])
 
     @contextmanager
     def domain(self, name: str) -> Iterator[libvirt.virDomain]:
