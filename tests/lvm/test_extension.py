@@ -1,11 +1,13 @@
 """Thin logical volumes stay ahead of what writes to them; the sizes are those that lvm2 and the kernel tell."""
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
+from testbed.processes import TestbedError
 from tests.integration.migrations.growth import watched
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
@@ -51,18 +53,29 @@ def test_a_volume_that_was_not_handed_over_is_not_extended(stack: Stack, machine
 
 @contextmanager
 def writing_at_full_speed(machine: Machine, *, start: int, length: int) -> Iterator[None]:
-    """Writes all of it beside the block, each MiB as soon as the one before is written; the end waits for it."""
+    """Writes all of it beside the block, each MiB as soon as the one before is written; the end waits for it.
+
+    A write for which there is no room is made again until there is, as QEMU does for a guest that it has paused for
+    it (`werror=enospc`); it does not for the writes of its monitor.
+    """
+
+    def is_written(offset: int) -> bool:
+        try:
+            machine.write(offset=offset, length=MEBIBYTE, pattern=offset // (16 * MEBIBYTE) + 1)
+        except TestbedError as error:
+            if "No space left on device" not in str(error):
+                raise
+            return False
+        return True
 
     def write_all() -> None:
         for offset in range(start, start + length, MEBIBYTE):
-            machine.write(offset=offset, length=MEBIBYTE, pattern=offset // (16 * MEBIBYTE) + 1)
+            wait_until(partial(is_written, offset), f"there is room for the MiB at {offset}")
 
-    writer = threading.Thread(target=write_all)
-    writer.start()
-    try:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        writer = executor.submit(write_all)
         yield
-    finally:
-        writer.join()
+        writer.result()
 
 
 def test_the_extension_races_a_writer_at_full_speed(stack: Stack, machines: Machines, lvs: Lvs) -> None:
