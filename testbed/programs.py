@@ -1,6 +1,7 @@
 """The project's two programs as processes from this checkout, each with its own service account's token."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,17 @@ class Program:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """For the block it is there and does nothing (SIGSTOP), and does not even notice that time passes."""
+        if self._process is None:
+            raise TestbedError("The program does not run.")
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -69,3 +69,18 @@ def test_a_guest_that_met_a_full_volume_is_extended_and_resumed(stack: Stack, sc
         guest.console.wait_for_more(200, timeout_seconds=120)
         wait_until(lambda: NODE in stack.control_plane.kubectl("get", "hypervisors"), "the agent is back")
         assert_nothing_lost(guest, machine, scratch)
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_mirror_that_lost_the_race_is_made_again_and_the_guest_does_not_notice(stack: Stack, scratch: Path) -> None:
+    with writing_guest(stack, "file-a", scratch, volume_bytes=0, records_per_second=100) as (guest, machine):
+        migration = stack.migrate(machine, "loop-b", cutover={"policy": "Manual"}, backoffLimit=1)
+        migration.wait_for_phase("Synchronized")
+        with stack.agent.frozen():
+            wait_until(lambda: "<mirror" not in machine.xml(), "the mirror ran full and ended", seconds=120)
+            assert machine.state() == "running", "nobody is there who could have resumed it"
+        migration.patch({"cutover": {"policy": "Automatic"}})
+        status = migration.succeed(seconds=120)
+        assert status["attempts"] == 2
+        guest.console.wait_for_more(50)
+        assert_nothing_lost(guest, machine, scratch)
