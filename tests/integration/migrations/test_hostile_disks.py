@@ -1,0 +1,63 @@
+"""What a guest may write to its disk to fool whoever moves it."""
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
+from tests.integration.migrations.stack import Stack
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"strategy": "Snapshot"},
+        {"strategy": "Direct"},
+        {"backingChain": "Flatten", "destination": {"format": "raw"}},
+    ],
+    ids=["snapshot", "direct", "to-raw"],
+)
+def test_a_qcow2_header_in_a_raw_disk_is_data_and_the_file_that_it_names_stays_unread(
+    stack: Stack, machines: Callable[..., Machine], scratch: Path, spec: dict[str, Any]
+) -> None:
+    secret = scratch / "secret"
+    secret.write_bytes(b"not for guests" * 4096)
+    machine = machines("file-a", base_format="raw", start=False)
+    [volume] = machine.volumes
+    _plant_header(volume, names=secret)
+    planted = _content(volume, "raw", scratch)
+    machine.host.virsh("start", machine.name, "--paused")
+
+    stack.migrate(machine, "file-b", **spec).succeed()
+    first = machine.chain()
+    stack.migrate(machine, "loop-b").succeed()
+    second = machine.chain()
+    machine.host.virsh("destroy", machine.name)
+
+    assert len(first) == len(second) == 1
+    assert str(secret) not in machine.xml()
+    [(path, image_format)] = second
+    assert _content(Path(path), image_format, scratch) == planted
+
+
+def _plant_header(volume: Path, *, names: Path) -> None:
+    crafted = volume.with_name(f"{volume.name}.crafted")
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", names, "-F", "raw", crafted, str(CAPACITY_BYTES)],
+        check=True,
+    )
+    with volume.open("r+b") as disk:
+        disk.write(crafted.read_bytes())
+    crafted.unlink()
+
+
+def _content(volume: Path, image_format: str, scratch: Path) -> str:
+    """The digest of all that the guest sees."""
+    flat = scratch / "flat"
+    subprocess.run(["qemu-img", "convert", "-f", image_format, "-O", "raw", volume, flat], check=True)
+    with flat.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
