@@ -12,6 +12,9 @@ EXTENSION_SECONDS = Histogram(
     ["storage_domain"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+VOLUMES_DOUBTED = Gauge(
+    "diskmigration_volumes_doubted", "Thin volumes that are not extended, as what libvirt reports of them cannot be."
+)
 VOLUMES_WATCHED = Gauge("diskmigration_volumes_watched", "Thin volumes of running guests that are kept extended.")
 GUEST_PAUSES = Counter("diskmigration_guest_pauses", "Guests that were found paused by a full volume.")
 COPIED_BYTES = Counter("diskmigration_copied_bytes", "Bytes that migrations copied, mirrors included.")

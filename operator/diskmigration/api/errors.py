@@ -37,6 +37,8 @@ class Reason(StrEnum):
     NO_PROGRESS = "NoProgress"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INTERNAL_ERROR = "InternalError"
+    # It waits for somebody; it has not failed.
+    IMPOSSIBLE_ALLOCATION = "ImpossibleAllocation"
     # The user's own wish.
     CANCELLED = "Cancelled"
     # The outcome.

@@ -10,9 +10,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from diskmigration.agent import metrics
-from diskmigration.agent.extender import growth, watermark
+from diskmigration.agent.extender import growth
+from diskmigration.agent.extender.doubts import Doubts
 from diskmigration.agent.extender.growth import Growth
-from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume, watched_disks
+from diskmigration.agent.extender.watched import WatchedDisk, watched_disks
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
@@ -46,7 +47,7 @@ class Extender:
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
         self._looking_since: dict[str, float] = {}
-        self._impossible: set[str] = set()
+        self._doubts = Doubts()
         self._volumes: dict[str, int] = {}
         self._paused: set[str] = set()
         events.listen(self._notice)
@@ -54,6 +55,7 @@ class Extender:
     def start(self) -> None:
         """Starts polling."""
         self._health.check(self.why_stuck, waits_for=LIBVIRT)
+        metrics.VOLUMES_DOUBTED.set_function(self._doubts.count)
         metrics.VOLUMES_WATCHED.set_function(lambda: sum(self._volumes.copy().values()))
         self._poller.start()
 
@@ -81,6 +83,10 @@ class Extender:
         """Why the volume at that path could not be extended when that was last due; None when it could."""
         return self._growth.trouble_of(path)
 
+    def doubt_of(self, path: str) -> MigrationError | None:
+        """What libvirt reports of the volume at that path that cannot be, so that it is not extended on it; or None."""
+        return self._doubts.about(path)
+
     def _notice(self, event: DomainEvent) -> None:
         if isinstance(event, ThresholdPassed):
             self._growth.note_due(event.uuid, event.device.partition("[")[0])
@@ -107,6 +113,7 @@ class Extender:
             try:
                 self._look(uuid)
             except DomainGoneError:
+                self._doubts.forget(uuid)
                 self._volumes.pop(uuid, None)
                 self._paused.discard(uuid)
             except MigrationError as error:
@@ -127,6 +134,7 @@ class Extender:
                 running = {found.uuid for found in statistics.of_running_domains(self._connection)}
                 # A copy in one go, as the workers write to it.
                 for uuid in set(self._volumes.copy()) - running:
+                    self._doubts.forget(uuid)
                     self._volumes.pop(uuid, None)
                 for uuid in running:
                     self.look_soon(uuid)
@@ -149,8 +157,10 @@ class Extender:
         self._count_pause(uuid, is_full=bool(without_space))
         disks = watched_disks(description, found, self._domains, without_space=without_space - relieved)
         self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
+        doubted = self._doubts.judge(uuid, found.run, [volume for disk in disks for volume in disk.volumes])
         for disk in disks:
-            if self._growth.may_start(uuid, disk.target) and self._are_possible(uuid, disk):
+            is_doubted = any(volume.thin.path in doubted for volume in disk.volumes)
+            if not is_doubted and self._growth.may_start(uuid, disk.target):
                 self._tend(domain, disk)
         if without_space and without_space <= relieved:
             # A disk that is full for another reason, a full file system say, would pause the guest again at once.
@@ -174,23 +184,3 @@ class Extender:
         else:
             self._growth.forget_due(domain.uuid, disk.target)
             growth.arm(domain, disk, {volume.thin.path: volume.thin.physical for volume in disk.volumes})
-
-    def _are_possible(self, uuid: str, disk: WatchedDisk) -> bool:
-        impossible = [volume for volume in disk.volumes if not watermark.is_possible(volume.thin)]
-        for volume in impossible:
-            self._report_impossible(uuid, volume)
-        return not impossible
-
-    def _report_impossible(self, uuid: str, volume: WatchedVolume) -> None:
-        """Says once that a report cannot be true: growing on it could go on without end (BZ998443)."""
-        if volume.thin.path not in self._impossible:
-            self._impossible.add(volume.thin.path)
-            _log.error(
-                "libvirt reports an allocation that cannot be; the volume is not extended on it",
-                extra={
-                    "vm": uuid,
-                    "volume": volume.volume,
-                    "allocatedBytes": volume.thin.allocated,
-                    "physicalBytes": volume.thin.physical,
-                },
-            )

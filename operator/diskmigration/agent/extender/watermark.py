@@ -54,13 +54,32 @@ def largest_useful_size(capacity: int) -> int:
     return _up(data + l2_tables + l1_table + refcounts + refcount_table + 2 * _CLUSTER_BYTES, ALIGNMENT_BYTES)
 
 
-def is_possible(volume: ThinVolume) -> bool:
-    """Whether the report can be true. One that cannot is not acted on, but asked again.
+@dataclass(frozen=True)
+class HighWater:
+    """The most that was reported, and believed, of a volume since QEMU opened it; both only ever rise."""
+
+    allocated: int = 0
+    physical: int = 0
+
+    def raised_to(self, volume: ThinVolume) -> "HighWater":
+        """With what is reported now."""
+        return HighWater(max(self.allocated, volume.allocated), max(self.physical, volume.physical))
+
+
+def why_impossible(volume: ThinVolume, before: HighWater) -> str | None:
+    """What is wrong with a report that cannot be true, or None. Such a one is not acted on, but asked again.
 
     A little more than the volume's size is possible: QEMU counts a write that met the end of the volume as well.
     """
-    highest = max(volume.physical, largest_useful_size(volume.capacity))
-    return 0 <= volume.allocated <= highest and volume.physical > 0 and volume.capacity > 0
+    if volume.physical <= 0 or volume.capacity <= 0:
+        return "a volume or a disk of no size"
+    if not 0 <= volume.allocated <= max(volume.physical, largest_useful_size(volume.capacity)):
+        return f"{volume.allocated} bytes as written to a volume of {volume.physical}"
+    if volume.physical < before.physical:
+        return f"a volume that has shrunk from {before.physical} to {volume.physical} bytes"
+    if volume.allocated < before.allocated:
+        return f"{volume.allocated} bytes as written, after it was {before.allocated}"
+    return None
 
 
 def wanted_size(volume: ThinVolume) -> int:

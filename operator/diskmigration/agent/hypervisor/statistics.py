@@ -38,9 +38,10 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class DomainStatistics:
-    """Every open volume of one running VM."""
+    """Every open volume of one running VM; `run` is libvirt's id of this run, another one each time it starts."""
 
     uuid: str
+    run: int
     layers: tuple[LayerStatistics, ...]
 
     def layer(self, path: str, target: str) -> LayerStatistics | None:
@@ -48,7 +49,7 @@ class DomainStatistics:
         return next((layer for layer in self.layers if layer.path == path and layer.target == target), None)
 
 
-def parse(uuid: str, values: Mapping[str, object]) -> DomainStatistics:
+def parse(uuid: str, run: int, values: Mapping[str, object]) -> DomainStatistics:
     """Reads libvirt's flat `block.N.field` keys; a volume without a blockdev index is left out."""
 
     def number(position: int, field: str) -> int:
@@ -69,7 +70,7 @@ def parse(uuid: str, values: Mapping[str, object]) -> DomainStatistics:
         for position in range(count if isinstance(count, int) else 0)
         if f"block.{position}.backingIndex" in values
     )
-    return DomainStatistics(uuid=uuid, layers=layers)
+    return DomainStatistics(uuid=uuid, run=run, layers=layers)
 
 
 def of_domain(domain: Domain) -> DomainStatistics:
@@ -82,7 +83,7 @@ def of_domain(domain: Domain) -> DomainStatistics:
         records = handle.connect().domainListGetStats(
             [handle], libvirt.VIR_DOMAIN_STATS_BLOCK, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
         )
-        return parse(domain.uuid, records[0][1] if records else {})
+        return parse(domain.uuid, handle.ID(), records[0][1] if records else {})
 
 
 def of_running_domains(connection: Connection) -> tuple[DomainStatistics, ...]:
@@ -95,7 +96,7 @@ def of_running_domains(connection: Connection) -> tuple[DomainStatistics, ...]:
     )
     with answered("reading the block statistics of all VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
         records = handle.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
-        return tuple(parse(domain.UUIDString(), values) for domain, values in records)
+        return tuple(parse(domain.UUIDString(), domain.ID(), values) for domain, values in records)
 
 
 def set_threshold(domain: Domain, *, device: str, offset_bytes: int) -> None:

@@ -120,6 +120,13 @@ class Attempt:
         """For whom volumes are made."""
         return Owner(migration=self.journal.uid, virtual_machine=self.domain.uuid, node=self.node.name)
 
+    def doubt(self) -> MigrationError | None:
+        """What is reported of one of the migration's volumes that cannot be; None where all is well."""
+        journal = self.journal
+        every = (*journal.source, journal.snapshot, *journal.destination, journal.overlay)
+        doubts = (self.node.extender.doubt_of(volume.path) for volume in every if volume is not None)
+        return next((doubt for doubt in doubts if doubt is not None), None)
+
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""
         journal = self.journal

@@ -20,7 +20,7 @@ from diskmigration.api.disk_migration import (
     Volume,
     VolumeRole,
 )
-from diskmigration.api.errors import Reason
+from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageDomain, StorageType
 
@@ -86,8 +86,12 @@ def under_way(
     meter: Meter,
     message: str,
     now: datetime,
+    stalled: MigrationError | None = None,
 ) -> DiskMigrationStatus:
-    """The status while the migration runs; `message` tells what it waits for, or is empty."""
+    """The status while the migration runs; `message` tells what it waits for, or is empty.
+
+    `stalled` is what somebody has to look at before it can go on.
+    """
     destination = side(journal.destination_domain, journal.destination, journal.overlay, figures)
     progress = meter.to_status(wall_clock=now)
     allocated = sum(volume.allocated_bytes for volume in destination.volumes)
@@ -110,6 +114,7 @@ def under_way(
                 reason=phase.value,
                 message=message,
                 now=now,
+                stalled=stalled,
             ),
             "synchronized_time": before.synchronized_time or (now if synchronized else None),
             "last_progress_time": since,
@@ -180,15 +185,18 @@ def _conditions(
     reason: str,
     message: str,
     now: datetime,
+    stalled: MigrationError | None = None,
 ) -> tuple[Condition, ...]:
     """The agent's five conditions. Stalled is what tells kstatus, and so GitOps, not to wait any longer."""
     active = succeeded is ConditionStatus.UNKNOWN
+    if stalled is not None:
+        reason, message = stalled.reason.value, stalled.message
     values: tuple[tuple[ConditionType, ConditionStatus | bool], ...] = (
         (ConditionType.SYNCHRONIZED, synchronized),
         (ConditionType.SUCCEEDED, succeeded),
         (ConditionType.READY, succeeded is ConditionStatus.TRUE),
-        (ConditionType.RECONCILING, active),
-        (ConditionType.STALLED, succeeded is ConditionStatus.FALSE),
+        (ConditionType.RECONCILING, active and stalled is None),
+        (ConditionType.STALLED, succeeded is ConditionStatus.FALSE or stalled is not None),
     )
     return tuple(
         conditions.condition(

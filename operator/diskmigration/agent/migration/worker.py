@@ -175,7 +175,8 @@ class Worker:
         situation = Situation(
             active_path=path,
             job=job,
-            cutover_is_open=limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
+            cutover_is_open=attempt.doubt() is None
+            and limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
             was_in_step=attempt.was_in_step,
             is_running=is_running,
             is_lost=lost_path is not None,
@@ -454,6 +455,7 @@ class Worker:
             meter=attempt.meter,
             message=message,
             now=now,
+            stalled=attempt.doubt(),
         )
         self._statuses.show(self._latest, self._status)
 

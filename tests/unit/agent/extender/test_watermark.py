@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.extender import watermark
-from diskmigration.agent.extender.watermark import Extension, Policy, ThinVolume
+from diskmigration.agent.extender.watermark import Extension, HighWater, Policy, ThinVolume
 
 MIB = 2**20
 GIB = 2**30
@@ -221,9 +221,15 @@ def test_either_side_of_a_mirror_of_a_file_may_ask(mirror_allocated: int, source
     assert watermark.plan_mirror_of_file(mirror, source_allocated) == (Extension("/mirror", 4 * GIB),)
 
 
-@given(volumes())
-def test_a_report_within_the_volume_is_possible(found: ThinVolume) -> None:
-    assert watermark.is_possible(found)
+@given(volumes(), st.integers(0), st.integers(0))
+def test_a_report_within_the_volume_is_possible_and_none_that_is_lower_follows(
+    found: ThinVolume, less_allocated: int, less_physical: int
+) -> None:
+    assert watermark.why_impossible(found, HighWater()) is None
+    before = HighWater().raised_to(found)
+    assert watermark.why_impossible(found, before) is None
+    later = replace(found, allocated=max(found.allocated - less_allocated, 0), physical=found.physical - less_physical)
+    assert (watermark.why_impossible(later, before) is None) == (later == found)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +245,7 @@ def test_a_report_within_the_volume_is_possible(found: ThinVolume) -> None:
     ],
 )
 def test_an_impossible_report_is_known_as_one(impossible: ThinVolume) -> None:
-    assert not watermark.is_possible(impossible)
+    assert watermark.why_impossible(impossible, HighWater()) is not None
 
 
 @given(capacities)

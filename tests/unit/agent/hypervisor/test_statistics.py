@@ -37,8 +37,8 @@ RUNNING: dict[str, object] = {
 
 
 def test_every_open_volume_is_read_by_its_index() -> None:
-    found = statistics.parse("u", RUNNING)
-    assert found.uuid == "u"
+    found = statistics.parse("u", 3, RUNNING)
+    assert (found.uuid, found.run) == ("u", 3)
     assert [(layer.device, layer.path) for layer in found.layers] == [
         ("vda[2]", "/dev/vg0/top"),
         ("vda[1]", "/dev/vg0/base"),
@@ -48,12 +48,12 @@ def test_every_open_volume_is_read_by_its_index() -> None:
 
 
 def test_what_libvirt_leaves_out_is_zero() -> None:
-    found = statistics.parse("u", RUNNING).layers[1]
+    found = statistics.parse("u", 3, RUNNING).layers[1]
     assert (found.allocated_bytes, found.threshold_bytes) == (0, 0)
 
 
 def test_a_volume_is_found_by_its_path_and_disk() -> None:
-    found = statistics.parse("u", RUNNING)
+    found = statistics.parse("u", 3, RUNNING)
     layer = found.layer("/dev/vg0/base", "vda")
     assert layer is not None
     assert layer.index == 1
@@ -62,8 +62,8 @@ def test_a_volume_is_found_by_its_path_and_disk() -> None:
 
 
 def test_a_vm_without_disks_has_none() -> None:
-    assert statistics.parse("u", {}).layers == ()
-    assert statistics.parse("u", {"block.count": 0, "state.state": 1}).layers == ()
+    assert statistics.parse("u", 3, {}).layers == ()
+    assert statistics.parse("u", 3, {"block.count": 0, "state.state": 1}).layers == ()
 
 
 fields = st.sampled_from(("name", "path", "backingIndex", "allocation", "capacity", "physical", "threshold", "odd"))
@@ -78,6 +78,6 @@ values = st.dictionaries(
 def test_no_answer_breaks_it(found: dict[str, object]) -> None:
     if isinstance(found.get("block.count"), int):
         found["block.count"] = 5
-    for layer in statistics.parse("u", found).layers:
+    for layer in statistics.parse("u", 3, found).layers:
         assert isinstance(layer.allocated_bytes, int)
         assert isinstance(layer.path, str)

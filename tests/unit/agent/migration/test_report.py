@@ -21,7 +21,7 @@ from diskmigration.api.disk_migration import (
     VolumeFormat,
     VolumeRole,
 )
-from diskmigration.api.errors import Reason
+from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 from tests.unit.agent.builders import EPOCH, GIB, MIB, journal, migration, storage_domain
 
@@ -44,6 +44,7 @@ def under_way(
     figures: dict[str, VolumeFigures] | None = None,
     message: str = "",
     has_pivoted: bool = False,
+    stalled: MigrationError | None = None,
 ) -> DiskMigrationStatus:
     if has_pivoted and before.pivoted_time is None:
         before = before.model_copy(update={"pivoted_time": now})
@@ -56,6 +57,7 @@ def under_way(
         meter=meter or Meter(),
         message=message,
         now=now,
+        stalled=stalled,
     )
 
 
@@ -92,6 +94,20 @@ def test_while_it_runs_it_reconciles_and_has_not_succeeded(phase: Phase) -> None
     assert state(status, ConditionType.READY) is ConditionStatus.FALSE
     assert state(status, ConditionType.STALLED) is ConditionStatus.FALSE
     assert status.completion_time is None
+
+
+def test_what_somebody_has_to_look_at_is_said_until_it_is_over() -> None:
+    trouble = MigrationError(Reason.IMPOSSIBLE_ALLOCATION, "Look at it.")
+    first = under_way()
+    second = under_way(first, stalled=trouble)
+    assert state(second, ConditionType.STALLED) is ConditionStatus.TRUE
+    assert state(second, ConditionType.RECONCILING) is ConditionStatus.FALSE
+    assert state(second, ConditionType.SUCCEEDED) is ConditionStatus.UNKNOWN, "it has not failed"
+    assert all((found.reason, found.message) == ("ImpossibleAllocation", "Look at it.") for found in second.conditions)
+    assert second.phase is Phase.REPLICATING
+    third = under_way(second)
+    assert state(third, ConditionType.STALLED) is ConditionStatus.FALSE
+    assert state(third, ConditionType.RECONCILING) is ConditionStatus.TRUE
 
 
 @pytest.mark.parametrize(
