@@ -42,14 +42,18 @@ class Doubts:
         """Takes in what is reported of all the VM's volumes; the paths of those that it cannot be true of."""
         with self._guard:
             before = self._records.get(uuid, {})
-            after = {
-                (run, volume.statistics.device): _judged(volume, before.get((run, volume.statistics.device)))
-                for volume in volumes
-            }
+            after = {}
+            for volume in volumes:
+                opened = (run, volume.statistics.device)
+                after[opened] = _judged(volume, before.get(opened, _Record(volume.thin.path, HighWater())))
             self._records[uuid] = after
         for record in after.values():
             if record.looks == _LOOKS:
-                _log.error(_message(record), extra={"vm": uuid, "path": record.path})
+                error = _error(record)
+                _log.error(
+                    "libvirt reports of a thin volume what cannot be; it is not extended on it",
+                    extra={"vm": uuid, "path": record.path, "reason": error.reason, "error": error.message},
+                )
         return frozenset(record.path for record in after.values() if record.doubt is not None)
 
     def about(self, path: str) -> MigrationError | None:
@@ -71,20 +75,16 @@ class Doubts:
         return [record for record in every if record.looks >= _LOOKS]
 
 
-def _judged(volume: WatchedVolume, last: _Record | None) -> _Record:
-    believed = last.believed if last is not None else HighWater()
-    doubt = why_impossible(volume.thin, believed)
+def _judged(volume: WatchedVolume, last: _Record) -> _Record:
+    doubt = why_impossible(volume.thin, last.believed)
     if doubt is None:
-        return _Record(volume.thin.path, believed.raised_to(volume.thin))
-    return _Record(volume.thin.path, believed, doubt, looks=last.looks + 1 if last is not None else 1)
-
-
-def _message(record: _Record) -> str:
-    return (
-        f"libvirt reports {record.doubt}, of {record.path}, which cannot be. The volume may be damaged: it is not "
-        "extended until the report is possible again. Look at the volume and at the guest's file systems"
-    )
+        return _Record(volume.thin.path, last.believed.raised_to(volume.thin))
+    return _Record(volume.thin.path, last.believed, doubt, last.looks + 1)
 
 
 def _error(record: _Record) -> MigrationError:
-    return MigrationError(Reason.IMPOSSIBLE_ALLOCATION, f"{_message(record)}.")
+    return MigrationError(
+        Reason.IMPOSSIBLE_ALLOCATION,
+        f"libvirt reports {record.doubt}, of {record.path}, which cannot be. The volume may be damaged: it is not "
+        "extended until the report is possible again. Look at the volume and at the guest's file systems.",
+    )
