@@ -122,16 +122,12 @@ class Attempt:
 
     def doubt(self) -> MigrationError | None:
         """What is reported of one of the migration's volumes that cannot be; None where all is well."""
-        journal = self.journal
-        every = (*journal.source, journal.snapshot, *journal.destination, journal.overlay)
-        doubts = (self.node.extender.doubt_of(volume.path) for volume in every if volume is not None)
+        doubts = (self.node.extender.doubt_of(volume.path) for volume in self.journal.volumes)
         return next((doubt for doubt in doubts if doubt is not None), None)
 
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""
-        journal = self.journal
-        made = (*journal.destination, *([journal.overlay] if journal.overlay is not None else []))
-        self.destination.driver.keep([volume.name for volume in made])
+        self.destination.driver.keep([volume.name for volume in self.journal.at_destination])
 
     def record(self, **changes: Any) -> None:
         """Writes the journal with these fields changed.

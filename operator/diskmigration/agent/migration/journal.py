@@ -97,10 +97,24 @@ class Journal(Model):
         """The destination's layer that the mirror writes to."""
         return self.overlay or self.destination[-1]
 
+    @property
+    def at_source(self) -> tuple[JournalVolume, ...]:
+        """Every volume on the source, base first."""
+        return (*self.source, self.snapshot) if self.snapshot is not None else self.source
+
+    @property
+    def at_destination(self) -> tuple[JournalVolume, ...]:
+        """Every volume at the destination, base first."""
+        return (*self.destination, self.overlay) if self.overlay is not None else self.destination
+
+    @property
+    def volumes(self) -> tuple[JournalVolume, ...]:
+        """Every volume of either side, the source's first."""
+        return self.at_source + self.at_destination
+
     def volume(self, path: str) -> JournalVolume:
         """The volume of either side with that path; KeyError if there is none."""
-        volumes = (*self.source, self.mirrored, *self.destination, self.mirror)
-        return {volume.path: volume for volume in volumes}[path]
+        return {volume.path: volume for volume in self.volumes}[path]
 
     @property
     def may_change(self) -> tuple[JournalVolume, ...]:

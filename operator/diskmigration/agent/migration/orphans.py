@@ -54,12 +54,10 @@ def orphans_among(domain_name: str, leftovers: Iterable[Leftover], at_work: AtWo
 def volumes_of(journal: Journal) -> frozenset[tuple[str, str]]:
     """Each volume that the journal names, behind its storage domain's name. Pure."""
     sides = (
-        (journal.source_domain, (*journal.source, journal.snapshot)),
-        (journal.destination_domain, (*journal.destination, journal.overlay)),
+        (journal.source_domain, journal.at_source),
+        (journal.destination_domain, journal.at_destination),
     )
-    return frozenset(
-        (domain.metadata.name, volume.name) for domain, volumes in sides for volume in volumes if volume is not None
-    )
+    return frozenset((domain.metadata.name, volume.name) for domain, volumes in sides for volume in volumes)
 
 
 def journals_on(connection: Connection) -> tuple[Journal, ...]:

@@ -462,14 +462,12 @@ class Worker:
     def _figures(self, attempt: Attempt) -> dict[str, report.VolumeFigures]:
         journal = attempt.journal
         sides = (
-            (attempt.source.driver, (*journal.source, journal.snapshot)),
-            (attempt.destination.driver, (*journal.destination, journal.overlay)),
+            (attempt.source.driver, journal.at_source),
+            (attempt.destination.driver, journal.at_destination),
         )
         found = {}
         for driver, volumes in sides:
             for volume in volumes:
-                if volume is None:
-                    continue
                 try:
                     found[volume.path] = report.VolumeFigures(
                         size_bytes=driver.size_bytes(volume.name),

@@ -48,7 +48,7 @@ def discard_destination(attempt: Attempt) -> None:
     """
     journal = attempt.journal
     in_use = paths_in_use(attempt.node.connection)
-    for volume in (*([journal.overlay] if journal.overlay is not None else []), *reversed(journal.destination)):
+    for volume in reversed(journal.at_destination):
         remove_unless_in_use(attempt.destination.driver, volume, in_use)
     attempt.reach(Moment.MIDWAY)
     if journal.snapshot is not None:

@@ -15,7 +15,7 @@ def leave_to_others(attempt: Attempt, last_place: Place | None) -> str:
         MigrationError: StorageFailed.
     """
     journal = attempt.journal
-    copies = tuple(dict.fromkeys((journal.mirror, *reversed(journal.destination))))
+    copies = journal.at_destination[::-1]
     if last_place in (Place.SOURCE, Place.SNAPSHOT) and journal.pivoting_to is None:
         in_use = paths_in_use(attempt.node.connection)
         for volume in copies:

@@ -38,8 +38,8 @@ def settle_pivot(attempt: Attempt) -> None:
     """
     journal = attempt.journal
     for driver, volumes in (
-        (attempt.source.driver, {*journal.source, journal.mirrored}),
-        (attempt.destination.driver, {*journal.destination, journal.mirror}),
+        (attempt.source.driver, journal.at_source),
+        (attempt.destination.driver, journal.at_destination),
     ):
         for volume in volumes:
             driver.activate(volume.name)

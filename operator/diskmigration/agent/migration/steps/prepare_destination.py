@@ -37,7 +37,7 @@ def prepare_destination(attempt: Attempt) -> None:
     sizes[mirror.name] = mirror_size(attempt)
     _require_room(attempt, sum(sizes.values()))
     below: JournalVolume | None = None
-    for volume in (*journal.destination, *([journal.overlay] if journal.overlay is not None else [])):
+    for volume in journal.at_destination:
         _make(attempt, volume, sizes[volume.name], below)
         below = volume
         attempt.reach(Moment.MIDWAY)

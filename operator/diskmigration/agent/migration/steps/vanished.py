@@ -41,9 +41,8 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str) -> str:
         return f"{what} Its disk is at {journal.destination[-1].path}, and the source's volumes were kept."
     if place is Place.SNAPSHOT and journal.snapshot is not None and _is_there(attempt.source, journal.snapshot):
         merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source)
-    for volume in (journal.overlay, *reversed(journal.destination)):
-        if volume is not None:
-            remove_unless_in_use(attempt.destination.driver, volume, in_use)
+    for volume in reversed(journal.at_destination):
+        remove_unless_in_use(attempt.destination.driver, volume, in_use)
     if journal.snapshot is not None:
         remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
     return f"{what} Its disk is at {journal.source[-1].path}, as before the migration."
