@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from testbed.guest.records import raw_copy
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
 from tests.integration.migrations.stack import Stack
 
@@ -58,6 +59,6 @@ def _plant_header(volume: Path, *, names: Path) -> None:
 def _content(volume: Path, image_format: str, scratch: Path) -> str:
     """The digest of all that the guest sees."""
     flat = scratch / "flat"
-    subprocess.run(["qemu-img", "convert", "-f", image_format, "-O", "raw", volume, flat], check=True)
+    raw_copy(volume, image_format, flat)
     with flat.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

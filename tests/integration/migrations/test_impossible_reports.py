@@ -49,8 +49,8 @@ def test_a_stalled_migration_can_be_cancelled(stack: Stack, machines: Callable[.
     machine.verify()
 
 
-def _resize(stack: Stack, machine: Machine, size_bytes: int) -> None:
+def _resize(stack: Stack, machine: Machine, to_bytes: int) -> None:
     """Behind everybody's back."""
     [device] = machine.volumes
-    os.truncate(stack.domains["loop-a"].root / f"{machine.name}-0", size_bytes)
+    os.truncate(stack.domains["loop-a"].root / f"{machine.name}-0", to_bytes)
     subprocess.run(["losetup", "--set-capacity", str(device)], check=True)
