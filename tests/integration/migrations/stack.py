@@ -92,7 +92,7 @@ class Stack:
 
     def _inventory_has(self, machine: Machine) -> bool:
         machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
-        return any(known["uuid"] == machine.uuid and known["state"] in ("Running", "Paused") for known in machines)
+        return any(known["uuid"] == machine.uuid for known in machines)
 
 
 @dataclass(frozen=True)

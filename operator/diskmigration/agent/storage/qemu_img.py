@@ -59,6 +59,11 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     )
 
 
+def is_zero_when_fresh(image: Image) -> bool:
+    """Whether an image that was just made reads as zeroes: a raw block volume holds what somebody left there."""
+    return image.format is not VolumeFormat.RAW or image.type is not StorageType.BLOCK
+
+
 def _alone(image: Image) -> str:
     """The image without its backing chain, as a json: pseudo-protocol name."""
     protocol = "host_device" if image.type is StorageType.BLOCK else "file"

@@ -6,8 +6,6 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.storage import qemu_img
-from diskmigration.api.disk_migration import VolumeFormat
-from diskmigration.api.storage_domain import StorageType
 
 
 def copy_chain(attempt: Attempt) -> None:
@@ -16,9 +14,8 @@ def copy_chain(attempt: Attempt) -> None:
     A volume whose copy was interrupted is copied again: its source is frozen, so the result is the same.
 
     Raises:
-        MigrationError: CopyFailed, VirtualMachineStopped.
+        MigrationError: CopyFailed.
     """
-    attempt.require_running()
     journal = attempt.journal
     pairs = tuple(zip(journal.internal_copies, journal.copy_bytes, strict=True))
     total = sum(journal.copy_bytes)
@@ -60,7 +57,7 @@ def _copy(
         source.image,
         destination.image,
         below=below.image if below is not None else None,
-        target_is_zero=not (destination.format is VolumeFormat.RAW and destination.type is StorageType.BLOCK),
+        target_is_zero=qemu_img.is_zero_when_fresh(destination.image),
         bandwidth_bytes_per_second=bandwidth,
         on_progress=show,
         keep_on=keep_on,

@@ -4,13 +4,12 @@ import time
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.steps.prepare_destination import mirror_size
+from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import CopyMode
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.storage_domain import StorageType
 
 SAMPLE_SECONDS = 0.05
 """How often to look for the moment in which a busy guest's two sides are equal."""
@@ -21,6 +20,7 @@ def start_replication(attempt: Attempt) -> None:
 
     Raises:
         MigrationError: BlockJobFailed, StorageFailed, DestinationFull.
+        DomainGoneError: the VM has just ended.
     """
     attempt.require_running()
     if attempt.has_replication:
@@ -35,15 +35,11 @@ def start_replication(attempt: Attempt) -> None:
         )
     journal = attempt.journal
     mirror = journal.mirror
-    destination = attempt.destination.driver
-    if mirror.type is StorageType.BLOCK:
-        wanted = mirror_size(attempt)
-        with lacking_room(Reason.DESTINATION_FULL):
-            size = destination.extend(mirror.name, wanted)
-        if size < wanted:
-            raise MigrationError(
-                Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."
-            )
+    if journal.has_cold_copy:
+        # The VM was started in the midst of it: what has been discarded since must not come back.
+        format_mirror(attempt)
+        attempt.record(has_cold_copy=False)
+    extend_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
     spec = attempt.latest().spec
     block_jobs.start_copy(
