@@ -45,7 +45,7 @@ test-versions: venv  ## Run the tests of the API on the oldest and the newest Ku
 	$(BIN)/python -m testbed.versions
 
 faults: setup  ## Break everything at every moment of a migration, and say how each ended: for the night; FAULTS="-k name"
-	$(BIN)/pytest -m faults $(FAULTS) tests/integration/faults
+	$(BIN)/pytest -m faults --numprocesses $(WORKERS) $(FAULTS) tests/integration/faults
 
 images: venv  ## Build the container images and say where they are; only what changed is built anew
 	@$(BIN)/python -m testbed.images

@@ -252,10 +252,6 @@ def test_a_second_migration_of_the_same_disk(stack: Stack, machines: Machines) -
     machine.verify()
 
 
-def test_a_vm_that_is_shut_off(stack: Stack, machines: Machines) -> None:
-    refuse(stack, machines("file-a", start=False), "VirtualMachineNotRunning", "Start it")
-
-
 @pytest.mark.skipif(Path("/dev/mapper/control").exists(), reason="the kernel has device-mapper")
 def test_a_volume_group_on_a_node_without_device_mapper(
     stack: Stack, machines: Machines, administrator: Callable[[dict[str, Any]], None]
