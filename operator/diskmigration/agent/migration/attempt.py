@@ -18,6 +18,7 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import moments
+from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.moments import Moment
@@ -100,6 +101,7 @@ class Attempt:
         self.meter = meter
         self.has_replication = False
         self.was_in_step = False
+        self.convergence = Convergence()
         self.has_cold_copy = False
         self._locks = ExitStack()
         self.step = Step.FINISH

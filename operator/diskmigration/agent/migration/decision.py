@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.journal import Journal, Stage
-from diskmigration.api.disk_migration import Phase
+from diskmigration.api.disk_migration import CopyMode, Phase
 
 
 class Place(StrEnum):
@@ -27,6 +27,7 @@ class Step(StrEnum):
     COPY_CHAIN = "CopyChain"
     START_REPLICATION = "StartReplication"
     DROP_REPLICATION = "DropReplication"
+    SWITCH_COPY_MODE = "SwitchCopyMode"
     AWAIT_SYNC = "AwaitSync"
     AWAIT_CUTOVER = "AwaitCutover"
     PIVOT = "Pivot"
@@ -50,7 +51,8 @@ class Situation:
     """What was observed: the active layer's path, the disk's block job, and whether the pivot may happen now.
 
     `was_in_step` tells that this very job was once: under a busy guest the two sides are rarely equal when one looks,
-    but from then on QEMU brings them together at the pivot. `is_lost` tells that libvirt has lost track of the VM's
+    but from then on QEMU brings them together at the pivot. `falls_behind` tells that the guest writes faster than the
+    job copies. `is_lost` tells that libvirt has lost track of the VM's
     QEMU: what libvirt says is not so, and nothing may be done until that has ended.
 
     Of a VM that is shut off, `has_cold_copy` tells that the whole disk was copied, and that nobody could write to it
@@ -61,6 +63,7 @@ class Situation:
     job: BlockJob | None
     cutover_is_open: bool
     was_in_step: bool = False
+    falls_behind: bool = False
     is_running: bool = True
     is_lost: bool = False
     is_saved: bool = False
@@ -148,7 +151,8 @@ def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJo
     if not is_replication(journal, job):
         return Step.GIVE_UP_FOR_FOREIGN_WORK
     if not (job.is_ready or (situation.was_in_step and job.stays_ready)):
-        return Step.AWAIT_SYNC
+        is_ours_to_switch = journal.migration.spec.copy_mode is CopyMode.AUTO and not journal.is_write_blocking
+        return Step.SWITCH_COPY_MODE if situation.falls_behind and is_ours_to_switch else Step.AWAIT_SYNC
     return Step.PIVOT if situation.cutover_is_open else Step.AWAIT_CUTOVER
 
 
@@ -178,6 +182,7 @@ _PHASES = {
     Step.COPY_CHAIN: Phase.COPYING_CHAIN,
     Step.START_REPLICATION: Phase.REPLICATING,
     Step.DROP_REPLICATION: Phase.REPLICATING,
+    Step.SWITCH_COPY_MODE: Phase.REPLICATING,
     Step.AWAIT_SYNC: Phase.REPLICATING,
     Step.AWAIT_CUTOVER: Phase.SYNCHRONIZED,
     Step.COPY_COLD: Phase.REPLICATING,

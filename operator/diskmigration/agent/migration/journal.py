@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.storage.qemu_img import Image
-from diskmigration.api.disk_migration import DiskMigration, Failure, Phase, SourceVolumes, VolumeFormat
+from diskmigration.api.disk_migration import CopyMode, DiskMigration, Failure, Phase, SourceVolumes, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain, StorageType
@@ -53,6 +53,7 @@ class Journal(Model):
     """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy.
 
     Neither is there with strategy Direct, nor where the VM was shut off before a snapshot was taken.
+    `is_write_blocking` tells that the mirror fell behind the guest, whose writes wait for the destination since.
     `has_cold_copy` tells that the mirror's volume has been written to by qemu-img, as the VM was shut off.
     `pivoting_to` is the path to which libvirt was asked to pivot, until it was seen to have done so.
     """
@@ -69,6 +70,7 @@ class Journal(Model):
     copy_bytes: tuple[int, ...] = ()
     copied: tuple[str, ...] = ()
     failure: Failure | None = None
+    is_write_blocking: bool = False
     has_cold_copy: bool = False
     pivoting_to: str | None = None
     cancelled: bool = False
@@ -140,6 +142,14 @@ class Journal(Model):
         if len(self.destination) == 1:
             return tuple(zip(frozen[-1:], copies, strict=False))
         return tuple(zip(frozen, copies, strict=True))
+
+    @property
+    def copy_mode(self) -> CopyMode:
+        """How the active layer is mirrored: what Auto has come to."""
+        if self.is_write_blocking:
+            return CopyMode.WRITE_BLOCKING
+        wanted = self.migration.spec.copy_mode
+        return CopyMode.BACKGROUND if wanted is CopyMode.AUTO else wanted
 
     @property
     def flattens(self) -> bool:

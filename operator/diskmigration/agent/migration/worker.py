@@ -42,6 +42,7 @@ from diskmigration.agent.migration.steps.replicate import (
     apply_bandwidth,
     measure_replication,
     start_replication,
+    switch_copy_mode,
 )
 from diskmigration.agent.migration.steps.snapshot import forgo_snapshot, take_snapshot
 from diskmigration.agent.migration.steps.vanished import settle_vanished
@@ -67,6 +68,7 @@ _ACTS = {
     Step.COPY_CHAIN: copy_chain,
     Step.START_REPLICATION: start_replication,
     Step.DROP_REPLICATION: abort_replication,
+    Step.SWITCH_COPY_MODE: switch_copy_mode,
     Step.PIVOT: pivot,
     Step.SETTLE_PIVOT: settle_pivot,
     Step.COPY_COLD: copy_cold,
@@ -187,6 +189,7 @@ class Worker:
             cutover_is_open=attempt.doubt() is None
             and limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
             was_in_step=attempt.was_in_step,
+            falls_behind=attempt.convergence.falls_behind,
             is_running=is_running,
             is_lost=lost_path is not None,
             is_saved=not is_running and attempt.domain.has_saved_state(),
@@ -472,6 +475,7 @@ class Worker:
             message=message,
             now=now,
             stalled=attempt.doubt(),
+            falls_behind=attempt.convergence.falls_behind,
         )
         self._statuses.show(self._latest, self._status)
 

@@ -12,7 +12,7 @@ from diskmigration.agent.migration.decision import Place, Situation, Step, next_
 from diskmigration.agent.migration.journal import Journal, Stage
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import Reason
-from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal
+from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal, migration
 
 FAILURE = Failure(reason=Reason.COPY_FAILED, message="No.", phase=Phase.COPYING_CHAIN)
 BACKWARD = {Step.ABORT_REPLICATION, Step.MERGE_BACK, Step.DISCARD_DESTINATION}
@@ -176,6 +176,29 @@ def test_only_a_copy_to_which_nobody_could_have_written_is_pivoted_to(
     found = journal(stage=Stage.COPIED)
     said = {"has_cold_copy": has_cold_copy, "was_in_step": was_in_step}
     assert decide_when_off(found, Place.SNAPSHOT, is_open=is_open, **said) is expected
+
+
+@pytest.mark.parametrize(
+    ("copy_mode", "is_write_blocking", "expected"),
+    [
+        ("Background", False, Step.AWAIT_SYNC),
+        ("WriteBlocking", False, Step.AWAIT_SYNC),
+        ("Auto", False, Step.SWITCH_COPY_MODE),
+        ("Auto", True, Step.AWAIT_SYNC),
+    ],
+)
+def test_only_auto_switches_a_mirror_that_falls_behind_and_once(
+    copy_mode: str, is_write_blocking: bool, expected: Step
+) -> None:
+    found = journal(
+        stage=Stage.COPIED, migration=migration(spec={"copyMode": copy_mode}), is_write_blocking=is_write_blocking
+    )
+    situation = Situation(path_of(found, Place.SNAPSHOT), own_job(found), cutover_is_open=True, falls_behind=True)
+    assert next_step(found, situation) is expected
+    in_step = Situation(
+        path_of(found, Place.SNAPSHOT), own_job(found, ready=True), cutover_is_open=True, falls_behind=True
+    )
+    assert next_step(found, in_step) is Step.PIVOT
 
 
 @pytest.mark.parametrize("place", Place)

@@ -5,6 +5,7 @@ import time
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
 from diskmigration.agent.storage.driver import NoRoomError
@@ -41,7 +42,6 @@ def start_replication(attempt: Attempt) -> None:
         attempt.record(has_cold_copy=False)
     extend_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
-    spec = attempt.latest().spec
     block_jobs.start_copy(
         attempt.domain,
         target=attempt.target,
@@ -49,12 +49,13 @@ def start_replication(attempt: Attempt) -> None:
         path=mirror.path,
         image_format=mirror.format,
         shallow=journal.takes_snapshot or (len(journal.source) > 1 and not journal.flattens),
-        write_blocking=spec.copy_mode is CopyMode.WRITE_BLOCKING,
-        bandwidth_bytes_per_second=spec.bandwidth,
+        write_blocking=journal.copy_mode is CopyMode.WRITE_BLOCKING,
+        bandwidth_bytes_per_second=attempt.latest().spec.bandwidth,
     )
     attempt.reach(Moment.ACTED)
     attempt.has_replication = True
     attempt.was_in_step = False
+    attempt.convergence = Convergence()
     attempt.node.extender.look_soon(attempt.domain.uuid)
 
 
@@ -64,8 +65,12 @@ def measure_replication(attempt: Attempt, job: BlockJob) -> None:
     internal = sum(attempt.journal.copy_bytes)
     now = time.monotonic()
     attempt.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
+    attempt.convergence = attempt.convergence.advanced(
+        now=now, copied=job.current_bytes, remaining=job.end_bytes - job.current_bytes
+    )
     if job.is_ready:
         attempt.was_in_step = True
+        attempt.convergence = Convergence()
         attempt.meter = attempt.meter.restarted(now=now)
 
 
@@ -78,6 +83,19 @@ def apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
     wanted = attempt.latest().spec.bandwidth
     if wanted != job.bandwidth_bytes_per_second:
         block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=wanted)
+
+
+def switch_copy_mode(attempt: Attempt) -> None:
+    """Ends a mirror that falls behind; the next one makes the guest's writes wait for the destination.
+
+    QEMU 7.2 has no way to change the mode of a job that runs, so what was copied is copied again.
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
+    abort_replication(attempt)
+    attempt.has_replication = False
+    attempt.record(is_write_blocking=True)
 
 
 def abort_replication(attempt: Attempt) -> None:
