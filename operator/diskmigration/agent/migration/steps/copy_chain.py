@@ -57,7 +57,7 @@ def _copy(
 
     show(0.0)
     return qemu_img.copy(
-        source.image,
+        attempt.journal.chain_of(source),
         destination.image,
         below=below.image if below is not None else None,
         target_is_zero=not (destination.format is VolumeFormat.RAW and destination.type is StorageType.BLOCK),
