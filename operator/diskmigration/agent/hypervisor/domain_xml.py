@@ -19,7 +19,7 @@ class Layer:
     format: str
     index: int | None
     has_special_access: bool = False
-    """Encrypted, a slice of a larger one, or with its data in another file: what is read from the path is not what the guest sees."""
+    """Encrypted, a slice, or with its data in another file: what is read from the path is not what the guest sees."""
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,8 @@ class LoopDriver:
     def _link(self, volume: str) -> Path:
         directory.file_of(self.root, volume)
         if (self.root / _LINKS).is_symlink():
-            raise MigrationError(
-                Reason.STORAGE_FAILED, f"{self.root / _LINKS} is a link, where this agent's own folder must be. Remove it."
-            )
+            said = f"{self.root / _LINKS} is a link, where this agent's own folder must be. Remove it."
+            raise MigrationError(Reason.STORAGE_FAILED, said)
         return self.root / _LINKS / volume
 
     def _device(self, volume: str) -> Path | None:
