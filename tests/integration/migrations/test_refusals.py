@@ -25,7 +25,7 @@ def evidence(stack: Stack, machine: Machine) -> tuple[str, str, dict[Path, str]]
         for file in domain.root.rglob("*")
         if file.is_file() and not file.is_symlink()
     }
-    return machine.xml(), machine.host.virsh("dumpxml", machine.name, "--inactive"), files
+    return machine.xml(), machine.host.virsh("dumpxml", machine.uuid, "--inactive"), files
 
 
 @contextmanager

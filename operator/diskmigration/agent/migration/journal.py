@@ -121,6 +121,11 @@ class Journal(Model):
         """The volume of either side with that path; KeyError if there is none."""
         return {volume.path: volume for volume in self.volumes}[path]
 
+    def chain_of(self, volume: JournalVolume) -> tuple[Image, ...]:
+        """The volume and all below it on its side, base first, as qemu-img is told of them."""
+        side = self.at_source if volume in self.at_source else self.at_destination
+        return tuple(below.image for below in side[: side.index(volume) + 1])
+
     @property
     def may_change(self) -> tuple[JournalVolume, ...]:
         """The user's volumes that this may extend or remove: the top one, which a snapshot is merged into, or all."""

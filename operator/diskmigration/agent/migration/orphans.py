@@ -19,6 +19,7 @@ from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
+from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import OrphanedVolume
 from diskmigration.cluster.errors import ClusterError
@@ -144,7 +145,7 @@ def _remove(domain: OpenDomain, orphan: Leftover, in_use: frozenset[Path]) -> Or
     """Removes it and returns None, or returns why it is still there."""
     told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
     path = domain.driver.path(orphan.volume)
-    if path in in_use or path.resolve() in in_use:
+    if path in in_use or resolved(path) in in_use:
         reason = "A VM, a definition or a snapshot of this node uses it, though it is marked as incomplete."
     else:
         try:

@@ -66,13 +66,7 @@ def _located(disk: DomainDisk, layer: Layer, domains: StorageDomains) -> tuple[O
 
 
 def _header(disk: DomainDisk, layer: Layer) -> qcow2_header.Header:
-    try:
-        with Path(layer.path).open("rb") as opened:
-            header = qcow2_header.parse(opened.read(qcow2_header.HEADER_BYTES))
-    except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While reading {layer.path}: {error}") from error
-    except ValueError as error:
-        raise _unsupported(disk, f"{layer.path} is said to be qcow2, and {error}") from error
+    header = qcow2_header.read(Path(layer.path))
     obstacles = {
         "is encrypted": header.is_encrypted,
         "is marked as corrupt; see `qemu-img check`": header.is_corrupt,

@@ -11,6 +11,8 @@ from diskmigration.api.errors import MigrationError, Reason
 
 TIMEOUT_SECONDS = 120.0
 _CHECK_SECONDS = 0.2
+# A program repeats the names that it met, and those may hold any byte.
+_NOT_TEXT = "backslashreplace"
 
 # A copy must not outlive the agent that started it: the next agent would start a second one onto the same volume.
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -46,6 +48,7 @@ def _done(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors=_NOT_TEXT,
             timeout=timeout,
             check=False,
         )
@@ -88,6 +91,7 @@ def run_undisturbed(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors=_NOT_TEXT,
         env={**os.environ, **environment},
         start_new_session=True,
     )
@@ -137,7 +141,7 @@ def run_with_progress(
             else:
                 return False
         if process.wait() != 0:
-            answer = process.stderr.read().decode(errors="replace").strip()
+            answer = process.stderr.read().decode(errors=_NOT_TEXT).strip()
             raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
         return True
     finally:

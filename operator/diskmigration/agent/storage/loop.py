@@ -102,12 +102,16 @@ class LoopDriver:
 
     def remove(self, volume: str) -> None:
         """The link, the device and the file go, in this order: what is left after a crash is found by its file."""
-        file = directory.file_of(self.root, volume)
-        self._link(volume).unlink(missing_ok=True)
-        with self._attaching:
-            if (device := self._device(volume)) is not None:
-                command.run(["losetup", "--detach", str(device)], doing=f"detaching {device} of the volume {volume}")
-        directory.remove_file(file)
+        is_planted = (self.root / volume).is_symlink()
+        if not is_planted:
+            link = self._link(volume)
+            if link.is_symlink():
+                link.unlink(missing_ok=True)
+            with self._attaching:
+                if (device := self._device(volume)) is not None:
+                    doing = f"detaching {device} of the volume {volume}"
+                    command.run(["losetup", "--detach", str(device)], doing=doing)
+        directory.remove_file(self.root, volume)
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:  # noqa: ARG002 - see below
         """None are known: a file carries no mark."""
@@ -115,6 +119,9 @@ class LoopDriver:
 
     def _link(self, volume: str) -> Path:
         directory.file_of(self.root, volume)
+        if (self.root / _LINKS).is_symlink():
+            said = f"{self.root / _LINKS} is a link, where this agent's own folder must be. Remove it."
+            raise MigrationError(Reason.STORAGE_FAILED, said)
         return self.root / _LINKS / volume
 
     def _device(self, volume: str) -> Path | None:
@@ -147,13 +154,16 @@ class LoopDriver:
 
     def _point_link(self, volume: str, device: Path) -> None:
         link = self._link(volume)
-        link.parent.mkdir(exist_ok=True)
-        if link.is_symlink() and link.readlink() == device:
-            return
-        temporary = link.with_name(f".{volume}.new")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(device)
-        temporary.rename(link)
+        try:
+            link.parent.mkdir(exist_ok=True)
+            if link.is_symlink() and link.readlink() == device:
+                return
+            temporary = link.with_name(f".{volume}.new")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(device)
+            temporary.rename(link)
+        except OSError as error:
+            raise MigrationError(Reason.STORAGE_FAILED, f"While linking {link} to {device}: {error}") from error
 
 
 def _rounded(size_bytes: int) -> int:

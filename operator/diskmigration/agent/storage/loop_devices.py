@@ -79,6 +79,6 @@ def _backing(device: Path, entry: Path) -> Backing | None:
 def _shown(entry: Path) -> Path:
     """The path in sysfs; that of a file that was deleted ends in words that say so."""
     try:
-        return Path((entry / "loop" / "backing_file").read_text().removesuffix("\n"))
+        return Path(os.fsdecode((entry / "loop" / "backing_file").read_bytes().removesuffix(b"\n")))
     except OSError:
         return Path()

@@ -1,17 +1,18 @@
 """Begin: check everything that can be checked before anything is touched, then write the journal."""
 
+import shlex
 from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.domain import Domain
-from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import shut_off_disk
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
-from diskmigration.agent.storage import image_locks, qemu_img
+from diskmigration.agent.storage import image_locks, qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import StorageDriver
 from diskmigration.api.disk_migration import BackingChain, DiskMigration, Provisioning, Strategy, VolumeFormat
@@ -20,6 +21,9 @@ from diskmigration.api.names import SYSTEM_NAMESPACE
 from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageType
 
+_FIRST_PRINTABLE = 0x20
+_UNDECODED = frozenset(map(chr, range(0xDC80, 0xDD00)))
+"""What Python makes of bytes in a file's name that are no UTF-8."""
 _LIBVIRT_TYPES = {"file": StorageType.FILE, "block": StorageType.BLOCK}
 
 
@@ -47,6 +51,7 @@ def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int)
     journal = _plan(found, migration, source, destination, attempt=attempt, may_take_snapshot=is_running)
     for volume in journal.may_change:
         source.driver.require_ours(volume.name)
+    _require_plain_headers(journal)
     _require_room(journal, source.driver, destination.driver)
     journals.write(domain, journal)
     return journal
@@ -69,8 +74,8 @@ def _free_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
             Reason.DISK_BUSY,
             f"The disk {target} carries the journal of the DiskMigration {other.migration.key}. Wait for that one to "
             "end. If there is none of that name any more, nothing works on it: see what it made with "
-            f"`virsh metadata {description.name} {journals.uri(target)}`, put the VM's chain in order, and remove the "
-            "journal with the same command and --remove --live --config.",
+            f"`virsh metadata {_for_shell(description)} {journals.uri(target)}`, put the VM's chain in order, and "
+            "remove the journal with the same command and --remove --live --config.",
         )
     job = block_jobs.current(domain, disk) if domain.is_active() else None
     if job is not None or disk.mirror is not None:
@@ -78,13 +83,13 @@ def _free_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
         raise MigrationError(
             Reason.DISK_BUSY,
             f"The disk {target} is under a block job already ({kind}). Wait for it, or end it with "
-            f"`virsh blockjob {description.name} {target} --abort`.",
+            f"`virsh blockjob {_for_shell(description)} {target} --abort`.",
         )
     if domain.has_checkpoints():
         raise MigrationError(
             Reason.DISK_BUSY,
             f"The VM {description.name} has checkpoints of a backup, which a moved disk would lose. Delete them first "
-            f"(`virsh checkpoint-list {description.name}`), then back up anew after the move.",
+            f"(`virsh checkpoint-list {_for_shell(description)}`), then back up anew after the move.",
         )
     return disk
 
@@ -109,6 +114,12 @@ def _unused_disk(node: Node, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
     _require_supported(found.disk)
     with image_locks.writers_kept_out(Path(found.disk.chain[0].path)):
         return found
+
+
+def _for_shell(description: DomainDescription) -> str:
+    """What a user can paste: a VM may have been given a name that a shell, or virsh, takes for something else."""
+    name = description.name
+    return description.uuid if name.startswith("-") else shlex.quote(name)
 
 
 def _require_supported(disk: DomainDisk) -> None:
@@ -140,8 +151,29 @@ def _obstacle_of_layer(layer: Layer) -> str | None:
     if layer.format not in list(VolumeFormat):
         return f"the volume {layer.path} has format {layer.format or 'unknown'}; only qcow2 and raw can be moved"
     if layer.has_special_access:
-        return f"the volume {layer.path} is encrypted or a slice"
+        return f"the volume {layer.path} is encrypted, a slice, or has its data in another file"
+    if any(ord(character) < _FIRST_PRINTABLE for character in layer.path):
+        return f"the name of the volume {layer.path!r} has a control character, which libvirt does not keep"
     return None
+
+
+def _require_plain_headers(journal: Journal) -> None:
+    """What libvirt does not tell, or not as it is, of what a volume's own header names.
+
+    Raises:
+        MigrationError: DiskNotSupported, StorageFailed.
+    """
+    for volume in journal.source:
+        if volume.format is not VolumeFormat.QCOW2:
+            continue
+        header = qcow2_header.read(Path(volume.path))
+        if header.has_data_file:
+            obstacle = f"the volume {volume.path} has its data in another file"
+        elif any(ord(character) < _FIRST_PRINTABLE or character in _UNDECODED for character in header.backing_name):
+            obstacle = f"libvirt does not keep the name of the volume below {volume.path}, {header.backing_name!r}"
+        else:
+            continue
+        raise MigrationError(Reason.DISK_NOT_SUPPORTED, f"The disk cannot be moved: {obstacle}.")
 
 
 def _source_domain(node: Node, disk: DomainDisk) -> OpenDomain:

@@ -41,14 +41,16 @@ def copy_cold(attempt: Attempt) -> None:
     attempt.reach(Moment.MIDWAY)
     bandwidth = attempt.latest().spec.bandwidth
     internal = sum(journal.copy_bytes)
-    size = qemu_img.measure(mirrored.image, target=mirror.format, with_backing=journal.flattens).required_bytes
+    # With nothing of its own below it, the copy takes in the whole chain.
+    chain = journal.chain_of(mirrored)
+    size = qemu_img.measure(chain if below is None else chain[-1:], target=mirror.format).required_bytes
 
     def show(share: float) -> None:
         attempt.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
 
     show(0.0)
     is_whole = qemu_img.copy(
-        mirrored.image,
+        chain,
         mirror.image,
         below=below.image if below is not None else None,
         target_is_zero=qemu_img.is_zero_when_fresh(mirror.image),

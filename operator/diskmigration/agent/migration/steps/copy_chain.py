@@ -54,7 +54,7 @@ def _copy(
 
     show(0.0)
     return qemu_img.copy(
-        source.image,
+        attempt.journal.chain_of(source),
         destination.image,
         below=below.image if below is not None else None,
         target_is_zero=qemu_img.is_zero_when_fresh(destination.image),

@@ -44,7 +44,7 @@ def settle_pivot(attempt: Attempt) -> None:
         for volume in volumes:
             driver.activate(volume.name)
     path, other_path = attempt.active_path(), journal.pivoting_to or ""
-    if qemu_img.is_equal(journal.volume(path).image, journal.volume(other_path).image):
+    if qemu_img.is_equal(*(journal.chain_of(journal.volume(each)) for each in (path, other_path))):
         attempt.record(pivoting_to=None)
         return
     message = (

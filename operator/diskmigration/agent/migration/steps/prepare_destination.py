@@ -21,9 +21,7 @@ def prepare_destination(attempt: Attempt) -> None:
     journal = attempt.journal
     measured = tuple(
         qemu_img.measure(
-            source.image,
-            target=destination.format,
-            with_backing=journal.flattens,
+            journal.chain_of(source) if journal.flattens else (source.image,), target=destination.format
         ).required_bytes
         for source, destination in journal.internal_copies
     )
