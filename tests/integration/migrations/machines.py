@@ -6,7 +6,7 @@ import operator
 import subprocess
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -198,17 +198,22 @@ def make_machine(
     machine = Machine(host, name, str(uuid.uuid4()), [])
     volume_names = volume_names or [f"{name}-{position}" for position in range(chain)]
     image_format = _make_chain(machine, domain, volume_names, base_format, volume_bytes, below)
-    disk = _disk(machine, domain, image_format, target_options)
-    path = domain.directory / f"{machine.uuid}.xml"
-    path.write_text(
-        f"""<domain type='qemu'><name>{escape(name, _KEPT)}</name><uuid>{machine.uuid}</uuid>
-        <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
-        <devices>{disk}{devices}</devices></domain>"""
-    )
-    host.virsh("define", str(path))
+    define(machine, domain, image_format, target_options=target_options, devices=devices)
     if start:
         host.virsh("start", machine.uuid, "--paused")
     return machine
+
+
+def define(machine: Machine, domain: Domain, image_format: str, *, target_options: str = "", devices: str = "") -> None:
+    """Defines a VM whose disk is the last of its volumes."""
+    disk = _disk(machine, domain, image_format, target_options)
+    path = domain.directory / f"{machine.uuid}.xml"
+    path.write_text(
+        f"""<domain type='qemu'><name>{escape(machine.name, _KEPT)}</name><uuid>{machine.uuid}</uuid>
+        <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <devices>{disk}{devices}</devices></domain>"""
+    )
+    machine.host.virsh("define", str(path))
 
 
 def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: int = 1) -> Machine:
@@ -266,6 +271,22 @@ def remove_machine(machine: Machine) -> None:
     if machine.state() != "shut off":
         machine.host.virsh("destroy", machine.uuid)
     machine.host.virsh("undefine", machine.uuid, "--checkpoints-metadata", "--snapshots-metadata")
+
+
+def empty(domain: Domain, *, volumes: Collection[str] | None = None) -> None:
+    """Detaches and removes the volumes of these names, or every one, of a domain in a directory, whoever made it."""
+
+    def goes(path: Path) -> bool:
+        return path.is_relative_to(domain.root) and (volumes is None or path.name in volumes)
+
+    attached = _run("losetup", "--list", "--noheadings", "--output=NAME,BACK-FILE")
+    for line in attached.splitlines():
+        device, _, backing = line.partition(" ")
+        if goes(Path(backing.strip())):
+            _run("losetup", "--detach", device)
+    for entry in domain.root.rglob("*"):
+        if goes(entry) and not entry.is_dir():
+            entry.unlink()
 
 
 def _run(*command: str) -> str:

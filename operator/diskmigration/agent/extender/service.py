@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from diskmigration.agent import metrics
 from diskmigration.agent.extender import growth
 from diskmigration.agent.extender.doubts import Doubts
+from diskmigration.agent.extender.full_domains import FullDomains
 from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.watched import WatchedDisk, watched_disks
 from diskmigration.agent.hypervisor import statistics
@@ -48,6 +49,7 @@ class Extender:
         self._busy: dict[str, bool] = {}
         self._looking_since: dict[str, float] = {}
         self._doubts = Doubts()
+        self._full = FullDomains(domains)
         self._volumes: dict[str, int] = {}
         self._paused: set[str] = set()
         events.listen(self._notice)
@@ -87,6 +89,10 @@ class Extender:
         """What libvirt reports of the volume at that path that cannot be, so that it is not extended on it; or None."""
         return self._doubts.about(path)
 
+    def full_domain_of(self, path: str) -> str | None:
+        """The storage domain whose lack of room keeps the guest on that active layer paused; None where none does."""
+        return self._full.awaited_by(path)
+
     def _notice(self, event: DomainEvent) -> None:
         if isinstance(event, ThresholdPassed):
             self._growth.note_due(event.uuid, event.device.partition("[")[0])
@@ -114,6 +120,7 @@ class Extender:
                 self._look(uuid)
             except DomainGoneError:
                 self._doubts.forget(uuid)
+                self._full.forget(uuid)
                 self._volumes.pop(uuid, None)
                 self._paused.discard(uuid)
             except MigrationError as error:
@@ -135,6 +142,7 @@ class Extender:
                 # A copy in one go, as the workers write to it.
                 for uuid in set(self._volumes.copy()) - running:
                     self._doubts.forget(uuid)
+                    self._full.forget(uuid)
                     self._volumes.pop(uuid, None)
                 for uuid in running:
                     self.look_soon(uuid)
@@ -155,19 +163,22 @@ class Extender:
         description = domain.describe()
         found = statistics.of_domain(domain)
         self._count_pause(uuid, is_full=bool(without_space))
-        disks = watched_disks(description, found, self._domains, without_space=without_space - relieved)
+        is_without = [disk for disk in description.disks if disk.target in without_space]
+        relief = self._full.judge(uuid, is_without, watched_disks(description, found, self._domains))
+        full = without_space - relieved - relief.waiting
+        disks = watched_disks(description, found, self._domains, without_space=full)
         self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
         doubted = self._doubts.judge(uuid, found.run, [volume for disk in disks for volume in disk.volumes])
         for disk in disks:
             is_doubted = any(volume.thin.path in doubted for volume in disk.volumes)
             if not is_doubted and self._growth.may_start(uuid, disk.target):
                 self._tend(domain, disk)
-        if without_space and without_space <= relieved:
-            # A disk that is full for another reason, a full file system say, would pause the guest again at once.
+        if without_space and without_space <= (relieved | relief.ready) - relief.waiting:
+            # A disk that is full for another reason would pause the guest again at once.
             self._growth.forget_relieved(uuid)
             domain.resume()
             metrics.RESUMED.inc()
-            _log.info("resumed the VM after its full disk was extended", extra={"vm": uuid})
+            _log.info("resumed the VM that had met a full volume, as there is room now", extra={"vm": uuid})
         elif relieved and not without_space:
             self._growth.forget_relieved(uuid)
 

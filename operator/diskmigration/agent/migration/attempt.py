@@ -132,6 +132,21 @@ class Attempt:
         doubts = (self.node.extender.doubt_of(volume.path) for volume in self.journal.volumes)
         return next((doubt for doubt in doubts if doubt is not None), None)
 
+    def lack_of_room(self) -> MigrationError | None:
+        """Why the guest stands still, where that is for want of room in either storage domain; else None."""
+        for reason, volumes in (
+            (Reason.SOURCE_FULL, self.journal.at_source),
+            (Reason.DESTINATION_FULL, self.journal.at_destination),
+        ):
+            for volume in volumes:
+                if (domain := self.node.extender.full_domain_of(volume.path)) is not None:
+                    return MigrationError(
+                        reason,
+                        f"The guest is paused: it wrote to {volume.path}, and the storage domain {domain} is full. "
+                        "Free some room in it: the guest goes on as soon as there is some.",
+                    )
+        return None
+
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""
         self.destination.driver.keep([volume.name for volume in self.journal.at_destination])

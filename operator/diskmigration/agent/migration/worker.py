@@ -474,7 +474,7 @@ class Worker:
             meter=attempt.meter,
             message=message,
             now=now,
-            stalled=attempt.doubt(),
+            stalled=attempt.doubt() or attempt.lack_of_room(),
             falls_behind=attempt.convergence.falls_behind,
         )
         self._statuses.show(self._latest, self._status)

@@ -1,5 +1,6 @@
 """The one place that starts a program. Arguments are a list, never a shell; no name from a user starts with a dash."""
 
+import errno
 import os
 import selectors
 import subprocess
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
 
 TIMEOUT_SECONDS = 120.0
@@ -25,6 +27,7 @@ def run(
 
     Raises:
         MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
+        NoRoomError: it met a full file system.
     """
     return _done(arguments, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).stdout
 
@@ -58,8 +61,15 @@ def _done(
         ) from error
     if done.returncode not in accepted:
         answer = (done.stderr or done.stdout).strip()
-        raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
+        raise _failed(failure, doing=doing, program=arguments[0], answer=answer)
     return done
+
+
+def _failed(reason: Reason, *, doing: str, program: str, answer: str) -> MigrationError:
+    message = f"While {doing}, {program} answered: {answer}"
+    if os.strerror(errno.ENOSPC) in answer:
+        return NoRoomError(message)
+    return MigrationError(reason, message)
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ def run_with_progress(
 
     Raises:
         MigrationError: the program failed.
+        NoRoomError: it met a full file system.
     """
     process = subprocess.Popen(
         [*_DIE_WITH_PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
@@ -142,7 +153,7 @@ def run_with_progress(
                 return False
         if process.wait() != 0:
             answer = process.stderr.read().decode(errors=_NOT_TEXT).strip()
-            raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
+            raise _failed(failure, doing=doing, program=arguments[0], answer=answer)
         return True
     finally:
         if process.poll() is None:

@@ -1,15 +1,19 @@
 """What the kinds of domain that live in a directory have in common: its check, its room, its names."""
 
+import errno
 import logging
 import os
 import stat
 from pathlib import Path
 
-from diskmigration.agent.storage.driver import Space
+from diskmigration.agent.storage.driver import NoRoomError, Space
 from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError, Reason
 
 _log = logging.getLogger(__name__)
+
+_FULL_BYTES = 16 * 2**20
+"""What one block job has in flight at most (MAX_IN_FLIGHT and MAX_IO_BYTES of QEMU's block/mirror.c)."""
 
 
 def check(root: Path) -> None:
@@ -27,6 +31,11 @@ def space(root: Path) -> Space:
     except OSError as error:
         raise MigrationError(Reason.STORAGE_FAILED, f"While measuring {root}: {error}") from error
     return Space(capacity_bytes=found.f_blocks * found.f_frsize, available_bytes=found.f_bavail * found.f_frsize)
+
+
+def is_full(root: Path) -> bool:
+    """Whether the file system has less room than a writer of whom one was refused may have asked for."""
+    return space(root).available_bytes < _FULL_BYTES
 
 
 def name_within(root: Path, path: Path) -> str | None:
@@ -82,7 +91,10 @@ def create_file(path: Path, size_bytes: int) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While creating {path}: {error}") from error
+        message = f"While creating {path}: {error}"
+        if error.errno == errno.ENOSPC:
+            raise NoRoomError(message) from error
+        raise MigrationError(Reason.STORAGE_FAILED, message) from error
 
 
 def size_bytes(path: Path) -> int:

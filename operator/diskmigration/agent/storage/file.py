@@ -26,6 +26,10 @@ class FileDriver:
         """The file system's room."""
         return directory.space(self.root)
 
+    def is_full(self) -> bool:
+        """Whether the file system is: its files are sparse."""
+        return directory.is_full(self.root)
+
     def path(self, volume: str) -> Path:
         """The file."""
         return directory.file_of(self.root, volume)

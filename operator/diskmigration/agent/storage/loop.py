@@ -38,6 +38,10 @@ class LoopDriver:
         """The file system's room: the files are sparse."""
         return directory.space(self.root)
 
+    def is_full(self) -> bool:
+        """Whether the file system is: its files are sparse."""
+        return directory.is_full(self.root)
+
     def path(self, volume: str) -> Path:
         """The link to the loop device; the device itself for a volume that somebody else attached."""
         link = self._link(volume)

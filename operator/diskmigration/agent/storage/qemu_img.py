@@ -49,7 +49,7 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     else has deleted, which the guest would then read.
 
     Raises:
-        MigrationError: StorageFailed.
+        MigrationError: StorageFailed; NoRoomError.
     """
     if image.format is VolumeFormat.RAW and image.type is StorageType.BLOCK:
         return
@@ -113,7 +113,7 @@ def copy(
         True when done, False when `keep_on` said no; the copy can then be started again onto the same volume.
 
     Raises:
-        MigrationError: CopyFailed.
+        MigrationError: CopyFailed; NoRoomError.
     """
     source = chain[-1]
     coroutines = _coroutines(bandwidth_bytes_per_second)
@@ -153,7 +153,7 @@ def commit(overlay: Image, base: Image) -> None:
     """Merges an overlay into the volume below it while no VM runs on them.
 
     Raises:
-        MigrationError: MergeFailed.
+        MigrationError: MergeFailed; NoRoomError.
     """
     command.run(
         ["qemu-img", "commit", "-q", "-d", "-f", overlay.format, "-b", str(base.path), str(overlay.path)],

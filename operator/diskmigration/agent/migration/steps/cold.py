@@ -6,7 +6,7 @@ was copied counts only for as long as the lock was held: a VM may have run since
 
 import time
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source
@@ -37,7 +37,8 @@ def copy_cold(attempt: Attempt) -> None:
     if not journal.has_cold_copy:
         attempt.record(has_cold_copy=True)
     extend_mirror(attempt)
-    format_mirror(attempt)
+    with lacking_room(Reason.DESTINATION_FULL):
+        format_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
     bandwidth = attempt.latest().spec.bandwidth
     internal = sum(journal.copy_bytes)
@@ -49,15 +50,16 @@ def copy_cold(attempt: Attempt) -> None:
         attempt.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
 
     show(0.0)
-    is_whole = qemu_img.copy(
-        chain,
-        mirror.image,
-        below=below.image if below is not None else None,
-        target_is_zero=qemu_img.is_zero_when_fresh(mirror.image),
-        bandwidth_bytes_per_second=bandwidth,
-        on_progress=show,
-        keep_on=lambda: attempt.keep_on() and attempt.latest().spec.bandwidth == bandwidth,
-    )
+    with lacking_room(Reason.DESTINATION_FULL):
+        is_whole = qemu_img.copy(
+            chain,
+            mirror.image,
+            below=below.image if below is not None else None,
+            target_is_zero=qemu_img.is_zero_when_fresh(mirror.image),
+            bandwidth_bytes_per_second=bandwidth,
+            on_progress=show,
+            keep_on=lambda: attempt.keep_on() and attempt.latest().spec.bandwidth == bandwidth,
+        )
     if is_whole:
         attempt.reach(Moment.ACTED)
         attempt.has_cold_copy = attempt.was_in_step = True

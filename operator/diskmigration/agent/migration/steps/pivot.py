@@ -3,6 +3,7 @@
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.storage import qemu_img
@@ -16,13 +17,14 @@ def pivot(attempt: Attempt) -> None:
     """Pivots the synchronized mirror, and waits until the live XML says so: libvirt may answer before it does.
 
     Raises:
-        MigrationError: PivotFailed; the VM is still on its source.
+        MigrationError: PivotFailed, DestinationFull; the VM is still on its source.
     """
     mirror = attempt.journal.mirror
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
-        pivot_to(attempt, mirror)
+        with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+            pivot_to(attempt, mirror)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, mirror)
 

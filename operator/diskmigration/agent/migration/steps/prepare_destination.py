@@ -85,5 +85,5 @@ def _make(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolu
     destination = attempt.destination
     with lacking_room(Reason.DESTINATION_FULL):
         destination.driver.create(volume.name, size, attempt.owner)
-    qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
-    format_volume(attempt, volume, below)
+        qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
+        format_volume(attempt, volume, below)

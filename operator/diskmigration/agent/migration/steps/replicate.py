@@ -6,6 +6,7 @@ from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.convergence import Convergence
+from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
 from diskmigration.agent.storage.driver import NoRoomError
@@ -29,11 +30,12 @@ def start_replication(attempt: Attempt) -> None:
         trouble = attempt.node.extender.trouble_of(attempt.journal.mirror.path)
         if isinstance(trouble, NoRoomError):
             raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {attempt.target} ran full. {trouble.message}")
-        raise MigrationError(
-            Reason.BLOCK_JOB_FAILED,
-            f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met an "
-            "error at the destination (its log tells which), or somebody aborted the job.",
-        )
+        with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+            raise MigrationError(
+                Reason.BLOCK_JOB_FAILED,
+                f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met "
+                "an error at the destination (its log tells which), or somebody aborted the job.",
+            )
     journal = attempt.journal
     mirror = journal.mirror
     if journal.has_cold_copy:

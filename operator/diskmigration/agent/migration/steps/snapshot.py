@@ -37,7 +37,7 @@ def take_snapshot(attempt: Attempt) -> None:
         _require_room(attempt, size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES)
         with lacking_room(Reason.SOURCE_FULL):
             source.driver.create(snapshot.name, size, attempt.owner)
-        qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
+            qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
         # Before the guest writes to it: from then on it holds what nothing else does.
         source.driver.keep([snapshot.name])
         attempt.reach(Moment.MIDWAY)

@@ -62,6 +62,10 @@ class LvmDriver:
         found = self._group.describe(max_age_seconds=_SHOWN_SECONDS)
         return VolumeGroup(uuid=found.vg_uuid, lock_type=found.lock_type)
 
+    def is_full(self) -> bool:
+        """Never: a logical volume has its extents from the start."""
+        return False
+
     def path(self, volume: str) -> Path:
         """The link that udev makes."""
         names.check_volume(self.volume_group_name, volume)
