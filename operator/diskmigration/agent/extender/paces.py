@@ -98,7 +98,8 @@ class Paces:
                 own = self._rate((uuid, volume.statistics.device), now)
                 rate = fastest if volume is disk.mirror else own
                 policy = pace.adapted(volume.thin.policy, rate=rate, latency=latency)
-                self._in_force[uuid, volume.statistics.device] = (volume.domain.name, policy.high_watermark)
+                if (opened := (uuid, volume.statistics.device)) in self._paces:
+                    self._in_force[opened] = (volume.domain.name, policy.high_watermark)
                 return replace(volume, thin=replace(volume.thin, policy=policy))
 
             return replace(disk, active=change(disk.active), mirror=change(disk.mirror))
