@@ -144,6 +144,7 @@ class Growth:
                 if size >= extension.size:
                     # An event has had it extended while a look, which is slower, still saw it as it was.
                     sizes[extension.path] = size
+                    self._note_no_trouble(extension.path)
                     continue
                 sizes[extension.path] = driver.extend(volume.volume, extension.size)
             except MigrationError as error:
@@ -190,6 +191,10 @@ class Growth:
     def _note_growth(self, path: str) -> None:
         with self._guard:
             self._extensions[path] += 1
+            self._troubles.pop(path, None)
+
+    def _note_no_trouble(self, path: str) -> None:
+        with self._guard:
             self._troubles.pop(path, None)
 
     def _note_trouble(self, uuid: str, target: str, path: str, error: MigrationError) -> None:

@@ -53,7 +53,8 @@ class Paces:
     def note_armed(self, uuid: str, device: str, offset: int) -> None:
         """A write past that offset sends an event from now on."""
         with self._guard:
-            self._armed[uuid, device] = _Armed(offset, time.monotonic())
+            if (uuid, device) in self._paces:
+                self._armed[uuid, device] = _Armed(offset, time.monotonic())
 
     def note_latency(self, storage_domain: str, seconds: float) -> None:
         """A volume of the storage domain has grown so long after its threshold was passed."""

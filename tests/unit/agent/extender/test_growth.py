@@ -123,5 +123,6 @@ def test_what_has_grown_since_the_look_is_not_extended_twice(
     sizes = Sizes({"source": LARGEST, "mirror": LARGEST})
     growth, looks = extend(sizes)
     assert sizes.order == []
+    assert growth.trouble_of("/dev/mirror") is None
     assert growth.extensions_of("/dev/mirror") == 0
     assert looks == ["vm"]
