@@ -98,7 +98,7 @@ class LoopDriver:
         return directory.allocated_bytes(directory.file_of(self.root, volume))
 
     def extend(self, volume: str, size_bytes: int) -> int:
-        """Grows the file, then tells the device (`losetup -c`); QEMU sees a qcow2's device grow at once."""
+        """Grows the file, then tells the device (LOOP_SET_CAPACITY); QEMU sees a qcow2's device grow at once."""
         device = self._required_device(volume)
         directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
         self._refresh(device, volume)
@@ -154,7 +154,11 @@ class LoopDriver:
         return Path(printed.strip())
 
     def _refresh(self, device: Path, volume: str) -> None:
-        command.run(["losetup", "--set-capacity", str(device)], doing=f"extending the volume {volume} on {device}")
+        try:
+            loop_devices.refresh_size(device)
+        except OSError as error:
+            doing = f"extending the volume {volume} on {device}"
+            raise MigrationError(Reason.STORAGE_FAILED, f"While {doing}: {error}") from error
 
     def _point_link(self, volume: str, device: Path) -> None:
         link = self._link(volume)

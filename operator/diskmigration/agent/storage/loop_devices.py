@@ -16,6 +16,7 @@ from pathlib import Path
 SYSFS = Path("/sys/block")
 _SYSFS_BY_NUMBER = Path("/sys/dev/block")
 _LOOP_GET_STATUS64 = 0x4C05
+_LOOP_SET_CAPACITY = 0x4C07
 _STATUS_BYTES = 232
 _DEVICE_AND_INODE = struct.Struct("=QQ")
 
@@ -60,6 +61,19 @@ def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
         device = Path("/dev") / entry.name
         if _shown(entry).name == name and (backing := _backing(device, entry)) is not None:
             yield device, backing
+
+
+def refresh_size(device: Path) -> None:
+    """Has the device take its file's size, as `losetup -c` does; a program started for it would take ten times as long.
+
+    Raises:
+        OSError: it is gone, or not attached.
+    """
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _LOOP_SET_CAPACITY)
+    finally:
+        os.close(descriptor)
 
 
 def _backing(device: Path, entry: Path) -> Backing | None:
