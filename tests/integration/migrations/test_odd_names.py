@@ -68,7 +68,7 @@ def test_names_that_libvirt_itself_refuses(machines: Machines, name: str, words:
 
 def test_a_vm_with_a_tab_in_its_name_is_called_by_its_uuid(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", name="a\tb", volume_names=("v",))
-    with pytest.raises(TestbedError, match="virtualMachine.name"):
+    with pytest.raises(TestbedError, match=r"virtualMachine\.name"):
         stack.migrate(machine, "file-b")
     stack.migrate(machine, "file-b", virtualMachine={"uuid": machine.uuid}).succeed()
     machine.verify()

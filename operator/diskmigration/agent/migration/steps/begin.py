@@ -74,8 +74,8 @@ def _movable_disk(domain: Domain, migration: DiskMigration) -> DomainDisk:
             Reason.DISK_BUSY,
             f"The disk {target} carries the journal of the DiskMigration {other.migration.key}. Wait for that one to "
             "end. If there is none of that name any more, nothing works on it: see what it made with "
-            f"`virsh metadata {_for_shell(description)} {journals.uri(target)}`, put the VM's chain in order, and remove "
-            "the journal with the same command and --remove --live --config.",
+            f"`virsh metadata {_for_shell(description)} {journals.uri(target)}`, put the VM's chain in order, and "
+            "remove the journal with the same command and --remove --live --config.",
         )
     job = block_jobs.current(domain, disk)
     if job is not None or disk.mirror is not None:
