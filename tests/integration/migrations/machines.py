@@ -259,10 +259,10 @@ def _format(path: Path, image_format: str, below: tuple[Path, str] | None, *, is
 
 def _disk(machine: Machine, domain: Domain, image_format: str, target_options: str) -> str:
     source = "dev" if domain.disk_type == "block" else "file"
+    path = quoteattr(str(machine.volumes[-1]), _KEPT)
     return f"""<disk type='{domain.disk_type}' device='disk'>
         <driver name='qemu' type='{image_format}' cache='none' io='native' error_policy='enospace' discard='unmap'/>
-        <source {source}={quoteattr(str(machine.volumes[-1]), _KEPT)}/>
-        <target dev='{machine.target}' bus='virtio'/>{target_options}
+        <source {source}={path}/><target dev='{machine.target}' bus='virtio'/>{target_options}
       </disk>"""
 
 

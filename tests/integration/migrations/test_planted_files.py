@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.migrations.machines import Domain, Machine
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack, make_domain, wait_until
 from tests.integration.migrations.test_refusals import refuse
 
 Machines = Callable[..., Machine]
@@ -121,15 +121,14 @@ def test_a_source_that_is_swapped_for_a_link_in_mid_migration_is_not_removed_thr
 def test_a_disk_behind_a_link_out_of_its_storage_domain_lies_in_none(
     stack: Stack, machines: Machines, scratch: Path, kind: str
 ) -> None:
-    outside = scratch / "outside"
-    outside.mkdir()
-    machine = machines(Domain("outside", "file", outside), volume_names=("v",), start=False)
+    outside = make_domain(scratch, "outside", "file")
+    machine = machines(outside, volume_names=("v",), start=False)
     inside = stack.domains["file-a"].root / "link"
     if kind == "a link to a volume":
-        inside.symlink_to(outside / "v")
+        inside.symlink_to(outside.root / "v")
         machine.set_source(str(inside), "file")
     else:
-        inside.symlink_to(outside)
+        inside.symlink_to(outside.root)
         machine.set_source(str(inside / "v"), "file")
     machine.host.virsh("start", machine.uuid, "--paused")
     refuse(stack, machine, "SourceNotInStorageDomain", "StorageDomain")
@@ -139,9 +138,10 @@ def test_links_in_a_circle_and_a_fifo_keep_no_other_vm_from_moving(
     stack: Stack, machines: Machines, scratch: Path
 ) -> None:
     root = stack.domains["file-a"].root
+    elsewhere = make_domain(scratch, "elsewhere", "file")
     for name, plant in (("circle", lambda path: path.symlink_to(path)), ("fifo", os.mkfifo)):
         plant(root / name)
-        odd = machines(Domain("elsewhere", "file", scratch), start=False)
+        odd = machines(elsewhere, start=False)
         odd.set_source(str(root / name), "file")
     machine = machines("file-a")
     stack.migrate(machine, "file-b").succeed()
