@@ -1,7 +1,7 @@
 """Pivoting: the destination becomes the active layer. Whether it has is asked of libvirt, never assumed."""
 
 from diskmigration.agent.hypervisor import block_jobs
-from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
@@ -64,9 +64,15 @@ def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
     Raises:
         MigrationError: PivotFailed; the active layer is the one that it was.
         HypervisorUnavailableError: libvirtd was restarted, and is to be asked anew.
+        DomainGoneError: the VM ended before it was pivoted.
     """
     attempt.record(pivoting_to=volume.path)
-    block_jobs.pivot(attempt.domain, target=attempt.target)
+    try:
+        block_jobs.pivot(attempt.domain, target=attempt.target)
+    except DomainGoneError:
+        # libvirt saw that the VM had ended before it asked QEMU: of what had begun, it says something else.
+        attempt.record(pivoting_to=None)
+        raise
     while (found := attempt.look())[1] is not None:
         attempt.wait(_SETTLE_SECONDS)
     disk, _ = found
