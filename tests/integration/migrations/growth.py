@@ -1,7 +1,7 @@
 """How thin volumes grow: watched from outside, while a machine writes no faster than there is room."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,11 @@ def size_bytes(volume: Path) -> int:
     if volume.is_block_device():
         return int((Path("/sys/class/block") / volume.resolve().name / "size").read_text()) * 512
     return volume.stat().st_size
+
+
+def is_in_chunks(grown: Iterable[Growth], chunk_bytes: int) -> bool:
+    """Whether the volumes grew by whole chunks: by more than one at a time where extensions are slow for the writer."""
+    return all(growth.after > growth.before and not (growth.after - growth.before) % chunk_bytes for growth in grown)
 
 
 @contextmanager
