@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from diskmigration.agent.announcer import KUBERNETES_API
 from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.service import Agent
-from diskmigration.api.disk_migration import DiskMigration
+from diskmigration.api.disk_migration import DiskMigration, read_status
 from diskmigration.api.names import DISK_MIGRATIONS, GROUP, STORAGE_DOMAINS, SYSTEM_NAMESPACE, VERSION
 from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster import client, watching
@@ -176,7 +176,7 @@ def _wire_events(registry: kopf.OperatorRegistry, agent: Agent) -> None:
             await asyncio.to_thread(agent.forget_migration, body["metadata"]["uid"])
             return
         try:
-            await asyncio.to_thread(agent.see_migration, DiskMigration.from_wire(dict(body)))
+            await asyncio.to_thread(agent.see_migration, _read_migration(body))
         except ValidationError as error:
             _log.error("a DiskMigration cannot be read", extra={"name": body["metadata"]["name"], "error": str(error)})
 
@@ -197,6 +197,13 @@ async def _first_domains(cluster: Cluster) -> list[StorageDomain]:
             await asyncio.sleep(_FIRST_LIST_RETRY_SECONDS)
         else:
             return [domain for item in found if (domain := _read_domain(item)) is not None]
+
+
+def _read_migration(body: Mapping[str, Any]) -> DiskMigration:
+    """Raises ValidationError if its spec cannot be read; of its status, what cannot be read is the agent's to mend."""
+    plain = dict(body)
+    status = read_status(plain.pop("status", None) or {})
+    return DiskMigration.from_wire(plain).model_copy(update={"status": status})
 
 
 def _read_domain(body: Mapping[str, Any]) -> StorageDomain | None:

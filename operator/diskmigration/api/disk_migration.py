@@ -1,9 +1,10 @@
 """DiskMigration: one move of one disk."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from diskmigration.api.conditions import Condition
 from diskmigration.api.errors import Reason
@@ -229,6 +230,22 @@ class DiskMigrationStatus(Model):
     destination: Side | None = None
     failure: Failure | None = None
     display: Display | None = None
+
+
+def read_status(status: Mapping[str, Any]) -> DiskMigrationStatus:
+    """A status that another version, or somebody by hand, may have written: what cannot be read is passed over."""
+    try:
+        return DiskMigrationStatus.from_wire(status)
+    except ValidationError:
+        return DiskMigrationStatus.from_wire({name: value for name, value in status.items() if _is_read(name, value)})
+
+
+def _is_read(name: str, value: object) -> bool:
+    try:
+        DiskMigrationStatus.from_wire({name: value})
+    except ValidationError:
+        return False
+    return True
 
 
 class DiskMigration(Model):

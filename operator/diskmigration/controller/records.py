@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from diskmigration.api import names
-from diskmigration.api.disk_migration import DiskMigrationSpec, DiskMigrationStatus
+from diskmigration.api.disk_migration import DiskMigrationSpec, DiskMigrationStatus, read_status
 from diskmigration.api.model import ObjectMeta
 from diskmigration.api.storage_domain import StorageDomain, StorageDomainSpec, StorageDomainStatus
 
@@ -132,9 +132,4 @@ def _read_status(status: Mapping[str, Any]) -> DiskMigrationStatus:
     for side in ("source", "destination"):
         if isinstance(status.get(side), dict):
             wanted[side] = {name: value for name, value in status[side].items() if name in ("storageDomain", "type")}
-    try:
-        return DiskMigrationStatus.from_wire(wanted)
-    except ValidationError:
-        # Written by another version, or by hand. Whom it was handed to must not be forgotten; the rest is made anew.
-        node = status.get("nodeName")
-        return DiskMigrationStatus(node_name=node if isinstance(node, str) else None)
+    return read_status(wanted)

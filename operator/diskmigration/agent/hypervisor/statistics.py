@@ -10,7 +10,7 @@ import libvirt
 
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
-from diskmigration.agent.hypervisor.errors import answered
+from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
 from diskmigration.api.errors import Reason
 
 
@@ -90,6 +90,9 @@ def of_domain(domain: Domain) -> DomainStatistics:
         DomainGoneError: it does not run.
     """
     with domain.call("reading the VM's block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+        if not handle.isActive():
+            # libvirtd would open the disk of one that is shut off, and wait for ever where that is a FIFO.
+            raise DomainGoneError(f"The VM {domain.uuid} does not run.")
         records = handle.connect().domainListGetStats(
             [handle], libvirt.VIR_DOMAIN_STATS_BLOCK, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
         )
