@@ -4,7 +4,7 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.scale.run import Figures, Load, run
@@ -20,17 +20,19 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=1000)
     parser.add_argument("--migrations", type=int, nargs="+", default=[1000, 10000], help="of each run, the growth last")
     parser.add_argument("--rate", type=float, default=100.0, help="migrations applied a second")
-    parser.add_argument("--step-seconds", type=float, default=25.0, help="how long a phase takes, about")
+    parser.add_argument(
+        "--step-seconds", type=float, nargs="+", default=[10.0, 60.0], help="how long a phase takes, about; of each run"
+    )
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(_ROOT)}")
     options = parser.parse_args()
     started = time.monotonic()
     figures = []
-    for migrations in options.migrations:
+    for number, migrations in enumerate(options.migrations):
         load = Load(
             agents=options.agents,
             migrations=migrations,
             rate=options.rate,
-            step_seconds=options.step_seconds,
+            step_seconds=options.step_seconds[min(number, len(options.step_seconds) - 1)],
             queued=migrations // 5,
             places=max(1, migrations // 50),
         )
@@ -47,8 +49,7 @@ def _run(load: Load, started: float) -> Figures:
         print(f"[{time.monotonic() - started:6.1f} s] {what}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="dm-scale-", dir="/var/tmp") as directory:
-        found = run(Path(directory), load, tell)
-    return replace(found)
+        return run(Path(directory), load, tell)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many simulated agents in one process: `python -m tests.scale.fleet PLAN`, until SIGTERM; it then tells its counts."""
+"""Many simulated agents in a process: `python -m tests.scale.fleet PLAN`. It ends on SIGTERM, and tells its counts."""
 
 import asyncio
 import json
