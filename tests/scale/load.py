@@ -26,6 +26,8 @@ class PhaseWatch:
         self._phase = phase
         self._changed = threading.Condition()
         self._is_over = False
+        # From the watch cache, as the operator's and the agents' watches are: etcd's own would be decoded once more.
+        self._resource_version = "0"
         threading.Thread(target=self._run, name=f"watch {phase}", daemon=True).start()
 
     def stop(self) -> None:
@@ -48,13 +50,13 @@ class PhaseWatch:
     def _run(self) -> None:
         pool = urllib3.PoolManager(ca_certs=self._credentials.ca_path)
         path = resources.BY_PLURAL[names.DISK_MIGRATIONS].path()
-        query = f"watch=true&timeoutSeconds=3600&fieldSelector=status.phase%3D{self._phase}"
+        query = f"watch=true&timeoutSeconds=3600&allowWatchBookmarks=true&fieldSelector=status.phase%3D{self._phase}"
         headers = {"Authorization": f"Bearer {self._credentials.token}", "Accept": _METADATA_ONLY}
         while not self._is_over:
-            # Begun anew, it tells again of those that are in the phase: the first time counts.
+            at = f"{query}&resourceVersion={self._resource_version}"
             try:
                 answer = pool.request(
-                    "GET", f"{self._credentials.server}{path}?{query}", headers=headers, preload_content=False
+                    "GET", f"{self._credentials.server}{path}?{at}", headers=headers, preload_content=False
                 )
                 rest = b""
                 for chunk in answer.stream(65536, decode_content=True):
@@ -69,6 +71,8 @@ class PhaseWatch:
         with self._changed:
             for line in lines:
                 event = json.loads(line)
+                # An error, where the apiserver has forgotten that version, has no metadata: it ends the thread.
+                self._resource_version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] in ("ADDED", "MODIFIED"):
                     self.seen.setdefault(event["object"]["metadata"]["name"], now)
             self._changed.notify_all()
