@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults soak images demo cluster cluster-down lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults soak scale images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,9 @@ faults: setup  ## Break everything at every moment of a migration, and say how e
 soak: setup  ## Move disks about by chance and compare every byte, for SECONDS=3600; SEED=N has the same choices again
 	@DISKMIGRATION_SOAK_SECONDS=$(SOAK_SECONDS) DISKMIGRATION_SOAK_SEED=$(SEED) \
 		$(BIN)/pytest --capture=no tests/integration/soak
+
+scale: setup  ## Try 1,000 agents with 1,000 and 10,000 migrations, and print goals beside figures; SCALE="--agents 50 --migrations 100 500"
+	@$(BIN)/python -m tests.scale $(SCALE)
 
 images: venv  ## Build the container images and say where they are; only what changed is built anew
 	@$(BIN)/python -m testbed.images

@@ -114,6 +114,12 @@ class ControlPlane:
             self._etcd.wait()
             self._etcd = None
 
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """The process ids of the programs that run, by name."""
+        running = {"etcd": self._etcd, "kube-apiserver": self._server}
+        return {name: process.pid for name, process in running.items() if process is not None}
+
     def start_api_server(self) -> None:
         """Start the apiserver on its port, with what etcd holds, and wait until it is ready."""
         if self._server is not None:

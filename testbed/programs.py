@@ -45,6 +45,17 @@ class Program:
             [sys.executable, "-m", *self._arguments], log=self.log, environment=self._environment
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process id.
+
+        Raises:
+            TestbedError: it does not run.
+        """
+        if self._process is None:
+            raise TestbedError("The program does not run.")
+        return self._process.pid
+
     def stop(self) -> None:
         """Ask it to end (SIGTERM) and wait for its end."""
         if self._process is not None:

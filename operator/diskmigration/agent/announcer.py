@@ -3,19 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from diskmigration.agent import metrics
-from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
-from diskmigration.agent.inventory import survey
 from diskmigration.agent.pulse import LIBVIRT
-from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api import conditions
 from diskmigration.api.conditions import Condition
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import HypervisorStatus, OrphanedVolume
+from diskmigration.api.hypervisor import HypervisorStatus
 from diskmigration.api.names import AGENT_FIELD_MANAGER, HYPERVISORS
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
@@ -50,24 +46,20 @@ class Announcer:
         self,
         *,
         cluster: Cluster,
-        connection: Connection,
-        events: Events,
-        domains: StorageDomains,
+        survey: Callable[[Mapping[str, str]], HypervisorStatus],
         node_name: str,
         namespace: str,
-        agent_version: str,
         health: Health,
-        orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
     ) -> None:
-        """Nothing is written before `start`. `orphans_of` has a storage domain's orphaned volumes by its name."""
-        self._orphans_of = orphans_of
+        """Nothing is written before `start`. `survey` looks at the node, whose labels it is given.
+
+        It raises MigrationError where the node cannot be looked at.
+        """
+        self._survey = survey
         self._health = health
         self._cluster = cluster
-        self._connection = connection
-        self._domains = domains
         self._node_name = node_name
         self._namespace = namespace
-        self._agent_version = agent_version
         self._wake = threading.Event()
         self._conditions: tuple[Condition, ...] = ()
         self._uid = ""
@@ -75,7 +67,6 @@ class Announcer:
         self._written_at = 0.0
         self._labels: dict[str, str] = {}
         self._labels_until = 0.0
-        events.listen(self._notice)
 
     def start(self) -> None:
         """Starts both."""
@@ -85,10 +76,6 @@ class Announcer:
     def look_soon(self) -> None:
         """Looks at the node without waiting for the next turn."""
         self._wake.set()
-
-    def _notice(self, event: DomainEvent) -> None:
-        if isinstance(event, LifecycleChanged):
-            self._wake.set()
 
     def _renew(self) -> None:
         while True:
@@ -135,13 +122,7 @@ class Announcer:
     def _look(self) -> HypervisorStatus:
         now = datetime.now(UTC)
         try:
-            found = survey(
-                self._connection,
-                self._domains,
-                node_labels=self._labels,
-                agent_version=self._agent_version,
-                orphans_of=self._orphans_of,
-            )
+            found = self._survey(self._labels)
         except MigrationError as error:
             found, ready, reason, message = self._written, False, error.reason.value, error.message
         else:

@@ -9,7 +9,8 @@ from diskmigration.agent import metrics
 from diskmigration.agent.announcer import Announcer
 from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.hypervisor.events import DomainEvent, Events
+from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
+from diskmigration.agent.inventory import survey
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.worker import Worker
@@ -69,14 +70,16 @@ class Agent:
         )
         self._announcer = Announcer(
             cluster=cluster,
-            connection=connection,
-            events=events,
-            domains=self._domains,
+            survey=lambda labels: survey(
+                connection,
+                self._domains,
+                node_labels=labels,
+                agent_version=agent_version,
+                orphans_of=self._orphans.of,
+            ),
             node_name=node_name,
             namespace=namespace,
-            agent_version=agent_version,
             health=health,
-            orphans_of=self._orphans.of,
         )
         self._guard = threading.Lock()
         self._workers: dict[str, Worker] = {}
@@ -164,6 +167,8 @@ class Agent:
             return sum(worker.is_alive() for worker in self._workers.values())
 
     def _notice(self, event: DomainEvent) -> None:
+        if isinstance(event, LifecycleChanged):
+            self._announcer.look_soon()
         with self._guard:
             workers = list(self._workers.values())
         for worker in workers:

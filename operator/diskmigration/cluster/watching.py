@@ -16,12 +16,27 @@ END_SECONDS = 10.0
 _IDENTITY: Any = f"{GROUP}/diskmigration"
 
 
+class _NothingToCompare(kopf.DiffBaseStorage):
+    """For programs that take every event as it is: kopf else copies each object to find what it has changed."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to keep."""
+
+
 class WatchHangsError(ClusterError):
     """Nothing is watched any more, and nothing will be: only a new process helps."""
 
 
 async def watch(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings) -> None:
     """Hands on events until the process is told to end: kopf takes SIGTERM and SIGINT for itself, and returns on them.
+
+    The registry may have handlers of events alone, as nothing is kept of what objects were before.
 
     A watch that is told to end while kopf has no valid credentials waits for some, and passes over every cancellation
     (seen in 1.45: `stream` returns on it, and `continuous_watch` begins anew). Such a task is left behind: the event
@@ -31,6 +46,7 @@ async def watch(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings
         WatchHangsError: kopf began to end and did not get there.
         Exception: whatever kopf ended on, say credentials that are refused, or an answer it does not know.
     """
+    settings.persistence.diffbase_storage = _NothingToCompare()
     is_ending = asyncio.Event()
 
     @kopf.on.cleanup(registry=registry, id="is_ending")

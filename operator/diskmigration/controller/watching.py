@@ -45,7 +45,6 @@ def _settings() -> kopf.OperatorSettings:
     # kopf strips its finalizer from every object as no handler needs it: it must not be ours.
     settings.persistence.finalizer = f"{names.GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"operator.{names.GROUP}")
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"operator.{names.GROUP}")
     # Events are the reconciler's to tell.
     settings.posting.enabled = False
     # A list of 10,000 objects in one answer is a peak of memory on both sides.

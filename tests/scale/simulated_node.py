@@ -1,0 +1,244 @@
+"""An agent whose node is simulated: the real watch, statuses, Lease and Hypervisor, and no libvirt and no storage.
+
+Not there: the extender, and the search for orphaned volumes, as they look at the storage.
+"""
+
+import heapq
+import random
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from diskmigration.agent.announcer import KUBERNETES_API, Announcer
+from diskmigration.agent.migration import report
+from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase, VolumeFormat
+from diskmigration.api.errors import Reason
+from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, VirtualMachine, VirtualMachineState
+from diskmigration.api.names import SYSTEM_NAMESPACE
+from diskmigration.api.storage_domain import StorageDomain
+from diskmigration.cluster.client import Cluster
+from diskmigration.observability.health import Health
+
+GIB = 2**30
+DISK_BYTES = 10 * GIB
+WIDE, NARROW = "wide", "narrow"
+"""Pairs of storage domains, `wide-source` and `wide-destination`: with places for all, and with few."""
+
+TARGETS = {WIDE: "vda", NARROW: "vdb"}
+PHASES = (
+    Phase.SNAPSHOTTING,
+    Phase.PREPARING_DESTINATION,
+    Phase.COPYING_CHAIN,
+    Phase.REPLICATING,
+    Phase.SYNCHRONIZED,
+    Phase.PIVOTING,
+    Phase.MERGING,
+    Phase.CLEANING_UP,
+)
+
+
+def machine_name(node: str, number: int) -> str:
+    return f"vm-{number}-on-{node}"
+
+
+class SimulatedNode:
+    """An audience of the agent's watch; counts what it hears."""
+
+    def __init__(self, cluster: Cluster, name: str, machines: int, moves: "Moves") -> None:
+        self.name = name
+        self.events = 0
+        self.foreign_events = 0
+        self.health = Health(KUBERNETES_API)
+        self.statuses = StatusWriter(
+            cluster, node_name=name, on_gone=lambda _: None, on_turn=lambda: self.health.turned("x", within_seconds=60)
+        )
+        self.domains: dict[str, StorageDomain] = {}
+        self._announcer = Announcer(
+            cluster=cluster,
+            survey=self._survey,
+            node_name=name,
+            namespace=SYSTEM_NAMESPACE,
+            health=self.health,
+        )
+        self._moves = moves
+        self._guard = threading.Lock()
+        self._machines = {machine_name(name, number): f"{name}/{number}" for number in range(machines)}
+        self._moved: set[tuple[str, str]] = set()
+        self._known: set[str] = set()
+
+    def start(self, domains: list[StorageDomain]) -> None:
+        for domain in domains:
+            self.see_storage_domain(domain)
+        self.statuses.start()
+        self._announcer.start()
+
+    def see_storage_domain(self, domain: StorageDomain) -> None:
+        self.domains[domain.metadata.name] = domain
+
+    def forget_storage_domain(self, name: str) -> None:
+        self.domains.pop(name, None)
+
+    def see_migration(self, migration: DiskMigration) -> None:
+        uid, phase = migration.metadata.uid, migration.status.phase
+        with self._guard:
+            self.events += 1
+            if migration.status.node_name != self.name:
+                self.foreign_events += 1
+                return
+            is_new = uid not in self._known
+            self._known.add(uid)
+        if phase is not None and phase.is_final:
+            self.statuses.forget(uid)
+        elif is_new:
+            self._moves.begin(self, migration)
+        else:
+            self.statuses.compare(migration)
+
+    def forget_migration(self, uid: str) -> None:
+        self.statuses.forget(uid)
+
+    def finish(self, migration: DiskMigration) -> None:
+        """The disk lives at the destination from now on."""
+        with self._guard:
+            self._moved.add((migration.spec.virtual_machine.name or "", migration.spec.disk))
+        self._announcer.look_soon()
+
+    def _survey(self, _: Mapping[str, str]) -> HypervisorStatus:
+        with self._guard:
+            machines = tuple(
+                VirtualMachine(
+                    name=name,
+                    uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, seed)),
+                    state=VirtualMachineState.RUNNING,
+                    disks=tuple(self._disk(name, pair, target) for pair, target in TARGETS.items()),
+                )
+                for name, seed in self._machines.items()
+            )
+        return HypervisorStatus(
+            libvirt_version="9.0.0",
+            qemu_version="7.2.22",
+            agent_version="simulated",
+            virtual_machine_count=len(machines),
+            storage_domains=tuple(
+                NodeStorageDomain(name=name, ready=True, capacity_bytes=2000 * GIB, available_bytes=1000 * GIB)
+                for name in sorted(self.domains)
+            ),
+            virtual_machines=machines,
+        )
+
+    def _disk(self, machine: str, pair: str, target: str) -> Disk:
+        side = "destination" if (machine, target) in self._moved else "source"
+        return Disk(
+            target=target,
+            storage_domain=f"{pair}-{side}",
+            volume=f"{machine}-{target}.qcow2",
+            type="File",
+            format="qcow2",
+            capacity_bytes=DISK_BYTES,
+            size_bytes=GIB,
+            allocated_bytes=GIB,
+        )
+
+
+@dataclass
+class _Move:
+    node: SimulatedNode
+    migration: DiskMigration
+    status: DiskMigrationStatus
+    journal: Journal
+    meter: Meter = field(default_factory=Meter)
+    step: int = 0
+
+    def advance(self) -> bool:
+        """Shows the next phase; whether there is one more."""
+        now = datetime.now(UTC)
+        if self.step == len(PHASES):
+            self.status = report.ended(
+                self.status,
+                self.migration,
+                phase=Phase.SUCCEEDED,
+                reason=Reason.MIGRATED,
+                message=f"The disk lives in the storage domain {self.journal.destination_domain.metadata.name}.",
+                now=now,
+            )
+            self.node.statuses.show(self.migration, self.status)
+            self.node.finish(self.migration)
+            return False
+        self.meter = self.meter.advanced(now=time.monotonic(), copied=GIB * self.step // len(PHASES), total=GIB)
+        volumes = (*self.journal.source, *self.journal.destination)
+        self.status = report.under_way(
+            self.status,
+            self.migration,
+            phase=PHASES[self.step],
+            journal=self.journal,
+            figures={volume.path: report.VolumeFigures(GIB, self.meter.copied, 0) for volume in volumes},
+            meter=self.meter,
+            message="",
+            now=now,
+        )
+        self.node.statuses.show(self.migration, self.status)
+        self.step += 1
+        return True
+
+
+class Moves:
+    """The simulated hypervisors of one process: each phase takes about so many seconds, by the pair of domains."""
+
+    def __init__(self, step_seconds: Mapping[str, float]) -> None:
+        self.ended = 0
+        self._step_seconds = step_seconds
+        self._due: list[tuple[float, str, _Move]] = []
+        self._changed = threading.Condition()
+        self._random = random.Random(1)  # noqa: S311 - spreads the steps, keeps no secret
+        threading.Thread(target=self._run, name="moves", daemon=True).start()
+
+    def begin(self, node: SimulatedNode, migration: DiskMigration) -> None:
+        source, destination = migration.status.source, migration.status.destination
+        assert source is not None
+        assert destination is not None
+        volume = f"{migration.spec.virtual_machine.name}-{migration.spec.disk}.qcow2"
+        of_source, of_destination = node.domains[source.storage_domain], node.domains[destination.storage_domain]
+        journal = Journal(
+            migration=migration,
+            attempt=1,
+            source_domain=of_source,
+            destination_domain=of_destination,
+            source=(_volume(of_source, volume),),
+            destination=(_volume(of_destination, f"{volume}-{migration.metadata.uid}"),),
+        )
+        self._later(_Move(node, migration, migration.status, journal))
+
+    def _later(self, move: _Move) -> None:
+        pair = move.journal.source_domain.metadata.name.partition("-")[0]
+        wait = self._step_seconds[pair] * self._random.uniform(0.5, 1.5)
+        with self._changed:
+            heapq.heappush(self._due, (time.monotonic() + wait, move.migration.metadata.uid, move))
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._due or self._due[0][0] > time.monotonic():
+                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
+                _, _, move = heapq.heappop(self._due)
+            if move.advance():
+                self._later(move)
+            else:
+                self.ended += 1
+
+
+def _volume(domain: StorageDomain, name: str) -> JournalVolume:
+    assert domain.spec.file is not None
+    return JournalVolume(
+        name=name,
+        path=f"{domain.spec.file.path}/{name}",
+        format=VolumeFormat.QCOW2,
+        type=domain.spec.type,
+        capacity_bytes=DISK_BYTES,
+    )
