@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults images demo cluster cluster-down lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults bench images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +25,7 @@ venv:
 lint: venv  ## Check style, types and which module imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p diskmigration -p testbed -p tests
+	$(BIN)/mypy -p diskmigration -p testbed -p tests -p bench
 	$(BIN)/lint-imports
 
 format: venv  ## Lay the code out as `make lint` wants it
@@ -47,6 +47,9 @@ test-versions: venv  ## Run the tests of the API on the oldest and the newest Ku
 faults: setup  ## Break everything at every moment of a migration, and say how each ended: for the night; FAULTS="-k name"
 	$(BIN)/pytest -m faults $(FAULTS) tests/integration/faults
 
+bench: setup  ## Measure ourselves beside bare blockcopy and the classical extender, and write docs/benchmarks.md; BENCH="--quick"
+	@$(BIN)/python -m bench $(BENCH)
+
 images: venv  ## Build the container images and say where they are; only what changed is built anew
 	@$(BIN)/python -m testbed.images
 
@@ -63,7 +66,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --custom-compile-command "make lock"
 
 lock: venv  ## Choose the newest allowed versions of all Python packages anew
-	$(COMPILE) --upgrade --extra agent --extra dev --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --upgrade --extra agent --extra dev --extra bench --output-file requirements/dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/operator.lock pyproject.toml
 	$(COMPILE) --constraint requirements/dev.lock --extra agent --output-file requirements/agent.lock pyproject.toml
 	$(COMPILE) --upgrade --output-file requirements/build.lock requirements/build.in

@@ -39,6 +39,13 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self.log = log
 
+    @property
+    def pid(self) -> int:
+        """Its process's number while it runs."""
+        if self._process is None:
+            raise TestbedError("The program does not run.")
+        return self._process.pid
+
     def start(self) -> None:
         """Start it; it answers when it is ready, through the API."""
         self._process = processes.start(
