@@ -25,7 +25,8 @@ def make_chain(domain: Domain, name: str, *, capacity_bytes: int, length: int, s
         starts = range(position * _POOL_BYTES, capacity_bytes, length * _POOL_BYTES)
         writes = [f"write -q -s {pool} {start} {min(_POOL_BYTES, capacity_bytes - start)}" for start in starts]
         # No chain is opened: a cluster that is written whole needs nothing from below.
-        image = f"driver=qcow2,backing=,file.driver={'host_device' if path.is_block_device() else 'file'},file.filename={path}"
+        protocol = "host_device" if path.is_block_device() else "file"
+        image = f"driver=qcow2,backing=,file.driver={protocol},file.filename={path}"
         command = ["qemu-io", "-t", "none", "--image-opts", *(part for each in writes for part in ("-c", each)), image]
         processes.run(command, timeout_seconds=_FILL_TIMEOUT_SECONDS)
         volumes.append(path)

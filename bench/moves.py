@@ -52,7 +52,7 @@ def ours(subject: Subject, to: str, *, strategy: str) -> Timed:
     """Have the project move the disk: from before the object is made until it is seen as Succeeded."""
     ready(subject)
     started = time.monotonic()
-    migration = begin(subject, to, strategy=strategy)
+    migration = begin(subject.stage, subject.machine, to, strategy=strategy)
     await_success(migration)
     return _timed(subject, to, started)
 
@@ -75,18 +75,23 @@ def bare(subject: Subject, to: str, *, strategy: str) -> Timed:
 def ready(subject: Subject) -> None:
     """Wait until the project knows where the disk is and has nothing left to do with it."""
     wait_until(lambda: not subject.machine.has_journal(), "the disk is free", seconds=_POSITION_SECONDS)
-    wait_until(lambda: _is_known(subject), "the inventory has the disk in its place", seconds=_POSITION_SECONDS)
+    await_known(subject.stage, subject.machine, subject.at)
 
 
-def begin(subject: Subject, to: str, **spec: object) -> Migration:
+def await_known(stage: Stage, machine: Machine, domain: str) -> None:
+    """Wait until the inventory has the VM's disk on that storage domain."""
+    wait_until(lambda: _is_known(stage, machine, domain), "the inventory has the disk", seconds=_POSITION_SECONDS)
+
+
+def begin(stage: Stage, machine: Machine, to: str, **spec: object) -> Migration:
     """Make the object by one request to the API."""
-    migration = Migration(subject.stage.stack, f"m-{uuid.uuid4().hex[:8]}")
-    machine = {"virtualMachine": {"name": subject.machine.name}, "disk": "vda"}
+    migration = Migration(stage.stack, f"m-{uuid.uuid4().hex[:8]}")
+    disk = {"virtualMachine": {"name": machine.name}, "disk": "vda"}
     body = {
         "metadata": {"name": migration.name, "namespace": NAMESPACE},
-        "spec": {**machine, "destination": {"storageDomain": to}, **spec},
+        "spec": {**disk, "destination": {"storageDomain": to}, **spec},
     }
-    subject.stage.stack.cluster.create(names.DISK_MIGRATIONS, body, namespace=NAMESPACE)
+    stage.stack.cluster.create(names.DISK_MIGRATIONS, body, namespace=NAMESPACE)
     return migration
 
 
@@ -105,7 +110,7 @@ def _timed(subject: Subject, to: str, started: float) -> Timed:
     return Timed(started, ended, subject.guest.console.longest_gap_between_seconds(started, ended))
 
 
-def _is_known(subject: Subject) -> bool:
-    machines = subject.stage.stack.hypervisor().get("status", {}).get("virtualMachines", [])
-    found = next((each for each in machines if each["uuid"] == subject.machine.uuid), None)
-    return found is not None and any(disk.get("storageDomain") == subject.at for disk in found.get("disks", []))
+def _is_known(stage: Stage, machine: Machine, domain: str) -> bool:
+    machines = stage.stack.hypervisor().get("status", {}).get("virtualMachines", [])
+    found = next((each for each in machines if each["uuid"] == machine.uuid), None)
+    return found is not None and any(disk.get("storageDomain") == domain for disk in found.get("disks", []))
