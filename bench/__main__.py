@@ -15,7 +15,7 @@ _GROUPS = {
     extension.GROUP: extension.measure,
     footprint.GROUP: footprint.measure,
 }
-_DOCS = Path(__file__).resolve().parents[1] / "docs"
+_REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -23,8 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(_GROUPS), default=list(_GROUPS), help="measure these groups")
     parser.add_argument("--quick", action="store_true", help="small disks and few turns: shows that everything works")
-    parser.add_argument("--output", type=Path, default=_DOCS, help="where benchmarks.md goes (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="where benchmarks.md goes (default: docs, with --quick dist/bench)")
     options = parser.parse_args()
+    output = options.output or (_REPOSITORY / "dist" / "bench" if options.quick else _REPOSITORY / "docs")
     # As Ctrl-C: what runs is ended in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = QUICK if options.quick else WHOLE
@@ -34,10 +35,10 @@ def main() -> None:
         for figure in _GROUPS[group](plan):
             measured.append(figure)
             print(report.row(figure), flush=True)
-        report.write(options.output, merged(report.read(options.output), measured), plan)
+        report.write(output, merged(report.read(output), measured), plan)
     print()
-    print(report.table(report.read(options.output)))
-    print(f"\nWritten: {options.output / 'benchmarks.md'}")
+    print(report.table(report.read(output)))
+    print(f"\nWritten: {output / 'benchmarks.md'}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Happened:
 
 
 def start_loop() -> None:
-    """Start libvirt's event loop in a thread; once a process, and before its first connection."""
+    """Start libvirt's event loop in a thread, once a process: connections made from then on hear of events."""
     if _loop:
         return
     libvirt.virEventRegisterDefaultImpl()

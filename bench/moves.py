@@ -64,8 +64,10 @@ def bare(subject: Subject, to: str, *, strategy: str) -> Timed:
     source, destination = domains[subject.at], domains[to]
     chain = [path for path, _ in reversed(subject.machine.chain())]
     command: list[str | Path] = [
-        *[_BARE_MOVE, subject.machine.host.uri, subject.machine.name, "vda", strategy, str(subject.capacity_bytes)],
-        *[f"bare-{uuid.uuid4().hex[:8]}", source.kind, source.root, destination.kind, destination.root, *chain],
+        _BARE_MOVE,
+        *[subject.machine.host.uri, subject.machine.name, "vda", strategy, str(subject.capacity_bytes)],
+        *[f"bare-{uuid.uuid4().hex[:8]}", source.kind, str(source.root), destination.kind, str(destination.root)],
+        *chain,
     ]
     started = time.monotonic()
     processes.run(command, timeout_seconds=_TIMEOUT_SECONDS)

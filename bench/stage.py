@@ -59,8 +59,10 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
         }
         stack = Stack(control_plane, client.connect(control_plane.admin_kubeconfig), host, agent, domains)
         for domain in domains.values():
-            options = {"thinProvisioning": thin.spec()} if domain.kind == "loop" else {}
-            stack.apply(storage_domain(domain, maxConcurrentMigrations=MIGRATIONS_AT_ONCE, **options))
+            document = storage_domain(domain, maxConcurrentMigrations=MIGRATIONS_AT_ONCE)
+            if domain.disk_type == "block":
+                document["spec"]["thinProvisioning"] = thin.spec()
+            stack.apply(document)
         wait_until(lambda: _all_ready(stack), "the storage domains are ready", seconds=60)
         yield Stage(stack, directory)
 
