@@ -1,12 +1,14 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults bench images demo cluster cluster-down lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults soak bench images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 # How many tests run side by side: they wait more than they work.
 WORKERS ?= 3
+# SECONDS alone is bash's own.
+SOAK_SECONDS = $(or $(SECONDS),3600)
 export PYTHON
 # The package runs from the checkout.
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
@@ -45,7 +47,11 @@ test-versions: venv  ## Run the tests of the API on the oldest and the newest Ku
 	$(BIN)/python -m testbed.versions
 
 faults: setup  ## Break everything at every moment of a migration, and say how each ended: for the night; FAULTS="-k name"
-	$(BIN)/pytest -m faults $(FAULTS) tests/integration/faults
+	$(BIN)/pytest -m faults --numprocesses $(WORKERS) $(FAULTS) tests/integration/faults
+
+soak: setup  ## Move disks about by chance and compare every byte, for SECONDS=3600; SEED=N has the same choices again
+	@DISKMIGRATION_SOAK_SECONDS=$(SOAK_SECONDS) DISKMIGRATION_SOAK_SEED=$(SEED) \
+		$(BIN)/pytest --capture=no tests/integration/soak
 
 bench: setup  ## Measure ourselves beside bare blockcopy and the classical extender, and write docs/benchmarks.md; BENCH="--quick"
 	@$(BIN)/python -m bench $(BENCH)

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import libvirt_qemu
@@ -21,7 +22,7 @@ _WHOLE = re.compile(r"^(?:wrote|read) (\d+)/\d+ bytes at offset \d+$", re.MULTIL
 _LIBVIRT_LINE = re.compile(r"^\d{4}-\d{2}-\d{2} [\d:.+]+: .*$", re.MULTILINE)
 _NUMBERS = itertools.count(1)
 # A command's answer is told from others' by its place in the log.
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 _ANSWER_TIMEOUT_SECONDS = 30
 
 
@@ -36,6 +37,20 @@ def write_pattern(
         TestbedError: QEMU did not write all of it, for instance as the storage is full.
     """
     _transfer(host, domain, device, f"write -P {pattern} {offset} {length}", length)
+
+
+def write_zeroes(
+    host: LibvirtHost, domain: str, *, offset: int, length: int, unmap: bool, device: str = "virtio-disk0"
+) -> None:
+    """Write zeroes to `length` bytes at byte `offset` of a domain's disk as a guest's own command for it does.
+
+    With `unmap` the volume may give back what these bytes take: what is read afterwards is zeroes all the same, which a
+    discard does not promise.
+
+    Raises:
+        TestbedError: QEMU did not write all of it.
+    """
+    _transfer(host, domain, device, f"write -z {'-u ' if unmap else ''}{offset} {length}", length)
 
 
 def verify_pattern(
@@ -71,7 +86,7 @@ def _ask(host: LibvirtHost, domain: str, device: str, command: str) -> str:
     # A second, unknown command is refused there by its name, which marks the end of the first one's answer.
     log = host.qemu_log_directory / f"{domain}.log"
     end = f"end-of-{os.getpid()}-{next(_NUMBERS)}"
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME[log]:
         start = log.stat().st_size
         with host.domain(domain) as found:
             for each in (command, end):

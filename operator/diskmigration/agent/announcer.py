@@ -119,6 +119,8 @@ class Announcer:
                 self._write(self._look())
             except ClusterError as error:
                 _log.warning("the Hypervisor was not written", extra={"error": str(error)})
+            except Exception:  # noqa: BLE001 - a thread that dies silently would leave the node as it was, for ever
+                _log.exception("the node could not be surveyed")
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
 

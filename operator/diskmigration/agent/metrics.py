@@ -12,6 +12,19 @@ EXTENSION_SECONDS = Histogram(
     ["storage_domain"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+EXTENSION_LATENCY = Gauge(
+    "diskmigration_extension_latency_seconds",
+    "The longest extension lately, from the threshold on, as the head room is reckoned with; it fades.",
+    ["storage_domain"],
+)
+WRITE_RATE = Gauge(
+    "diskmigration_write_rate_bytes_per_second",
+    "The fastest that a thin volume was filled lately, as the head room is reckoned with; it fades.",
+    ["storage_domain"],
+)
+HEAD_ROOM = Gauge(
+    "diskmigration_head_room_bytes", "The most that is kept free on a thin volume now.", ["storage_domain"]
+)
 VOLUMES_DOUBTED = Gauge(
     "diskmigration_volumes_doubted", "Thin volumes that are not extended, as what libvirt reports of them cannot be."
 )

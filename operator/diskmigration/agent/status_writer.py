@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diskmigration.api import conditions
+from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskMigrationStatus, Phase
 from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
 from diskmigration.cluster.client import Cluster
@@ -109,11 +111,14 @@ class StatusWriter:
                 self._tell(entry, status)
                 entry.written = status
             with self._changed:
-                entry.not_before = time.monotonic() + INTERVAL_SECONDS
+                # A phase that was entered while this was being written waits for nothing.
+                if entry.wanted.phase is status.phase:
+                    entry.not_before = time.monotonic() + INTERVAL_SECONDS
                 self._changed.notify_all()
 
     def _tell(self, entry: _Entry, status: DiskMigrationStatus) -> None:
         """Records an Event for each phase, so that `kubectl describe` tells the story."""
+        self._tell_of_convergence(entry, status)
         if status.phase is None or (entry.written is not None and entry.written.phase is status.phase):
             return
         record_event(
@@ -125,6 +130,23 @@ class StatusWriter:
             note=status.failure.message if status.failure is not None else f"The migration is {status.phase.value}.",
             action="Migrate",
             event_type=EventType.WARNING if status.phase is Phase.FAILED else EventType.NORMAL,
+        )
+
+    def _tell_of_convergence(self, entry: _Entry, status: DiskMigrationStatus) -> None:
+        said = conditions.find(status.conditions, ConditionType.CONVERGING)
+        before = entry.written or entry.migration.status
+        known = conditions.find(before.conditions, ConditionType.CONVERGING)
+        if said is None or (known is not None and known.reason == said.reason):
+            return
+        record_event(
+            self._cluster,
+            self._reporter,
+            DISK_MIGRATIONS,
+            entry.migration.metadata,
+            reason=said.reason,
+            note=said.message,
+            action="Migrate",
+            event_type=EventType.NORMAL if said.status is ConditionStatus.TRUE else EventType.WARNING,
         )
 
     def _next(self) -> _Entry:

@@ -72,10 +72,14 @@ class Strategy(StrEnum):
 
 
 class CopyMode(StrEnum):
-    """WriteBlocking makes each guest write wait for the destination, so that the mirror never falls behind."""
+    """WriteBlocking makes each guest write wait for the destination, so that the mirror never falls behind.
+
+    Auto is Background until it does.
+    """
 
     BACKGROUND = "Background"
     WRITE_BLOCKING = "WriteBlocking"
+    AUTO = "Auto"
 
 
 class CutoverPolicy(StrEnum):
@@ -249,3 +253,4 @@ class ConditionType(StrEnum):
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    CONVERGING = "Converging"

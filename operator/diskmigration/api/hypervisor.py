@@ -18,8 +18,8 @@ class VirtualMachineState(StrEnum):
 
     @property
     def has_process(self) -> bool:
-        """Whether a QEMU process runs its disks, so that a live move is possible."""
-        return self in (VirtualMachineState.RUNNING, VirtualMachineState.PAUSED)
+        """Whether a QEMU process has its disks open, or may have: of a VM that has crashed, libvirt may keep it."""
+        return self is not VirtualMachineState.SHUT_OFF
 
 
 class Disk(Model):

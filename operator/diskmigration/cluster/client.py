@@ -1,6 +1,7 @@
 """Requests to the Kubernetes API, with errors that tell a caller what to do."""
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -344,7 +345,7 @@ class Cluster:
                 path,
                 query_params=list((query or {}).items()),
                 header_params=headers,
-                body=body,
+                body=_as_yaml(body) if content_type == _APPLY_PATCH and body is not None else body,
                 auth_settings=["BearerToken"],
             )
             response = self._client.call_api(*request, _request_timeout=self._timeouts)
@@ -376,6 +377,20 @@ class _Versions:
     def forget(self, uid: str) -> None:
         with self._lock:
             self._known.pop(uid, None)
+
+
+# What YAML takes unescaped, of https://yaml.org/spec/1.2.2/#51-character-set; not the byte order mark, to be sure.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\u00a0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _as_yaml(body: JsonObject) -> bytes:
+    """The object as the server reads an apply: as YAML, which knows no JSON escapes of characters past U+FFFF.
+
+    Half a surrogate pair, of a file's name that is no UTF-8, becomes U+FFFD, as in every other request.
+    """
+    whole = _SURROGATE.sub("\ufffd", json.dumps(body, ensure_ascii=False))
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", whole).encode()
 
 
 def _answer(doing: str, status: int, content: bytes) -> JsonObject:

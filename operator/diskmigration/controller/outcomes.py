@@ -1,4 +1,4 @@
-"""What a look at a migration may end in: a place, a refusal, or nothing to do."""
+"""What a look at a migration may end in: a place, or a refusal."""
 
 from dataclasses import dataclass, field
 
@@ -32,13 +32,4 @@ class Placement:
     topics: frozenset[Topic] = field(default=frozenset())
 
 
-@dataclass(frozen=True)
-class AlreadyThere:
-    """The disk lives on the destination: nothing is to be moved."""
-
-    message: str
-    source: Side
-    topics: frozenset[Topic] = field(default=frozenset())
-
-
-Outcome = Placement | Refusal | AlreadyThere
+Outcome = Placement | Refusal

@@ -10,7 +10,7 @@ from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageDomain, StorageType
 from diskmigration.controller import topics
 from diskmigration.controller.inventory import Inventory, LocatedMachine
-from diskmigration.controller.outcomes import AlreadyThere, Outcome, Placement, Refusal
+from diskmigration.controller.outcomes import Outcome, Placement, Refusal
 from diskmigration.controller.topics import Topic
 
 _MOVABLE_TYPES = frozenset({"File", "Block"})
@@ -91,21 +91,9 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watche
             "Wait until it has ended, or cancel it.",
         )
     source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
-    has_process = located.machine.state.has_process
-    if source.metadata.name == destination.metadata.name and has_process:
+    if source.metadata.name == destination.metadata.name:
         # The inventory may be older than the disk's last move: its agent looks, and is the one who says so.
         return Placement(located.node, keys, source_side, source_side, needed_bytes=0, topics=frozenset(watched))
-    if source.metadata.name == destination.metadata.name:
-        return AlreadyThere(
-            f"Disk {spec.disk} of VM {spec.virtual_machine} already lives on StorageDomain {source.metadata.name}.",
-            source_side,
-        )
-    if not has_process:
-        raise _RefusedError(
-            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
-            f"VM {spec.virtual_machine} on node {located.node} is {located.machine.state.value}. "
-            "Start it: only a running VM's disk can be moved.",
-        )
     for side in (source, destination):
         _check_ready(side, located.node, around.inventory)
     needed = needed_bytes(spec, disk, destination.spec.type)
@@ -171,6 +159,12 @@ def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[To
             "Make a new DiskMigration that says which with virtualMachine.uuid or virtualMachine.nodeName.",
             is_permanent=True,
         )
+    if (other := _where_it_runs_else(matching[0], inventory)) is not None:
+        raise _RefusedError(
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
+            f"VM {wanted} is shut off on node {matching[0].node}, and runs on node {other}, where its disk is in use. "
+            f"Make a new DiskMigration for node {other}, or undefine the VM on node {matching[0].node}.",
+        )
     if not inventory.is_live(matching[0].node):
         raise _RefusedError(
             Reason.VIRTUAL_MACHINE_NOT_FOUND,
@@ -186,6 +180,14 @@ def _only_one_that_runs(machines: list[LocatedMachine]) -> list[LocatedMachine]:
         return []
     running = [one for one in machines if one.machine.state.has_process]
     return running if len(running) == 1 else []
+
+
+def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | None:
+    """Another node on which the VM runs, if it is shut off on this one."""
+    if located.machine.state.has_process:
+        return None
+    known = inventory.machines_with_uuid(located.machine.uuid)
+    return next((one.node for one in known if one.machine.state.has_process), None)
 
 
 def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:

@@ -16,7 +16,7 @@ from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.events import EventType
 from diskmigration.controller import deadlines, domain_statuses, statuses, validation
 from diskmigration.controller.books import Books
-from diskmigration.controller.outcomes import AlreadyThere, Placement, Refusal
+from diskmigration.controller.outcomes import Placement, Refusal
 from diskmigration.controller.records import Migration
 from diskmigration.controller.reporting import Reporting
 from diskmigration.controller.view import Finished
@@ -134,8 +134,6 @@ class Reconciler:
         match self._books.judge(migration):
             case Refusal() as refusal:
                 await self._refuse(migration, refusal, now)
-            case AlreadyThere() as found:
-                await self._conclude(migration, statuses.already_there(migration, found, now))
             case Placement() as placement:
                 await self._queue_or_hand_over(migration, placement, now)
         if left is not None:

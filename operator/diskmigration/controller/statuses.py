@@ -11,7 +11,7 @@ from typing import Any
 from diskmigration.api.conditions import Condition, ConditionStatus, condition, find
 from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Failure, Phase
 from diskmigration.api.errors import Reason
-from diskmigration.controller.outcomes import AlreadyThere, Placement, Refusal
+from diskmigration.controller.outcomes import Placement, Refusal
 from diskmigration.controller.records import Migration
 
 QUEUED = "Queued"
@@ -120,27 +120,6 @@ def cancelled(migration: Migration, now: datetime) -> DiskMigrationStatus:
         completion_time=now,
         source=migration.status.source,
         destination=migration.status.destination,
-    )
-
-
-def already_there(migration: Migration, found: AlreadyThere, now: datetime) -> DiskMigrationStatus:
-    """Succeeded with nothing moved."""
-    reason = Reason.ALREADY_AT_DESTINATION.value
-    states = {
-        ConditionType.ACCEPTED: ConditionStatus.TRUE,
-        ConditionType.SUCCEEDED: ConditionStatus.TRUE,
-        ConditionType.READY: ConditionStatus.TRUE,
-        ConditionType.RECONCILING: ConditionStatus.FALSE,
-        ConditionType.STALLED: ConditionStatus.FALSE,
-    }
-    return DiskMigrationStatus(
-        observed_generation=migration.metadata.generation,
-        phase=Phase.SUCCEEDED,
-        conditions=_all(migration, states, reason, found.message, now),
-        start_time=migration.status.start_time or now,
-        completion_time=now,
-        source=found.source,
-        destination=found.source,
     )
 
 

@@ -35,13 +35,6 @@ def two_vms_of_that_name(world: World) -> Handle:
     return world.migrate("m", world.name("vm"))
 
 
-def shut_off_vm(world: World) -> Handle:
-    world.domain("src")
-    world.domain("dst")
-    world.node("n1", [machine(world.name("vm"), state="ShutOff")])
-    return world.migrate("m", world.name("vm"))
-
-
 def no_such_disk(world: World) -> Handle:
     return plain(world, disk="vdz")
 
@@ -114,7 +107,6 @@ def agent_that_is_not_alive(world: World) -> Handle:
     [
         (no_such_vm, "VirtualMachineNotFound", False),
         (two_vms_of_that_name, "VirtualMachineAmbiguous", True),
-        (shut_off_vm, "VirtualMachineNotRunning", False),
         (no_such_disk, "DiskNotFound", False),
         (network_disk, "DiskNotSupported", True),
         (outside_every_domain, "SourceNotInStorageDomain", False),

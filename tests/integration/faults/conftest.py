@@ -102,7 +102,7 @@ def stack(
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of the whole matrix: how each migration ended, and how long after the fault's end."""
     rows = {
-        report.nodeid.partition("[")[2].rstrip("]"): dict(report.user_properties)[RECOVERY]
+        report.nodeid.partition("[")[2].partition("]")[0]: dict(report.user_properties)[RECOVERY]
         for report in terminalreporter.getreports("passed")
         if RECOVERY in dict(report.user_properties)
     }

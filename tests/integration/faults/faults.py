@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from testbed.control_plane import ControlPlane
+from testbed.processes import TestbedError
 from testbed.programs import Program
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
@@ -36,7 +37,7 @@ class Fault:
 
     strike: Callable[[World, Migration], None]
     mend: Callable[[World], None] | None = None
-    ends_vm: bool = False
+    of_running_vm: bool = False
     gives_up: bool = False
     deletes: bool = False
 
@@ -96,6 +97,15 @@ def _quit_inside(world: World, _: Migration) -> None:
     world.holds.release()
 
 
+def _start(world: World, _: Migration) -> None:
+    try:
+        world.stack.host.virsh("start", world.machine.name, "--paused")
+    except TestbedError as error:
+        # Its QEMU is refused what is being copied.
+        assert "lock" in str(error), error  # noqa: PT017 - any other answer is a failure of the test
+    world.holds.release()
+
+
 def _pause_and_resume(world: World, _: Migration) -> None:
     world.stack.host.virsh("resume", world.machine.name)
     world.stack.host.virsh("suspend", world.machine.name)
@@ -139,12 +149,17 @@ FAULTS = {
     "apiserver-down": Fault(_stop_api_server, lambda world: world.control_plane.start_api_server()),
     "etcd-killed": Fault(_kill_etcd, lambda world: world.control_plane.start_etcd()),
     "node-unreachable": Fault(_cut_node_off, lambda world: world.link.restore()),
-    "vm-destroyed": Fault(_destroy, ends_vm=True),
-    "vm-ended-inside": Fault(_quit_inside, ends_vm=True),
-    "vm-paused-and-resumed": Fault(_pause_and_resume),
-    "vm-rebooted": Fault(_reboot),
+    "vm-destroyed": Fault(_destroy, of_running_vm=True),
+    "vm-ended-inside": Fault(_quit_inside, of_running_vm=True),
+    "vm-paused-and-resumed": Fault(_pause_and_resume, of_running_vm=True),
+    "vm-rebooted": Fault(_reboot, of_running_vm=True),
     "cancelled": Fault(_cancel, gives_up=True),
     "deleted": Fault(_delete, gives_up=True, deletes=True),
     "cancelled-unseen": Fault(_cancel_unseen, lambda world: world.link.restore(), gives_up=True),
     "deleted-unseen": Fault(_delete_unseen, lambda world: world.link.restore(), gives_up=True, deletes=True),
 }
+COLD_FAULTS = {
+    **{name: fault for name, fault in FAULTS.items() if not fault.of_running_vm},
+    "vm-started": Fault(_start),
+}
+"""Of a VM that is shut off."""

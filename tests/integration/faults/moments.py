@@ -27,6 +27,26 @@ FORWARD = (
     "Finish.before",
     "Finish.acted",
 )
+COLD = (
+    "PrepareDestination.before",
+    "PrepareDestination.midway",
+    "PrepareDestination.acted",
+    "CopyChain.before",
+    "CopyChain.midway",
+    "CopyChain.acted",
+    "CopyCold.before",
+    "CopyCold.midway",
+    "CopyCold.acted",
+    "PivotCold.before",
+    "PivotCold.midway",
+    "PivotCold.acted",
+    "CleanUpSource.before",
+    "CleanUpSource.midway",
+    "CleanUpSource.acted",
+    "Finish.before",
+    "Finish.acted",
+)
+"""Of a VM that is shut off."""
 BACK = (
     "AbortReplication.before",
     "AbortReplication.acted",
@@ -40,11 +60,8 @@ BACK = (
 """Of one that is cancelled when it is synchronized."""
 
 
-def is_before_pivot(moment: str) -> bool:
-    """Whether the guest writes to the source still."""
-    return moment in BACK or FORWARD.index(moment) < FORWARD.index("Pivot.acted")
-
-
 def can_be_given_up(moment: str) -> bool:
     """Whether a migration that is cancelled there goes back: from the act of the pivot on, it goes forward alone."""
+    if moment in COLD:
+        return COLD.index(moment) < COLD.index("PivotCold.before")
     return moment in BACK or FORWARD.index(moment) < FORWARD.index("Pivot.before")

@@ -1,16 +1,17 @@
 """Every fault at every moment, in both directions (`make faults`), and some that have each of them (`make test`)."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
 from testbed.control_plane import ControlPlane
 from testbed.programs import Program
-from tests.integration.faults.cells import RECOVERY, Cell, machine_on, play
-from tests.integration.faults.faults import FAULTS, World
+from tests.integration.faults.cells import RECOVERY, Cell, machine_for, play
+from tests.integration.faults.faults import COLD_FAULTS, FAULTS, World
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
-from tests.integration.faults.moments import BACK, FORWARD
+from tests.integration.faults.moments import BACK, COLD, FORWARD
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import Stack
 
@@ -21,11 +22,30 @@ SHORT_OUTAGE_SECONDS = 6.0
 """Longer than the agent's Lease is good for here."""
 
 
-def covering() -> list[tuple[str, str, tuple[str, str]]]:
+def covering() -> list[Cell]:
     """Each moment with one fault, the next with the next one, so that each fault is there several times."""
-    faults = list(FAULTS)
+    faults, cold_faults = list(FAULTS), list(COLD_FAULTS)
     return [
-        (faults[number % len(faults)], moment, DIRECTIONS[number // 2 % 2]) for number, moment in enumerate(MOMENTS)
+        *(
+            Cell(faults[number % len(faults)], moment, *DIRECTIONS[number // 2 % 2])
+            for number, moment in enumerate(MOMENTS)
+        ),
+        *(
+            Cell(cold_faults[(number + 4) % len(cold_faults)], moment, *DIRECTIONS[number // 2 % 2], is_cold=True)
+            for number, moment in enumerate(COLD)
+        ),
+    ]
+
+
+def whole() -> list[Cell]:
+    """Every fault at every moment, in both directions."""
+    return [
+        *(Cell(*pair, *direction) for direction in DIRECTIONS for pair in itertools.product(FAULTS, MOMENTS)),
+        *(
+            Cell(*pair, *direction, is_cold=True)
+            for direction in DIRECTIONS
+            for pair in itertools.product(COLD_FAULTS, COLD)
+        ),
     ]
 
 
@@ -41,34 +61,18 @@ def world(
     return lambda machine, outage: World(stack, own_control_plane, operator, link, holds, machine, outage)
 
 
-@pytest.mark.parametrize(
-    ("fault", "moment", "direction"),
-    covering(),
-    ids=lambda value: "-to-".join(value) if type(value) is tuple else value,
-)
-def test_covering(
-    world: Callable[[Machine, float], World],
-    machines: Callable[..., Machine],
-    fault: str,
-    moment: str,
-    direction: tuple[str, str],
-) -> None:
-    source, destination = direction
-    play(world(machine_on(machines, source), SHORT_OUTAGE_SECONDS), Cell(fault, moment, source, destination))
+@pytest.mark.parametrize("cell", covering(), ids=str)
+def test_covering(world: Callable[[Machine, float], World], machines: Callable[..., Machine], cell: Cell) -> None:
+    play(world(machine_for(machines, cell), SHORT_OUTAGE_SECONDS), cell)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("direction", DIRECTIONS, ids="-to-".join)
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("cell", whole(), ids=str)
 def test_matrix(
     world: Callable[[Machine, float], World],
     machines: Callable[..., Machine],
-    fault: str,
-    moment: str,
-    direction: tuple[str, str],
+    cell: Cell,
     record_property: Callable[[str, object], None],
 ) -> None:
-    source, destination = direction
-    recovery = play(world(machine_on(machines, source), OUTAGE_SECONDS), Cell(fault, moment, source, destination))
+    recovery = play(world(machine_for(machines, cell), OUTAGE_SECONDS), cell)
     record_property(RECOVERY, str(recovery))

@@ -1,6 +1,5 @@
 """A cluster with one node, the operator, the agent and four storage domains: real, and one for all these tests."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program, running_agent, running_operator
 from tests.integration.agent.probes import Probes, free_port
-from tests.integration.migrations.machines import Domain, Machine, make_machine, remove_machine
+from tests.integration.migrations.machines import Domain, Machine, empty, make_machine, remove_machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain
 
 GRACE_SECONDS = 2
@@ -79,17 +78,4 @@ def machines(stack: Stack) -> Iterator[Callable[..., Machine]]:
     for machine in made:
         remove_machine(machine)
     for domain in stack.domains.values():
-        _empty(domain.root)
-
-
-def _empty(root: Path) -> None:
-    attached = subprocess.run(
-        ["losetup", "--list", "--noheadings", "--output=NAME,BACK-FILE"], capture_output=True, text=True, check=True
-    ).stdout
-    for line in attached.splitlines():
-        device, _, backing = line.partition(" ")
-        if Path(backing.strip()).is_relative_to(root):
-            subprocess.run(["losetup", "--detach", device], check=True)
-    for entry in root.rglob("*"):
-        if not entry.is_dir():
-            entry.unlink()
+        empty(domain)

@@ -6,9 +6,10 @@ import operator
 import subprocess
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
 
 import libvirt
 
@@ -18,6 +19,8 @@ from testbed.libvirt_host import LibvirtHost
 MEBIBYTE = 2**20
 CAPACITY_BYTES = 128 * MEBIBYTE
 LAYER_BYTES = 5 * MEBIBYTE
+# In XML they would be read as spaces.
+_KEPT = {character: f"&#{ord(character)};" for character in "\t\n\r"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Machine:
 
     def state(self) -> str:
         """As virsh says it."""
-        return self.host.virsh("domstate", self.name).strip()
+        return self.host.virsh("domstate", self.uuid).strip()
 
 
 def _path(element: ET.Element) -> str:
@@ -179,6 +182,7 @@ def make_machine(
     chain: int = 1,
     base_format: str = "qcow2",
     name: str | None = None,
+    volume_names: Sequence[str] = (),
     volume_bytes: int = 64 * MEBIBYTE,
     target_options: str = "",
     devices: str = "",
@@ -187,28 +191,36 @@ def make_machine(
 ) -> Machine:
     """A VM with one disk of `chain` volumes, each with data of its own, on a storage domain.
 
+    `volume_names` are base first, and derive from the VM's name where none are given.
     `below` is the path and format of a volume that the chain stands on; `devices` is XML of more devices.
     """
     name = name or f"vm-{uuid.uuid4().hex[:8]}"
     machine = Machine(host, name, str(uuid.uuid4()), [])
-    image_format = _make_chain(machine, domain, name, chain, base_format, volume_bytes, below)
+    volume_names = volume_names or [f"{name}-{position}" for position in range(chain)]
+    image_format = _make_chain(machine, domain, volume_names, base_format, volume_bytes, below)
+    define(machine, domain, image_format, target_options=target_options, devices=devices)
+    if start:
+        host.virsh("start", machine.uuid, "--paused")
+    return machine
+
+
+def define(machine: Machine, domain: Domain, image_format: str, *, target_options: str = "", devices: str = "") -> None:
+    """Defines a VM whose disk is the last of its volumes."""
     disk = _disk(machine, domain, image_format, target_options)
-    path = domain.directory / f"{name}.xml"
+    path = domain.directory / f"{machine.uuid}.xml"
     path.write_text(
-        f"""<domain type='qemu'><name>{name}</name><uuid>{machine.uuid}</uuid>
+        f"""<domain type='qemu'><name>{escape(machine.name, _KEPT)}</name><uuid>{machine.uuid}</uuid>
         <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
         <devices>{disk}{devices}</devices></domain>"""
     )
-    host.virsh("define", str(path))
-    if start:
-        host.virsh("start", name, "--paused")
-    return machine
+    machine.host.virsh("define", str(path))
 
 
 def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: int = 1) -> Machine:
     """Another disk for a VM that is shut off, as a machine of its own with the same name."""
     other = Machine(machine.host, machine.name, machine.uuid, [], target=target)
-    image_format = _make_chain(other, domain, f"{machine.name}-{target}", chain, "qcow2", 64 * MEBIBYTE, None)
+    volume_names = [f"{machine.name}-{target}-{position}" for position in range(chain)]
+    image_format = _make_chain(other, domain, volume_names, "qcow2", 64 * MEBIBYTE, None)
     path = domain.directory / f"{machine.name}-{target}.xml"
     path.write_text(_disk(other, domain, image_format, ""))
     machine.host.virsh("attach-device", machine.name, str(path), "--config")
@@ -218,18 +230,17 @@ def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: in
 def _make_chain(
     machine: Machine,
     domain: Domain,
-    name: str,
-    length: int,
+    volume_names: Sequence[str],
     base_format: str,
     volume_bytes: int,
     below: tuple[Path, str] | None,
 ) -> str:
     """Makes the volumes; returns the format of the active layer."""
     image_format = base_format
-    for position in range(length):
+    for position, name in enumerate(volume_names):
         image_format = base_format if position == 0 else "qcow2"
         size = CAPACITY_BYTES if image_format == "raw" else volume_bytes
-        path = domain.make_volume(f"{name}-{position}", size)
+        path = domain.make_volume(name, size)
         _format(path, image_format, below, is_block=domain.disk_type == "block")
         offset = position * 2 * LAYER_BYTES
         _run("qemu-io", "-f", image_format, "-c", f"write -P {position + 1} {offset} {LAYER_BYTES}", str(path))
@@ -248,17 +259,34 @@ def _format(path: Path, image_format: str, below: tuple[Path, str] | None, *, is
 
 def _disk(machine: Machine, domain: Domain, image_format: str, target_options: str) -> str:
     source = "dev" if domain.disk_type == "block" else "file"
+    path = quoteattr(str(machine.volumes[-1]), _KEPT)
     return f"""<disk type='{domain.disk_type}' device='disk'>
         <driver name='qemu' type='{image_format}' cache='none' io='native' error_policy='enospace' discard='unmap'/>
-        <source {source}='{machine.volumes[-1]}'/><target dev='{machine.target}' bus='virtio'/>{target_options}
+        <source {source}={path}/><target dev='{machine.target}' bus='virtio'/>{target_options}
       </disk>"""
 
 
 def remove_machine(machine: Machine) -> None:
     """Ends the VM and forgets it; its volumes are left to the caller."""
     if machine.state() != "shut off":
-        machine.host.virsh("destroy", machine.name)
-    machine.host.virsh("undefine", machine.name, "--checkpoints-metadata", "--snapshots-metadata")
+        machine.host.virsh("destroy", machine.uuid)
+    machine.host.virsh("undefine", machine.uuid, "--checkpoints-metadata", "--snapshots-metadata")
+
+
+def empty(domain: Domain, *, volumes: Collection[str] | None = None) -> None:
+    """Detaches and removes the volumes of these names, or every one, of a domain in a directory, whoever made it."""
+
+    def goes(path: Path) -> bool:
+        return path.is_relative_to(domain.root) and (volumes is None or path.name in volumes)
+
+    attached = _run("losetup", "--list", "--noheadings", "--output=NAME,BACK-FILE")
+    for line in attached.splitlines():
+        device, _, backing = line.partition(" ")
+        if goes(Path(backing.strip())):
+            _run("losetup", "--detach", device)
+    for entry in domain.root.rglob("*"):
+        if goes(entry) and not entry.is_dir():
+            entry.unlink()
 
 
 def _run(*command: str) -> str:

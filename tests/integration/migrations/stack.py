@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 NAMESPACE = "vms"
 NODE = "node-a"
 # How many times slower than a machine of its own this one is, as the LVM lane's emulated one.
-_PATIENCE = float(os.environ.get("DISKMIGRATION_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("DISKMIGRATION_TESTPATIENCE", "1"))
 FINAL = ("Succeeded", "Failed", "Cancelled")
 WATERMARK_BYTES = 8 * 2**20
 CHUNK_BYTES = 16 * 2**20
@@ -92,7 +92,7 @@ class Stack:
 
     def _inventory_has(self, machine: Machine) -> bool:
         machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
-        return any(known["uuid"] == machine.uuid and known["state"] in ("Running", "Paused") for known in machines)
+        return any(known["uuid"] == machine.uuid for known in machines)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Migration:
 
 def wait_until(observe: Callable[[], _T | None], what: str, *, seconds: float = 30) -> _T:
     """The first true thing that is observed, within that time or what this machine takes for as much."""
-    deadline = time.monotonic() + seconds * _PATIENCE
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (found := observe()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)

@@ -10,7 +10,8 @@ import pytest
 
 from testbed.guest.records import raw_copy
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
-from tests.integration.migrations.stack import Stack
+from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.test_refusals import refuse
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,37 @@ def test_a_qcow2_header_in_a_raw_disk_is_data_and_the_file_that_it_names_stays_u
     assert str(secret) not in machine.xml()
     [(path, image_format)] = second
     assert _content(Path(path), image_format, scratch) == planted
+
+
+@pytest.mark.parametrize("spec", [{"strategy": "Snapshot"}, {"strategy": "Direct"}, {"backingChain": "Flatten"}])
+def test_a_file_that_a_header_names_below_the_whole_chain_stays_unread(
+    stack: Stack, machines: Callable[..., Machine], scratch: Path, spec: dict[str, Any]
+) -> None:
+    secret = scratch / "secret"
+    secret.write_bytes(b"not for guests" * 2**20)
+    # The VM's XML ends the chain above it, and so the guest reads zeroes where the file would be.
+    machine = machines("file-a", target_options="<backingStore/>", start=False)
+    [volume] = machine.volumes
+    subprocess.run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", secret, "-F", "raw", volume], check=True)
+    machine.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+    stack.migrate(machine, "file-b", **spec).succeed()
+    machine.verify()
+    wait_until(lambda: not machine.has_journal(), "the disk is free")
+
+
+def test_an_image_with_its_data_in_another_file_is_refused(
+    stack: Stack, machines: Callable[..., Machine], scratch: Path
+) -> None:
+    machine = machines("file-a", start=False)
+    [volume] = machine.volumes
+    data = scratch / "data"
+    options = ["-o", f"data_file={data},data_file_raw=on"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, volume, str(CAPACITY_BYTES)], check=True)
+    machine.written.clear()
+    machine.host.virsh("start", machine.name, "--paused")
+    refuse(stack, machine, "DiskNotSupported", "data in another file", str(data))
 
 
 def _plant_header(volume: Path, *, names: Path) -> None:

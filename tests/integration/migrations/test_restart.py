@@ -202,23 +202,41 @@ def test_a_restart_of_libvirtd_is_waited_out(
     assert_moved(stack, machine, source, destination, migration)
 
 
-@pytest.mark.parametrize("has_ended", [True, False])
-def test_a_journal_that_was_left_behind_stops_only_what_it_must(
-    stack: Stack, machines: Machines, has_ended: bool
-) -> None:
-    machine = machines("file-a")
-    first = hold(stack, machine, "loop-b", "Synchronized")
-    uri = "https://diskmigration.dev/journal/v1/vda"
-    journal = ET.fromstring(stack.host.virsh("metadata", machine.name, f"--uri={uri}"))
-    first.patch({"cancel": True})
-    first.wait_for_phase("Cancelled")
+_URI = "https://diskmigration.dev/journal/v1/vda"
+
+
+def leave_journal(stack: Stack, machine: Machine, *, has_ended: bool) -> Migration:
+    """A migration that was cancelled, and left its journal on the VM; whether that says that it has ended."""
+    migration = hold(stack, machine, "loop-b", "Synchronized")
+    journal = ET.fromstring(stack.host.virsh("metadata", machine.name, f"--uri={_URI}"))
+    migration.patch({"cancel": True})
+    migration.wait_for_phase("Cancelled")
     wait_until(lambda: not machine.has_journal(), "the disk is free")
     if has_ended:
         # As an agent leaves it that is killed after its last word, before it could erase it.
         journal.text = json.dumps({**json.loads(journal.text or ""), "outcome": "Cancelled"})
     left = ET.tostring(journal, encoding="unicode")
-    options = [f"--uri={uri}", "--key=diskmigration", "--live", "--config"]
+    options = [f"--uri={_URI}", "--key=diskmigration", "--live", "--config"]
     stack.host.virsh("metadata", machine.name, *options, f"--set={left}")
+    return migration
+
+
+def test_the_journal_of_one_that_has_ended_goes_with_the_next_agent(stack: Stack, machines: Machines) -> None:
+    machine, other = machines("file-a"), machines("file-a")
+    leave_journal(stack, machine, has_ended=True)
+    leave_journal(stack, other, has_ended=False)
+    stack.agent.kill()
+    stack.agent.start()
+    wait_until(lambda: not machine.has_journal(), "it was erased")
+    assert other.has_journal(), "nobody knows what is left of that one"
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_journal_that_was_left_behind_stops_only_what_it_must(
+    stack: Stack, machines: Machines, has_ended: bool
+) -> None:
+    machine = machines("file-a")
+    first = leave_journal(stack, machine, has_ended=has_ended)
 
     second = stack.migrate(machine, "loop-b")
 
@@ -229,8 +247,8 @@ def test_a_journal_that_was_left_behind_stops_only_what_it_must(
         failure = second.wait_for_phase("Failed")["failure"]
         assert failure["reason"] == "DiskBusy"
         assert first.name in failure["message"]
-        assert uri in failure["message"]
-        stack.host.virsh("metadata", machine.name, f"--uri={uri}", "--remove", "--live", "--config")
+        assert _URI in failure["message"]
+        stack.host.virsh("metadata", machine.name, f"--uri={_URI}", "--remove", "--live", "--config")
         stack.migrate(machine, "loop-b").succeed()
 
 

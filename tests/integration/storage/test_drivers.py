@@ -1,7 +1,9 @@
 """Both kinds of domain for real: every act may be repeated, and no name leads out of the domain."""
 
 import os
+import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,11 +132,75 @@ def test_a_planted_link_is_not_followed(driver: Driver, root: Path) -> None:
     for act in (
         lambda: driver.create("dm-1-0", MIB, OWNER),
         lambda: driver.extend("dm-1-0", MIB),
-        lambda: driver.remove("dm-1-0"),
     ):
         with pytest.raises(MigrationError, match="does not lie inside"):
             act()
+    # What is no volume is as good as gone: a migration that met it has an end.
+    driver.remove("dm-1-0")
+    assert (root / "dm-1-0").is_symlink()
     assert target.read_bytes() == b"theirs"
+
+
+def plant_fifo(place: Path, _theirs: Path) -> None:
+    os.mkfifo(place)
+
+
+def plant_device(place: Path, theirs: Path) -> None:
+    printed = subprocess.run(["losetup", "--find", "--show", theirs], capture_output=True, text=True, check=True)
+    os.mknod(place, stat.S_IFBLK | 0o600, Path(printed.stdout.strip()).stat().st_rdev)
+
+
+def plant_folder(place: Path, _theirs: Path) -> None:
+    place.mkdir()
+
+
+@pytest.mark.parametrize("plant", [os.link, plant_fifo, plant_device, plant_folder])
+def test_what_is_planted_in_a_volumes_place_is_not_written_to(
+    driver: Driver, root: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    theirs = root.parent / "theirs"
+    theirs.write_bytes(b"theirs" * MIB)
+    place = root / "dm-1-0"
+    if plant is os.link:
+        os.link(theirs, place)
+    else:
+        plant(place, theirs)
+    with pytest.raises(MigrationError, match="dm-1-0") as refused:
+        driver.create("dm-1-0", MIB, OWNER)
+    assert refused.value.reason is Reason.STORAGE_FAILED
+    driver.remove("dm-1-0")
+    assert theirs.read_bytes() == b"theirs" * MIB
+    # The second name of another file is a file in our place, and goes; the other file does not.
+    assert place.exists() is (plant is not os.link)
+
+
+def test_a_planted_folder_of_links_is_not_followed(loop_driver: LoopDriver, root: Path) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (root / "dev").symlink_to(outside)
+    with pytest.raises(MigrationError, match="is a link"):
+        loop_driver.create("dm-1-0", MIB, OWNER)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_planted_link_to_another_device_is_replaced(loop_driver: LoopDriver, root: Path) -> None:
+    (root / "dev").mkdir()
+    (root / "dev" / "dm-1-0").symlink_to("/dev/null")
+    assert loop_driver.volume_at(loop_driver.create("dm-1-0", MIB, OWNER)) == "dm-1-0"
+
+
+@pytest.mark.parametrize("kind", ["too long", "a circle", "a circle of folders", "below a file"])
+def test_a_path_that_leads_nowhere_is_no_volume(driver: Driver, root: Path, kind: str) -> None:
+    circle, file = root / "circle", root / "file"
+    circle.symlink_to(circle)
+    file.touch()
+    path = {
+        "too long": root / ("x" * 300),
+        "a circle": circle,
+        "a circle of folders": circle / "volume",
+        "below a file": file / "volume",
+    }[kind]
+    assert driver.volume_at(path) is None
 
 
 def test_a_planted_folder_is_not_followed(driver: Driver, root: Path) -> None:

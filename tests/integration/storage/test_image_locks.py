@@ -9,7 +9,7 @@ import pytest
 
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.file import FileDriver
-from diskmigration.agent.storage.image_locks import is_written_to
+from diskmigration.agent.storage.image_locks import ImageInUseError, is_written_to, writers_kept_out
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.qemu_img import Image
 from diskmigration.api.disk_migration import VolumeFormat
@@ -52,3 +52,21 @@ def test_who_only_reads_is_no_writer(driver: FileDriver | LoopDriver) -> None:
 
 def test_what_is_not_there_is_not_written_to(tmp_path: Path) -> None:
     assert not is_written_to(tmp_path / "v")
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "raw"])
+def test_nobody_begins_to_write_while_writers_are_kept_out(driver: FileDriver | LoopDriver, image_format: str) -> None:
+    driver.create("v", 4 * MIB, OWNER)
+    path = driver.path("v")
+    qemu_img.create(Image(path, VolumeFormat(image_format), driver.type), 4 * MIB, backing=None)
+    with writers_kept_out(path):
+        refused = subprocess.run(
+            ["qemu-io", "-f", image_format, "-c", "quit", str(path)], check=False, capture_output=True, text=True
+        )
+        assert "lock" in refused.stderr
+        with opened(path, image_format, "-r"):
+            pass
+    with opened(path, image_format), pytest.raises(ImageInUseError), writers_kept_out(path):
+        pass
+    with opened(path, image_format):
+        assert is_written_to(path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from diskmigration.agent.extender.watermark import largest_useful_size
 from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.backing_names import backing_paths
+from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.qemu_img import Image
@@ -84,13 +87,13 @@ def content(image: Image, scratch: Path) -> str:
     return digest
 
 
-def copy(source: Image, destination: Image, *, below: Image | None = None) -> list[float]:
+def copy(*chain: Image, to: Image, below: Image | None = None) -> list[float]:
     shares: list[float] = []
     done = qemu_img.copy(
-        source,
-        destination,
+        chain,
+        to,
         below=below,
-        target_is_zero=destination.format is QCOW2,
+        target_is_zero=to.format is QCOW2,
         bandwidth_bytes_per_second=None,
         on_progress=shares.append,
         keep_on=lambda: True,
@@ -116,20 +119,25 @@ def test_what_a_device_held_before_is_never_read(
     image = Image(loop_driver.create("v", largest_useful_size(CAPACITY), OWNER), QCOW2, loop_driver.type)
     image.path.write_bytes(b"\xee" * loop_driver.size_bytes("v"))
     qemu_img.create(image, CAPACITY, backing=None, preallocate=preallocate)
-    copy(source, image)
+    copy(source, to=image)
     assert content(image, scratch) == content(source, scratch)
+
+
+def virtual_size(image: Image) -> int:
+    command = ["qemu-img", "info", "--output=json", "-f", image.format, str(image.path)]
+    return int(json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["virtual-size"])
 
 
 @pytest.mark.parametrize("image_format", [QCOW2, RAW])
 def test_a_volume_made_has_the_disks_virtual_size(driver: Driver, image_format: VolumeFormat) -> None:
     image = make(driver, "v", image_format=image_format)
-    assert qemu_img.capacity_bytes(image) == CAPACITY
+    assert virtual_size(image) == CAPACITY
 
 
 def test_a_chain_is_made_without_a_look_at_what_lies_below(driver: Driver) -> None:
     base = make(driver, "base")
     top = make(driver, "top", backing=base)
-    assert qemu_img.backing_paths(top.path, "qcow2") == (base.path,)
+    assert backing_paths(top.path, "qcow2") == (base.path,)
     # The volume below may not be there yet at all.
     missing = Image(driver.path("missing"), QCOW2, driver.type)
     make(driver, "early", backing=missing)
@@ -140,8 +148,62 @@ def test_a_missing_volume_of_a_chain_is_told(driver: Driver) -> None:
     top = make(driver, "top", backing=base)
     driver.remove("base")
     with pytest.raises(MigrationError, match="backing chain of") as failed:
-        qemu_img.backing_paths(top.path, "qcow2")
+        backing_paths(top.path, "qcow2")
     assert failed.value.reason is Reason.STORAGE_FAILED
+
+
+def test_a_header_that_names_what_is_no_file_opens_nothing(file_driver: FileDriver, scratch: Path) -> None:
+    fifo = scratch / "fifo"
+    os.mkfifo(fifo)
+    for backing, expected in {
+        f"json:{json.dumps({'driver': 'raw', 'file.driver': 'file', 'file.filename': str(fifo)})}": (fifo,),
+        f"json:{json.dumps({'driver': 'raw', 'file': {'driver': 'file', 'filename': str(fifo)}})}": (fifo,),
+        "nbd://192.0.2.1/export": (),
+        "ssh://192.0.2.1/image": (),
+    }.items():
+        assert backing_paths(planted(file_driver, backing, "raw"), "qcow2") == expected
+    # An open would wait for the FIFO's other end.
+    with pytest.raises(MigrationError, match="no file and no block device"):
+        backing_paths(planted(file_driver, str(fifo), "qcow2"), "qcow2")
+
+
+@pytest.mark.parametrize("name", [b"/\xfe\xff", b"/a\nb", b"/\x01"])
+def test_a_header_may_hold_any_byte(file_driver: FileDriver, name: bytes) -> None:
+    path = planted(file_driver, b"/nowhere" + name, "raw")
+    with pytest.raises(MigrationError, match="goes on to /nowhere/"):
+        backing_paths(path, "qcow2")
+    with pytest.raises(MigrationError, match="nowhere"):
+        qemu_img.commit(Image(path, QCOW2, StorageType.FILE), make(file_driver, "base"))
+
+
+def test_headers_that_name_each_other_are_read_once(file_driver: FileDriver) -> None:
+    one, other = file_driver.path("v"), file_driver.path("w")
+    planted(file_driver, str(one), "qcow2", name="w")
+    planted(file_driver, str(other), "qcow2", name="v")
+    assert backing_paths(one, "qcow2") == (other, one)
+
+
+def test_a_chain_is_what_it_is_said_to_be_whatever_a_header_names(
+    file_driver: FileDriver, other: Driver, scratch: Path
+) -> None:
+    secret = scratch / "secret"
+    secret.write_bytes(b"secret" * CAPACITY)
+    source = Image(planted(file_driver, str(secret), "raw"), QCOW2, StorageType.FILE)
+    write(source, 0, MIB, 5)
+    destination, plain = make(other, "v"), make(other, "plain")
+    write(plain, 0, MIB, 5)
+    assert qemu_img.measure([source], target=QCOW2).required_bytes < 2 * MIB
+    copy(source, to=destination)
+    assert content(destination, scratch) == content(plain, scratch)
+    assert qemu_img.is_equal([source], [destination])
+
+
+def planted(driver: FileDriver, backing: str | bytes, backing_format: str, *, name: str = "v") -> Path:
+    """The path of an image whose header names what somebody likes."""
+    path = driver.path(name)
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", backing, "-F", backing_format]
+    subprocess.run([*create, path, str(CAPACITY)], check=True)
+    return path
 
 
 def test_a_measure_tells_one_layer_from_a_whole_chain(driver: Driver) -> None:
@@ -149,8 +211,8 @@ def test_a_measure_tells_one_layer_from_a_whole_chain(driver: Driver) -> None:
     write(base, 0, 8 * MIB, 7)
     top = make(driver, "top", backing=base)
     write(top, 8 * MIB, MIB, 9)
-    alone = qemu_img.measure(top, target=QCOW2, with_backing=False)
-    whole = qemu_img.measure(top, target=QCOW2, with_backing=True)
+    alone = qemu_img.measure([top], target=QCOW2)
+    whole = qemu_img.measure([base, top], target=QCOW2)
     assert MIB <= alone.required_bytes < 2 * MIB
     assert 9 * MIB <= whole.required_bytes < 10 * MIB
     assert alone.fully_allocated_bytes == whole.fully_allocated_bytes <= largest_useful_size(CAPACITY)
@@ -158,9 +220,9 @@ def test_a_measure_tells_one_layer_from_a_whole_chain(driver: Driver) -> None:
 
 def test_a_bitmap_is_measured_too(file_driver: FileDriver) -> None:
     image = make(file_driver, "v")
-    before = qemu_img.measure(image, target=QCOW2, with_backing=False)
+    before = qemu_img.measure([image], target=QCOW2)
     subprocess.run(["qemu-img", "bitmap", "--add", "-g", "64k", str(image.path), "backup"], check=True)
-    after = qemu_img.measure(image, target=QCOW2, with_backing=False)
+    after = qemu_img.measure([image], target=QCOW2)
     assert after.required_bytes > before.required_bytes
     assert after.fully_allocated_bytes > before.fully_allocated_bytes
 
@@ -174,7 +236,7 @@ def test_a_copy_to_the_other_kind_of_domain_is_equal(
     write(source, MIB, 3 * MIB, 11)
     write(source, CAPACITY - 64 * KIB, 64 * KIB, 12)
     destination = make(other, "v", image_format=destination_format)
-    shares = copy(source, destination)
+    shares = copy(source, to=destination)
     assert content(destination, scratch) == content(source, scratch)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
@@ -187,19 +249,19 @@ def test_a_chain_copied_layer_by_layer_is_equal_and_stays_thin(driver: Driver, o
     write(top, 4 * MIB, MIB, 9)
     new_base = make(other, "base")
     new_top = make(other, "top", backing=new_base)
-    copy(base, new_base)
-    copy(top, new_top, below=new_base)
+    copy(base, to=new_base)
+    copy(base, top, to=new_top, below=new_base)
     assert content(new_top, scratch) == content(top, scratch)
     assert other.allocated_bytes("top") < 2 * MIB
-    assert qemu_img.measure(new_top, target=QCOW2, with_backing=False).required_bytes < 2 * MIB
+    assert qemu_img.measure([new_top], target=QCOW2).required_bytes < 2 * MIB
 
 
 def test_a_copy_done_twice_is_equal(driver: Driver, other: Driver, scratch: Path) -> None:
     source = make(driver, "v")
     write(source, MIB, MIB, 3)
     destination = make(other, "v")
-    copy(source, destination)
-    copy(source, destination)
+    copy(source, to=destination)
+    copy(source, to=destination)
     assert content(destination, scratch) == content(source, scratch)
 
 
@@ -208,7 +270,7 @@ def test_a_copy_that_is_no_longer_wanted_ends_its_program(driver: Driver, other:
     write(source, 0, 16 * MIB, 3)
     destination = make(other, "v")
     done = qemu_img.copy(
-        source,
+        [source],
         destination,
         below=None,
         target_is_zero=True,
@@ -229,9 +291,8 @@ def test_a_copy_onto_a_volume_that_is_too_small_says_so(file_driver: FileDriver,
     small = LoopDriver("small", root)
     destination = Image(small.create("v", 2 * MIB, OWNER), QCOW2, StorageType.BLOCK)
     qemu_img.create(destination, CAPACITY, backing=None)
-    with pytest.raises(MigrationError, match="No space left") as failed:
-        copy(source, destination)
-    assert failed.value.reason is Reason.COPY_FAILED
+    with pytest.raises(NoRoomError, match="No space left") as failed:
+        copy(source, to=destination)
     assert str(destination.path) in failed.value.message
     small.remove("v")
 
@@ -265,11 +326,11 @@ def test_the_formats_are_stated_never_probed(file_driver: FileDriver, scratch: P
     )
     with raw.path.open("r+b") as disk:
         disk.write(crafted.read_bytes())
-    assert qemu_img.capacity_bytes(raw) == CAPACITY
+    assert virtual_size(raw) == CAPACITY
     destination = make(file_driver, "copy")
-    copy(raw, destination)
+    copy(raw, to=destination)
     assert content(destination, scratch) == hashlib.sha256(raw.path.read_bytes()).hexdigest()
-    assert qemu_img.backing_paths(raw.path, "raw") == ()
+    assert backing_paths(raw.path, "raw") == ()
 
 
 def test_what_can_be_opened_directly(driver: Driver) -> None:

@@ -119,11 +119,8 @@ def test_the_phases_are_divided() -> None:
     assert [phase for phase in Phase if phase.belongs_to_operator] == [Phase.PENDING, Phase.SCHEDULED]
 
 
-def test_only_a_vm_with_a_process_can_be_moved_live() -> None:
-    assert {state for state in VirtualMachineState if state.has_process} == {
-        VirtualMachineState.RUNNING,
-        VirtualMachineState.PAUSED,
-    }
+def test_only_a_vm_that_is_shut_off_has_surely_no_process() -> None:
+    assert {state for state in VirtualMachineState if not state.has_process} == {VirtualMachineState.SHUT_OFF}
 
 
 def test_an_error_carries_its_reason_and_message() -> None:

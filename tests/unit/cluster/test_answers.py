@@ -1,8 +1,11 @@
 import json
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from diskmigration.cluster.client import _answer
+from diskmigration.cluster.client import _answer, _as_yaml
 from diskmigration.cluster.errors import (
     ClusterError,
     ClusterUnavailableError,
@@ -67,3 +70,13 @@ def test_a_note_is_cut_to_what_the_server_takes_between_characters(text: str) ->
     cut = _cut(text, NOTE_LIMIT_BYTES)
     assert len(cut.encode()) <= NOTE_LIMIT_BYTES
     assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]))
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(st.characters(codec="utf-8"))))
+@example({"name": "\U0001f600 \\ud83d\\ude00 \ufeff \x00\x7f\x85\u2028"})
+def test_what_is_applied_is_the_same_in_yaml_whatever_its_characters(body: dict[str, str]) -> None:
+    assert yaml.safe_load(_as_yaml(body)) == body
+
+
+def test_a_name_that_is_no_utf8_is_applied_all_the_same() -> None:
+    assert yaml.safe_load(_as_yaml({"name": "a\udcffb"})) == {"name": "a\ufffdb"}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.errors import Reason
-from diskmigration.controller.outcomes import AlreadyThere, Outcome, Placement, Refusal
+from diskmigration.controller.outcomes import Outcome, Placement, Refusal
 from diskmigration.controller.placement import Surroundings, place
 from tests.unit.controller.builders import (
     GIB,
@@ -78,14 +78,20 @@ def test_a_migration_goes_to_the_node_of_its_vm() -> None:
             {"hypervisors": [hypervisor_body(n, [WEB]) for n in ("n1", "n2")]},
         ),
         (
-            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
-            False,
-            {"hypervisors": [hypervisor_body("n1", [machine("web-1", state="ShutOff")])]},
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
+            True,
+            {"hypervisors": [hypervisor_body(n, [machine("web-1", state="ShutOff")]) for n in ("n1", "n2")]},
         ),
         (
-            Reason.VIRTUAL_MACHINE_NOT_RUNNING,
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
             False,
-            {"hypervisors": [hypervisor_body("n1", [machine("web-1", state="Crashed")])]},
+            {
+                "hypervisors": [
+                    hypervisor_body("n1", [machine("web-1", state="ShutOff")]),
+                    hypervisor_body("n2", [WEB]),
+                ],
+                "spec": {"virtualMachine": {"name": "web-1", "nodeName": "n1"}},
+            },
         ),
         (
             Reason.DISK_NOT_FOUND,
@@ -205,13 +211,9 @@ def test_one_vm_defined_on_two_nodes_is_where_it_runs() -> None:
     assert outcome.node == "n2"
 
 
-def test_a_disk_that_lives_at_the_destination_needs_no_move() -> None:
-    outcome = judged([hypervisor_body("n1", [machine("web-1", state="ShutOff", disks=[disk(domain="b")])])])
-    assert isinstance(outcome, AlreadyThere)
-
-
-def test_where_a_running_vms_disk_is_its_agent_knows_best() -> None:
-    outcome = judged([hypervisor_body("n1", [machine("web-1", disks=[disk(domain="b")])])])
+@pytest.mark.parametrize("state", ["Running", "ShutOff"])
+def test_whether_a_disk_is_at_its_destination_its_agent_knows_best(state: str) -> None:
+    outcome = judged([hypervisor_body("n1", [machine("web-1", state=state, disks=[disk(domain="b")])])])
     assert isinstance(outcome, Placement)
     assert (outcome.node, outcome.needed_bytes) == ("n1", 0)
 
@@ -277,8 +279,7 @@ def test_whatever_the_cluster_looks_like_there_is_one_outcome_and_it_waits_for_s
     ]
     live = data.draw(st.sets(st.sampled_from(("n1", "n2"))))
     outcome = judged(hypervisors, live=live, to=data.draw(st.sampled_from("abc")))
-    assert outcome.topics or isinstance(outcome, AlreadyThere)
+    assert outcome.topics
     if isinstance(outcome, Placement):
         assert outcome.node in live
-        assert outcome.source.storage_domain != outcome.destination.storage_domain
         assert len(outcome.disk_keys) == 2

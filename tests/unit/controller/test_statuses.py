@@ -7,7 +7,7 @@ from diskmigration.api.disk_migration import DiskMigrationStatus, Side
 from diskmigration.api.errors import Reason
 from diskmigration.api.storage_domain import StorageType
 from diskmigration.controller import statuses
-from diskmigration.controller.outcomes import AlreadyThere, Placement, Refusal
+from diskmigration.controller.outcomes import Placement, Refusal
 from diskmigration.controller.records import Migration
 from tests.unit.controller.builders import EPOCH, migration
 
@@ -30,7 +30,6 @@ ALL = [
     statuses.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH),
     statuses.failed(migration(), Reason.DEADLINE_EXCEEDED, "late", EPOCH),
     statuses.cancelled(migration(), EPOCH),
-    statuses.already_there(migration(), AlreadyThere("there", SOURCE), EPOCH),
 ]
 
 

@@ -8,10 +8,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from diskmigration.agent import metrics
 from diskmigration.agent.extender import watermark
+from diskmigration.agent.extender.paces import Paces
+from diskmigration.agent.extender.urgency import UrgentFirst
 from diskmigration.agent.extender.watched import WatchedDisk
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.domain import Domain
@@ -31,12 +33,13 @@ _Disk = tuple[str, str]
 class Growth:
     """Thread-safe. A disk is known by its VM's uuid and its target device."""
 
-    def __init__(self, *, look_again: Callable[[str], None]) -> None:
-        """`look_again` is called with a VM's uuid when one of its disks has grown."""
+    def __init__(self, paces: Paces, *, look_again: Callable[[str], None]) -> None:
+        """`look_again` is called with a VM's uuid when one of its disks has grown; `paces` learns how long it took."""
+        self._paces = paces
         self._look_again = look_again
         self._guard = threading.Lock()
         self._is_stopping = False
-        self._pools: dict[frozenset[str], ThreadPoolExecutor] = {}
+        self._pools: dict[frozenset[str], UrgentFirst] = {}
         self._under_way: set[_Disk] = set()
         self._not_before: dict[_Disk, float] = {}
         self._due_since: dict[_Disk, float] = {}
@@ -50,7 +53,7 @@ class Growth:
             self._is_stopping = True
             pools = list(self._pools.values())
         for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.stop()
 
     def may_start(self, uuid: str, target: str) -> bool:
         """Whether the disk is not being extended already, and not left alone for a while."""
@@ -61,8 +64,10 @@ class Growth:
     def start(self, domain: Domain, disk: WatchedDisk, due: tuple[watermark.Extension, ...]) -> None:
         """Extends the disk's volumes in this order, in the background; then its thresholds are armed.
 
-        Disks wait for each other only where they grow on the same storage domains.
+        Disks wait for each other only where they grow on the same storage domains, and there the one that will be full
+        first comes first.
         """
+        full_at = self._paces.full_at(domain.uuid, disk)
         paths = {extension.path for extension in due}
         place = frozenset(volume.domain.name for volume in disk.volumes if volume.thin.path in paths)
         with self._guard:
@@ -70,9 +75,9 @@ class Growth:
                 return
             if place not in self._pools:
                 name = f"extend {'+'.join(sorted(place))}"
-                self._pools[place] = ThreadPoolExecutor(_WORKERS_PER_DOMAIN, thread_name_prefix=name)
+                self._pools[place] = UrgentFirst(_WORKERS_PER_DOMAIN, name=name)
             self._under_way.add((domain.uuid, disk.target))
-            self._pools[place].submit(self._run, domain, disk, due)
+            self._pools[place].submit(full_at, partial(self._run, domain, disk, due))
 
     def note_due(self, uuid: str, target: str) -> None:
         """A threshold of the disk was passed: what it takes from now until the disk has grown is told as a metric."""
@@ -126,21 +131,31 @@ class Growth:
         """Whether all that was due has grown; what could not is told once and tried again at the next look."""
         by_path = {volume.thin.path: volume for volume in disk.volumes}
         sizes = {volume.thin.path: volume.thin.physical for volume in disk.volumes}
+        passed_at = self._paces.due_since(domain.uuid, disk)
         with self._guard:
-            # Polling finds what has sent no event: it is due from then on.
-            due_since = self._due_since.setdefault((domain.uuid, disk.target), time.monotonic())
+            # What a look finds has sent no event, or not yet: when it was passed is reckoned.
+            due_since = self._due_since.setdefault((domain.uuid, disk.target), passed_at)
         has_failed = False
         for extension in due:
             volume = by_path[extension.path]
+            driver = volume.domain.driver
             try:
-                sizes[extension.path] = volume.domain.driver.extend(volume.volume, extension.size)
+                size = driver.size_bytes(volume.volume)
+                if size >= extension.size:
+                    # An event has had it extended while a look, which is slower, still saw it as it was.
+                    sizes[extension.path] = size
+                    self._note_no_trouble(extension.path)
+                    continue
+                sizes[extension.path] = driver.extend(volume.volume, extension.size)
             except MigrationError as error:
                 self._note_trouble(domain.uuid, disk.target, extension.path, error)
                 has_failed = True
                 break
             self._note_growth(extension.path)
             metrics.EXTENSIONS.labels(volume.domain.name).inc()
-            metrics.EXTENSION_SECONDS.labels(volume.domain.name).observe(time.monotonic() - due_since)
+            took = time.monotonic() - due_since
+            metrics.EXTENSION_SECONDS.labels(volume.domain.name).observe(took)
+            self._paces.note_latency(volume.domain.name, took)
             _log.info(
                 "extended a thin volume",
                 extra={
@@ -157,12 +172,29 @@ class Growth:
             with self._guard:
                 self._relieved.add((domain.uuid, disk.target))
                 self._due_since.pop((domain.uuid, disk.target), None)
-        arm(domain, disk, sizes)
+        self.arm(domain, disk, sizes)
         return not has_failed
+
+    def arm(self, domain: Domain, disk: WatchedDisk, sizes: dict[str, int]) -> None:
+        """Sets the thresholds that are not right for volumes of these sizes, by path.
+
+        Raises:
+            MigrationError: libvirt did not take one.
+        """
+        for volume in disk.volumes:
+            wanted = watermark.threshold(volume.thin, physical=sizes[volume.thin.path])
+            if wanted != volume.statistics.threshold_bytes:
+                device = volume.statistics.device
+                statistics.set_threshold(domain, device=device, offset_bytes=wanted)
+                self._paces.note_armed(domain.uuid, device, wanted)
 
     def _note_growth(self, path: str) -> None:
         with self._guard:
             self._extensions[path] += 1
+            self._troubles.pop(path, None)
+
+    def _note_no_trouble(self, path: str) -> None:
+        with self._guard:
             self._troubles.pop(path, None)
 
     def _note_trouble(self, uuid: str, target: str, path: str, error: MigrationError) -> None:
@@ -176,15 +208,3 @@ class Growth:
                 "a thin volume could not be extended; it is tried again",
                 extra={"vm": uuid, "disk": target, "path": path, "reason": error.reason, "error": error.message},
             )
-
-
-def arm(domain: Domain, disk: WatchedDisk, sizes: dict[str, int]) -> None:
-    """Sets the thresholds that are not right for volumes of these sizes, by path.
-
-    Raises:
-        MigrationError: libvirt did not take one.
-    """
-    for volume in disk.volumes:
-        wanted = watermark.threshold(volume.thin, physical=sizes[volume.thin.path])
-        if wanted != volume.statistics.threshold_bytes:
-            statistics.set_threshold(domain, device=volume.statistics.device, offset_bytes=wanted)

@@ -8,17 +8,20 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from diskmigration.agent import metrics
-from diskmigration.agent.extender import growth
 from diskmigration.agent.extender.doubts import Doubts
+from diskmigration.agent.extender.full_domains import FullDomains
 from diskmigration.agent.extender.growth import Growth
-from diskmigration.agent.extender.watched import WatchedDisk, watched_disks
+from diskmigration.agent.extender.paces import Paces
+from diskmigration.agent.extender.watched import WatchedDisk, watched_as_known, watched_disks
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
-from diskmigration.agent.hypervisor.events import DomainEvent, Events, ThresholdPassed
+from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged, ThresholdPassed
+from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
@@ -41,13 +44,17 @@ class Extender:
         self._health = health
         self._domains = domains
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="look")
-        self._growth = Growth(look_again=self.look_soon)
+        self._answers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="answer")
+        self._paces = Paces()
+        self._growth = Growth(self._paces, look_again=self.look_soon)
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="extender", daemon=True)
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
         self._looking_since: dict[str, float] = {}
         self._doubts = Doubts()
+        self._full = FullDomains(domains)
+        self._believed: dict[str, DomainStatistics] = {}
         self._volumes: dict[str, int] = {}
         self._paused: set[str] = set()
         events.listen(self._notice)
@@ -62,6 +69,7 @@ class Extender:
     def stop(self) -> None:
         """Ends after the extensions that are under way."""
         self._stopping.set()
+        self._answers.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._growth.stop()
 
@@ -87,10 +95,43 @@ class Extender:
         """What libvirt reports of the volume at that path that cannot be, so that it is not extended on it; or None."""
         return self._doubts.about(path)
 
+    def full_domain_of(self, path: str) -> str | None:
+        """The storage domain whose lack of room keeps the guest on that active layer paused; None where none does."""
+        return self._full.awaited_by(path)
+
     def _notice(self, event: DomainEvent) -> None:
         if isinstance(event, ThresholdPassed):
             self._growth.note_due(event.uuid, event.device.partition("[")[0])
+            if "[" in event.device and not self._stopping.is_set():
+                self._answers.submit(self._answer, event, time.monotonic())
+        elif isinstance(event, LifecycleChanged):
+            # A VM that starts anew opens its volumes anew.
+            self._believed.pop(event.uuid, None)
         self.look_soon(event.uuid)
+
+    def _answer(self, event: ThresholdPassed, at: float) -> None:
+        """Extends at once what the event tells of, without asking QEMU: a busy one lets its statistics wait.
+
+        Which volume is in which place comes from libvirt's live XML, as it may have changed; how large it is, from the
+        kernel; how far it is written, from the event; and what remains from the last look. A look comes after it.
+        """
+        self._paces.see_passed(event.uuid, event.device, event.offset_bytes, at=at)
+        believed = self._believed.get(event.uuid)
+        if believed is None:
+            return
+        domain = Domain(self._connection, event.uuid)
+        target = event.device.partition("[")[0]
+        try:
+            if self._growth.may_start(event.uuid, target):
+                found = believed.written_up_to(event.device, event.offset_bytes)
+                disk = watched_as_known(domain.describe(), found, self._domains, target=target)
+                disk = self._paces.adapted(event.uuid, disk) if disk is not None else None
+                if disk is not None and (due := disk.plan()):
+                    self._growth.start(domain, disk, due)
+        except MigrationError as error:
+            _log.debug("an event is left to the look", extra={"vm": event.uuid, "error": error.message})
+        except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
+            _log.exception("the extender failed", extra={"vm": event.uuid})
 
     def look_soon(self, uuid: str) -> None:
         """Looks at the VM in a worker, and returns at once.
@@ -113,8 +154,7 @@ class Extender:
             try:
                 self._look(uuid)
             except DomainGoneError:
-                self._doubts.forget(uuid)
-                self._volumes.pop(uuid, None)
+                self._forget(uuid)
                 self._paused.discard(uuid)
             except MigrationError as error:
                 _log.warning("the VM's volumes could not be looked after", extra={"vm": uuid, "error": error.message})
@@ -134,12 +174,19 @@ class Extender:
                 running = {found.uuid for found in statistics.of_running_domains(self._connection)}
                 # A copy in one go, as the workers write to it.
                 for uuid in set(self._volumes.copy()) - running:
-                    self._doubts.forget(uuid)
-                    self._volumes.pop(uuid, None)
+                    self._forget(uuid)
+                self._paces.export(known.name for known in self._domains.all())
                 for uuid in running:
                     self.look_soon(uuid)
             except MigrationError as error:
                 _log.warning("the node's VMs could not be listed", extra={"error": error.message})
+
+    def _forget(self, uuid: str) -> None:
+        self._doubts.forget(uuid)
+        self._full.forget(uuid)
+        self._paces.forget(uuid)
+        self._believed.pop(uuid, None)
+        self._volumes.pop(uuid, None)
 
     def _look(self, uuid: str) -> None:
         """Has what is due on one VM extended, arms its thresholds, and resumes it where a full volume had paused it.
@@ -154,20 +201,27 @@ class Extender:
         relieved = self._growth.relieved(uuid)
         description = domain.describe()
         found = statistics.of_domain(domain)
+        found_at = time.monotonic()
         self._count_pause(uuid, is_full=bool(without_space))
-        disks = watched_disks(description, found, self._domains, without_space=without_space - relieved)
+        is_without = [disk for disk in description.disks if disk.target in without_space]
+        relief = self._full.judge(uuid, is_without, watched_disks(description, found, self._domains))
+        full = without_space - relieved - relief.waiting
+        disks = watched_disks(description, found, self._domains, without_space=full)
         self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
         doubted = self._doubts.judge(uuid, found.run, [volume for disk in disks for volume in disk.volumes])
-        for disk in disks:
-            is_doubted = any(volume.thin.path in doubted for volume in disk.volumes)
-            if not is_doubted and self._growth.may_start(uuid, disk.target):
-                self._tend(domain, disk)
-        if without_space and without_space <= relieved:
-            # A disk that is full for another reason, a full file system say, would pause the guest again at once.
+        believed = [disk for disk in disks if not any(volume.thin.path in doubted for volume in disk.volumes)]
+        self._paces.see(uuid, [volume for disk in believed for volume in disk.volumes], at=found_at)
+        targets = {disk.target for disk in believed}
+        self._believed[uuid] = replace(found, layers=tuple(row for row in found.layers if row.target in targets))
+        for disk in believed:
+            if self._growth.may_start(uuid, disk.target):
+                self._tend(domain, self._paces.adapted(uuid, disk))
+        if without_space and without_space <= (relieved | relief.ready) - relief.waiting:
+            # A disk that is full for another reason would pause the guest again at once.
             self._growth.forget_relieved(uuid)
             domain.resume()
             metrics.RESUMED.inc()
-            _log.info("resumed the VM after its full disk was extended", extra={"vm": uuid})
+            _log.info("resumed the VM that had met a full volume, as there is room now", extra={"vm": uuid})
         elif relieved and not without_space:
             self._growth.forget_relieved(uuid)
 
@@ -183,4 +237,4 @@ class Extender:
             self._growth.start(domain, disk, due)
         else:
             self._growth.forget_due(domain.uuid, disk.target)
-            growth.arm(domain, disk, {volume.thin.path: volume.thin.physical for volume in disk.volumes})
+            self._growth.arm(domain, disk, {volume.thin.path: volume.thin.physical for volume in disk.volumes})

@@ -1,7 +1,7 @@
 """Which volumes of a running VM are to be watched, read from its XML and statistics. Pure but for the domains asked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diskmigration.agent.extender import watermark
@@ -63,6 +63,39 @@ def watched_disks(
         if disk.active is not None and not disk.readonly
     )
     return tuple(disk for disk in disks if disk.volumes)
+
+
+def watched_as_known(
+    description: DomainDescription, known: DomainStatistics, domains: StorageDomains, *, target: str
+) -> WatchedDisk | None:
+    """One disk from statistics that may be a little old, with the sizes that its volumes have now.
+
+    None where they are of other volumes than the disk has now, or cannot be true: a mirror that they do not know, say,
+    must not be left out of account.
+
+    Raises:
+        MigrationError: a size cannot be read.
+    """
+    found = description.disk(target)
+    if found is None or found.active is None or found.readonly:
+        return None
+    by_index = {layer.index: layer for layer in known.layers if layer.target == target}
+    in_use = [found.active] if found.mirror is None else [found.active, found.mirror.layer]
+    for layer in in_use:
+        at_index = by_index.get(layer.index) if layer.index is not None else None
+        if at_index is None or at_index.path != layer.path:
+            return None
+    disk = _watched(found, by_index, domains, is_full=False)
+    disk = replace(disk, active=_measured(disk.active), mirror=_measured(disk.mirror))
+    is_possible = all(watermark.why_impossible(volume.thin, watermark.HighWater()) is None for volume in disk.volumes)
+    return disk if disk.volumes and is_possible else None
+
+
+def _measured(volume: WatchedVolume | None) -> WatchedVolume | None:
+    if volume is None:
+        return None
+    physical = max(volume.thin.physical, volume.domain.driver.size_bytes(volume.volume))
+    return replace(volume, thin=replace(volume.thin, physical=physical))
 
 
 def _watched(

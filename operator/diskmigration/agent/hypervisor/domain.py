@@ -44,6 +44,16 @@ class Domain:
         with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return _STATES.get(domain.state()[0], VirtualMachineState.UNKNOWN)
 
+    def is_active(self) -> bool:
+        """Whether it has a QEMU process, or is about to get one."""
+        with self.call("asking whether the VM runs", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return bool(domain.isActive())
+
+    def has_saved_state(self) -> bool:
+        """Whether its memory was saved when it was shut off (`virsh managedsave`): that state names its disks."""
+        with self.call("asking for the VM's saved state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return bool(domain.hasManagedSaveImage(0))
+
     def is_paused_by_io_error(self) -> bool:
         """Whether QEMU paused it over a disk's error, as it does when a thin volume is full."""
         with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:

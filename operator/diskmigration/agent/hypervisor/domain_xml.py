@@ -3,6 +3,7 @@
 Formats: https://libvirt.org/formatdomain.html, https://libvirt.org/formatsnapshot.html.
 """
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Layer:
     format: str
     index: int | None
     has_special_access: bool = False
-    """Encrypted or a slice of a larger one: what is read from the path is not what the guest sees."""
+    """Encrypted, a slice, or with its data in another file: what is read from the path is not what the guest sees."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,12 @@ class DomainDescription:
 
 
 def parse(xml: str) -> DomainDescription:
-    """Reads a domain's XML, live or inactive."""
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    """Reads a domain's XML, live or inactive.
+
+    Raises:
+        xml.etree.ElementTree.ParseError: it is no XML.
+    """
+    root = _root(xml)
     agent = root.find(f"./devices/channel/target[@name='{GUEST_AGENT_CHANNEL}']")
     return DomainDescription(
         name=root.findtext("name", ""),
@@ -77,6 +82,21 @@ def parse(xml: str) -> DomainDescription:
         disks=tuple(_disk(element) for element in root.findall("./devices/disk")),
         guest_agent_connected=agent is not None and agent.get("state") == "connected",
     )
+
+
+_TAG = re.compile(r"<[^<>!?][^<>]*>")
+_VALUE = re.compile(r"""=(?:"[^"]*"|'[^']*')""")
+_BREAKS = {ord(character): f"&#{ord(character)};" for character in "\t\n\r"}
+
+
+def _root(xml: str) -> ET.Element:
+    """The document's root, with every path as it is.
+
+    libvirt writes a path's line breaks and tabs as they are, and an XML parser has to read a space for each: another
+    path, and perhaps somebody else's volume.
+    """
+    exact = _TAG.sub(lambda tag: _VALUE.sub(lambda value: value[0].translate(_BREAKS), tag[0]), xml)
+    return ET.fromstring(exact)  # noqa: S314 - libvirt's own output, from the node's own daemon
 
 
 def _disk(element: ET.Element) -> DomainDisk:
@@ -110,7 +130,7 @@ def _chain(element: ET.Element, kind: str, image_format: str) -> tuple[tuple[Lay
     while below is not None:
         source = below.find("source")
         if source is None:
-            return tuple(layers), True
+            return tuple(layers), len(below) == 0
         layers.append(_layer(source, below.get("type", ""), _format_of(below), index=below.get("index")))
         below = below.find("backingStore")
     # QEMU has no backing file below a raw volume, so libvirt has nothing to walk to.
@@ -129,8 +149,8 @@ def _layer(source: ET.Element, kind: str, image_format: str, *, index: str | Non
         type=kind,
         path=source.get("file") or source.get("dev") or "",
         format=image_format,
-        index=int(index) if index is not None else None,
-        has_special_access=source.find("encryption") is not None or source.find("slices") is not None,
+        index=int(index) if index is not None and index.isdecimal() else None,
+        has_special_access=any(source.find(kind) is not None for kind in ("encryption", "slices", "dataStore")),
     )
 
 
@@ -142,7 +162,7 @@ def _mirror(element: ET.Element) -> Mirror:
 
 def source_paths(xml: str) -> frozenset[str]:
     """Every file and device that any `<source>` anywhere in the document names: for snapshots' and foreign XML."""
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    root = _root(xml)
     found = (source.get("file") or source.get("dev") for source in root.iter("source"))
     return frozenset(path for path in found if path)
 
@@ -177,7 +197,7 @@ def with_disk_source(xml: str, *, target: str, kind: str, path: str, image_forma
     Raises:
         KeyError: it has no disk of that target.
     """
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    root = _root(xml)
     for disk in root.findall("./devices/disk"):
         if (found := disk.find("target")) is not None and found.get("dev") == target:
             for child in disk.findall("source") + disk.findall("backingStore"):

@@ -23,9 +23,13 @@ class DomainEvent:
 
 @dataclass(frozen=True)
 class ThresholdPassed(DomainEvent):
-    """A write went past an armed threshold of `device`: `vda[2]`, or `vda` where it repeats one with an index."""
+    """A write went past an armed threshold of `device`: `vda[2]`, or `vda` where it repeats one with an index.
+
+    `offset_bytes` is how far that write went.
+    """
 
     device: str
+    offset_bytes: int
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Events:
             listener(event)
 
     def _register(self, connection: libvirt.virConnect) -> None:
-        def threshold(_c: Any, domain: Any, device: str, _path: Any, _limit: int, _excess: int, _o: Any) -> None:
-            self._emit(ThresholdPassed(domain.UUIDString(), device))
+        def threshold(_c: Any, domain: Any, device: str, _path: Any, limit: int, excess: int, _o: Any) -> None:
+            self._emit(ThresholdPassed(domain.UUIDString(), device, limit + excess))
 
         def block_job(_c: Any, domain: Any, target: str, _kind: int, _status: int, _o: Any) -> None:
             self._emit(BlockJobChanged(domain.UUIDString(), target))

@@ -4,7 +4,7 @@ Source: virConnectGetAllDomainStats with BLOCK and BACKING; virDomainSetBlockThr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libvirt
 
@@ -47,6 +47,16 @@ class DomainStatistics:
     def layer(self, path: str, target: str) -> LayerStatistics | None:
         """The open volume at that path under that disk, or None."""
         return next((layer for layer in self.layers if layer.path == path and layer.target == target), None)
+
+    def written_up_to(self, device: str, offset_bytes: int) -> "DomainStatistics":
+        """As they are after a write up to there, of which an event told: the threshold is spent with it."""
+        layers = (
+            replace(layer, allocated_bytes=max(layer.allocated_bytes, offset_bytes), threshold_bytes=0)
+            if layer.device == device
+            else layer
+            for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers))
 
 
 def parse(uuid: str, run: int, values: Mapping[str, object]) -> DomainStatistics:

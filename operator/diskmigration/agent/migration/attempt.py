@@ -3,8 +3,9 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from diskmigration.agent import metrics
@@ -14,12 +15,15 @@ from diskmigration.agent.hypervisor import block_jobs, statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import moments
+from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.storage import image_locks
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
 from diskmigration.api.disk_migration import DiskMigration, VolumeFormat
@@ -97,6 +101,9 @@ class Attempt:
         self.meter = meter
         self.has_replication = False
         self.was_in_step = False
+        self.convergence = Convergence()
+        self.has_cold_copy = False
+        self._locks = ExitStack()
         self.step = Step.FINISH
         self._on_progress = on_progress
 
@@ -125,6 +132,21 @@ class Attempt:
         doubts = (self.node.extender.doubt_of(volume.path) for volume in self.journal.volumes)
         return next((doubt for doubt in doubts if doubt is not None), None)
 
+    def lack_of_room(self) -> MigrationError | None:
+        """Why the guest stands still, where that is for want of room in either storage domain; else None."""
+        for reason, volumes in (
+            (Reason.SOURCE_FULL, self.journal.at_source),
+            (Reason.DESTINATION_FULL, self.journal.at_destination),
+        ):
+            for volume in volumes:
+                if (domain := self.node.extender.full_domain_of(volume.path)) is not None:
+                    return MigrationError(
+                        reason,
+                        f"The guest is paused: it wrote to {volume.path}, and the storage domain {domain} is full. "
+                        "Free some room in it: the guest goes on as soon as there is some.",
+                    )
+        return None
+
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""
         self.destination.driver.keep([volume.name for volume in self.journal.at_destination])
@@ -145,16 +167,27 @@ class Attempt:
 
     def is_running(self) -> bool:
         """Whether QEMU runs the VM."""
-        return self.domain.state().has_process
+        return self.domain.is_active()
 
     def require_running(self) -> None:
-        """Raises MigrationError (VirtualMachineStopped) unless QEMU runs the VM."""
+        """Raises DomainGoneError unless QEMU runs the VM: what was decided on is not so any more."""
         if not self.is_running():
-            raise MigrationError(
-                Reason.VIRTUAL_MACHINE_STOPPED,
-                f"The VM {self.journal.migration.spec.virtual_machine} was shut off. Its disk stays where it is; "
-                "start the VM and make a new DiskMigration.",
-            )
+            raise DomainGoneError(f"The VM {self.journal.migration.spec.virtual_machine} was shut off.")
+
+    def keep_writers_out(self) -> None:
+        """Lets no QEMU write to the mirrored volume until `let_writers_in`.
+
+        Raises:
+            ImageInUseError: one does.
+            MigrationError: VirtualMachineNotRunning, where it cannot be locked.
+        """
+        self.let_writers_in()
+        self._locks.enter_context(image_locks.writers_kept_out(Path(self.journal.mirrored.path)))
+
+    def let_writers_in(self) -> None:
+        """From now on a VM may start, and what was copied of its active layer is nothing to go by any more."""
+        self._locks.close()
+        self.has_cold_copy = False
 
     def disk(self) -> DomainDisk:
         """The disk now, from the live XML, or the persistent one of a VM that is off.

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.journal import Journal, Stage
-from diskmigration.api.disk_migration import Phase
+from diskmigration.api.disk_migration import CopyMode, Phase
 
 
 class Place(StrEnum):
@@ -22,14 +22,18 @@ class Step(StrEnum):
     """The steps, forward and back."""
 
     TAKE_SNAPSHOT = "TakeSnapshot"
+    FORGO_SNAPSHOT = "ForgoSnapshot"
     PREPARE_DESTINATION = "PrepareDestination"
     COPY_CHAIN = "CopyChain"
     START_REPLICATION = "StartReplication"
     DROP_REPLICATION = "DropReplication"
+    SWITCH_COPY_MODE = "SwitchCopyMode"
     AWAIT_SYNC = "AwaitSync"
     AWAIT_CUTOVER = "AwaitCutover"
     PIVOT = "Pivot"
     SETTLE_PIVOT = "SettlePivot"
+    COPY_COLD = "CopyCold"
+    PIVOT_COLD = "PivotCold"
     MERGE = "Merge"
     CLEAN_UP_SOURCE = "CleanUpSource"
     ABORT_REPLICATION = "AbortReplication"
@@ -39,6 +43,7 @@ class Step(StrEnum):
     GIVE_UP_FOR_FOREIGN_WORK = "GiveUpForForeignWork"
     STOP_FOR_FOREIGN_CHANGE = "StopForForeignChange"
     AWAIT_END_OF_VM = "AwaitEndOfVm"
+    AWAIT_RESTORE = "AwaitRestore"
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,23 @@ class Situation:
     """What was observed: the active layer's path, the disk's block job, and whether the pivot may happen now.
 
     `was_in_step` tells that this very job was once: under a busy guest the two sides are rarely equal when one looks,
-    but from then on QEMU brings them together at the pivot. `is_lost` tells that libvirt has lost track of the VM's
+    but from then on QEMU brings them together at the pivot. `falls_behind` tells that the guest writes faster than the
+    job copies. `is_lost` tells that libvirt has lost track of the VM's
     QEMU: what libvirt says is not so, and nothing may be done until that has ended.
+
+    Of a VM that is shut off, `has_cold_copy` tells that the whole disk was copied, and that nobody could write to it
+    since; `was_in_step` that it was copied once. `is_saved` tells that its memory was saved, which names its disks.
     """
 
     active_path: str
     job: BlockJob | None
     cutover_is_open: bool
     was_in_step: bool = False
+    falls_behind: bool = False
     is_running: bool = True
     is_lost: bool = False
+    is_saved: bool = False
+    has_cold_copy: bool = False
 
 
 def place_of(journal: Journal, path: str) -> Place:
@@ -82,6 +94,8 @@ def next_step(journal: Journal, situation: Situation) -> Step:
         return Step.FINISH
     if situation.is_lost:
         return Step.AWAIT_END_OF_VM
+    if situation.is_saved:
+        return Step.AWAIT_RESTORE
     place = place_of(journal, situation.active_path)
     if place is Place.FOREIGN:
         return Step.STOP_FOR_FOREIGN_CHANGE
@@ -102,13 +116,26 @@ def _forward(journal: Journal, place: Place, situation: Situation) -> Step:
     if situation.job is not None:
         return _with_job(journal, place, situation, situation.job)
     if journal.takes_snapshot and place is Place.SOURCE:
-        # What lies below the snapshot is being copied since, and must not have been written to.
-        return Step.TAKE_SNAPSHOT if journal.stage is Stage.BEGUN else Step.GIVE_UP_FOR_FOREIGN_WORK
+        return _without_snapshot(journal, situation)
     if journal.stage is Stage.BEGUN:
         return Step.PREPARE_DESTINATION
     if journal.stage is Stage.PREPARED:
         return Step.COPY_CHAIN
-    return Step.START_REPLICATION
+    return Step.START_REPLICATION if situation.is_running else _cold(situation)
+
+
+def _without_snapshot(journal: Journal, situation: Situation) -> Step:
+    if journal.stage is not Stage.BEGUN:
+        # What lies below the snapshot is being copied since, and must not have been written to.
+        return Step.GIVE_UP_FOR_FOREIGN_WORK
+    return Step.TAKE_SNAPSHOT if situation.is_running else Step.FORGO_SNAPSHOT
+
+
+def _cold(situation: Situation) -> Step:
+    """What a VM that is shut off is copied with; while the cutover is waited for, it may start any moment."""
+    if not situation.cutover_is_open and (situation.has_cold_copy or situation.was_in_step):
+        return Step.AWAIT_CUTOVER
+    return Step.PIVOT_COLD if situation.has_cold_copy else Step.COPY_COLD
 
 
 def _is_lost_replication(journal: Journal, job: BlockJob) -> bool:
@@ -124,7 +151,8 @@ def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJo
     if not is_replication(journal, job):
         return Step.GIVE_UP_FOR_FOREIGN_WORK
     if not (job.is_ready or (situation.was_in_step and job.stays_ready)):
-        return Step.AWAIT_SYNC
+        is_ours_to_switch = journal.migration.spec.copy_mode is CopyMode.AUTO and not journal.is_write_blocking
+        return Step.SWITCH_COPY_MODE if situation.falls_behind and is_ours_to_switch else Step.AWAIT_SYNC
     return Step.PIVOT if situation.cutover_is_open else Step.AWAIT_CUTOVER
 
 
@@ -149,12 +177,16 @@ def phase_of(step: Step) -> Phase:
 
 _PHASES = {
     Step.TAKE_SNAPSHOT: Phase.SNAPSHOTTING,
+    Step.FORGO_SNAPSHOT: Phase.SNAPSHOTTING,
     Step.PREPARE_DESTINATION: Phase.PREPARING_DESTINATION,
     Step.COPY_CHAIN: Phase.COPYING_CHAIN,
     Step.START_REPLICATION: Phase.REPLICATING,
     Step.DROP_REPLICATION: Phase.REPLICATING,
+    Step.SWITCH_COPY_MODE: Phase.REPLICATING,
     Step.AWAIT_SYNC: Phase.REPLICATING,
     Step.AWAIT_CUTOVER: Phase.SYNCHRONIZED,
+    Step.COPY_COLD: Phase.REPLICATING,
     Step.PIVOT: Phase.PIVOTING,
+    Step.PIVOT_COLD: Phase.PIVOTING,
     Step.MERGE: Phase.MERGING,
 }

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.storage.qemu_img import Image
-from diskmigration.api.disk_migration import DiskMigration, Failure, Phase, SourceVolumes, Strategy, VolumeFormat
+from diskmigration.api.disk_migration import CopyMode, DiskMigration, Failure, Phase, SourceVolumes, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain, StorageType
@@ -52,6 +52,9 @@ class Stage(StrEnum):
 class Journal(Model):
     """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy.
 
+    Neither is there with strategy Direct, nor where the VM was shut off before a snapshot was taken.
+    `is_write_blocking` tells that the mirror fell behind the guest, whose writes wait for the destination since.
+    `has_cold_copy` tells that the mirror's volume has been written to by qemu-img, as the VM was shut off.
     `pivoting_to` is the path to which libvirt was asked to pivot, until it was seen to have done so.
     """
 
@@ -67,6 +70,8 @@ class Journal(Model):
     copy_bytes: tuple[int, ...] = ()
     copied: tuple[str, ...] = ()
     failure: Failure | None = None
+    is_write_blocking: bool = False
+    has_cold_copy: bool = False
     pivoting_to: str | None = None
     cancelled: bool = False
     cancelled_in: Phase | None = None
@@ -84,8 +89,8 @@ class Journal(Model):
 
     @property
     def takes_snapshot(self) -> bool:
-        """Whether the strategy is Snapshot."""
-        return self.migration.spec.strategy is Strategy.SNAPSHOT
+        """Whether the chain is frozen by a snapshot of the migration's own."""
+        return self.snapshot is not None
 
     @property
     def mirrored(self) -> JournalVolume:
@@ -116,10 +121,20 @@ class Journal(Model):
         """The volume of either side with that path; KeyError if there is none."""
         return {volume.path: volume for volume in self.volumes}[path]
 
+    def chain_of(self, volume: JournalVolume) -> tuple[Image, ...]:
+        """The volume and all below it on its side, base first, as qemu-img is told of them."""
+        side = self.at_source if volume in self.at_source else self.at_destination
+        return tuple(below.image for below in side[: side.index(volume) + 1])
+
     @property
     def may_change(self) -> tuple[JournalVolume, ...]:
         """The user's volumes that this may extend or remove: the top one, which a snapshot is merged into, or all."""
         return self.source if self.migration.spec.source_volumes is SourceVolumes.DELETE else self.source[-1:]
+
+    @property
+    def below_mirror(self) -> JournalVolume | None:
+        """The destination's volume right below the one that the mirror writes to."""
+        return self.at_destination[-2] if len(self.at_destination) > 1 else None
 
     @property
     def internal_copies(self) -> tuple[tuple[JournalVolume, JournalVolume], ...]:
@@ -132,6 +147,14 @@ class Journal(Model):
         if len(self.destination) == 1:
             return tuple(zip(frozen[-1:], copies, strict=False))
         return tuple(zip(frozen, copies, strict=True))
+
+    @property
+    def copy_mode(self) -> CopyMode:
+        """How the active layer is mirrored: what Auto has come to."""
+        if self.is_write_blocking:
+            return CopyMode.WRITE_BLOCKING
+        wanted = self.migration.spec.copy_mode
+        return CopyMode.BACKGROUND if wanted is CopyMode.AUTO else wanted
 
     @property
     def flattens(self) -> bool:

@@ -3,6 +3,8 @@
 Only a storage domain that marks its volumes as being made can tell: see StorageDriver.leftovers. A mark goes before a
 guest first writes to a volume, so what still carries one holds nothing that is not elsewhere too; and what is marked as
 being removed was found to be used by nobody before.
+
+So is the journal of a migration that has ended, which an agent leaves that is killed before it could erase it.
 """
 
 import logging
@@ -12,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.hypervisor.domain import every_domain
+from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
+from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import OrphanedVolume
 from diskmigration.cluster.errors import ClusterError
@@ -60,8 +63,8 @@ def volumes_of(journal: Journal) -> frozenset[tuple[str, str]]:
     return frozenset((domain.metadata.name, volume.name) for domain, volumes in sides for volume in volumes)
 
 
-def journals_on(connection: Connection) -> tuple[Journal, ...]:
-    """Every journal in a VM of this node.
+def journals_by_vm(connection: Connection) -> tuple[tuple[Domain, Journal], ...]:
+    """Every journal in a VM of this node, behind its VM.
 
     Raises:
         MigrationError: libvirt could not be asked, or a journal cannot be read, so that nothing is known.
@@ -69,10 +72,10 @@ def journals_on(connection: Connection) -> tuple[Journal, ...]:
     found = []
     for domain in every_domain(connection):
         try:
-            found += [journals.read(domain, disk.target) for disk in domain.describe().disks]
+            found += [(domain, journals.read(domain, disk.target)) for disk in domain.describe().disks]
         except DomainGoneError:
             continue
-    return tuple(journal for journal in found if journal is not None)
+    return tuple((domain, journal) for domain, journal in found if journal is not None)
 
 
 class Orphans:
@@ -114,6 +117,10 @@ class Orphans:
     def _sweep_all(self) -> bool:
         """Whether every domain could be looked at."""
         found, obstacles = {}, {}
+        try:
+            self._erase_ended_journals()
+        except (MigrationError, ClusterError) as error:
+            obstacles["every"] = str(error)
         for domain in self._domains.all():
             try:
                 found[domain.name] = self._sweep(domain)
@@ -125,12 +132,22 @@ class Orphans:
         self._found, self._told = found, obstacles
         return not obstacles
 
+    def _erase_ended_journals(self) -> None:
+        """Those of migrations whose last word the API server has: see Worker, which erases its own."""
+        known = journals_by_vm(self._connection)
+        ended = [(domain, journal) for domain, journal in known if journal.outcome is not None]
+        at_work = self._migrations_at_work() if ended else frozenset()
+        for domain, journal in ended:
+            if journal.uid not in at_work:
+                journals.erase(domain, journal)
+                _log.info("erased the journal of an ended migration", extra={"migration": journal.migration.key})
+
     def _sweep(self, domain: OpenDomain) -> tuple[OrphanedVolume, ...]:
         # The volumes first: a migration that begins after that has none among them.
         leftovers = domain.driver.leftovers(self._node_name)
         if not leftovers:
             return ()
-        known = journals_on(self._connection)
+        known = [journal for _, journal in journals_by_vm(self._connection)]
         at_work = AtWork(
             migrations=self._migrations_at_work() | {journal.uid for journal in known},
             volumes=frozenset().union(*map(volumes_of, known)),
@@ -144,7 +161,7 @@ def _remove(domain: OpenDomain, orphan: Leftover, in_use: frozenset[Path]) -> Or
     """Removes it and returns None, or returns why it is still there."""
     told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
     path = domain.driver.path(orphan.volume)
-    if path in in_use or path.resolve() in in_use:
+    if path in in_use or resolved(path) in in_use:
         reason = "A VM, a definition or a snapshot of this node uses it, though it is marked as incomplete."
     else:
         try:

@@ -7,7 +7,8 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError
-from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.backing_names import backing_paths
+from diskmigration.agent.storage.paths import exists, resolved
 from diskmigration.api.errors import MigrationError
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def paths_in_use(connection: Connection) -> frozenset[Path]:
             found |= _of_domain(domain)
         except DomainGoneError:
             continue
-    return frozenset(path.resolve() for path in found)
+    return frozenset(map(resolved, found))
 
 
 def _of_domain(domain: Domain) -> set[Path]:
@@ -48,10 +49,10 @@ def _of_description(description: DomainDescription) -> set[Path]:
 
 def _below(path: Path, image_format: str) -> set[Path]:
     """The chain of a VM that is off, which libvirt has not walked: its headers say what to keep, and no more."""
-    if not path.exists():
+    if not exists(path):
         return set()
     try:
-        return set(qemu_img.backing_paths(path, image_format))
+        return set(backing_paths(path, image_format))
     except MigrationError as error:
         _log.warning("a backing chain could not be read", extra={"path": str(path), "error": error.message})
         return set()

@@ -63,8 +63,9 @@ def side(
     )
 
 
-def effective(migration: DiskMigration, destination: StorageDomain) -> Effective:
+def effective(migration: DiskMigration, journal: Journal) -> Effective:
     """What was resolved; the watermark and the chunk are for a destination on block storage only."""
+    destination = journal.destination_domain
     is_block = destination.spec.type is StorageType.BLOCK
     thin = destination.spec.thin_provisioning
     return Effective(
@@ -72,7 +73,7 @@ def effective(migration: DiskMigration, destination: StorageDomain) -> Effective
         chunk_size_bytes=thin.replication_chunk_size if is_block else None,
         high_watermark_bytes=thin.high_watermark if is_block else None,
         format=migration.spec.destination.format,
-        copy_mode=migration.spec.copy_mode,
+        copy_mode=journal.copy_mode,
     )
 
 
@@ -87,10 +88,11 @@ def under_way(
     message: str,
     now: datetime,
     stalled: MigrationError | None = None,
+    falls_behind: bool = False,
 ) -> DiskMigrationStatus:
     """The status while the migration runs; `message` tells what it waits for, or is empty.
 
-    `stalled` is what somebody has to look at before it can go on.
+    `stalled` is what somebody has to look at before it can go on; `falls_behind` tells that the mirror does.
     """
     destination = side(journal.destination_domain, journal.destination, journal.overlay, figures)
     progress = meter.to_status(wall_clock=now)
@@ -115,11 +117,12 @@ def under_way(
                 message=message,
                 now=now,
                 stalled=stalled,
-            ),
+            )
+            + _converging(before.conditions, migration, journal, falls_behind=falls_behind, now=now),
             "synchronized_time": before.synchronized_time or (now if synchronized else None),
             "last_progress_time": since,
             "attempts": journal.attempt,
-            "effective": effective(migration, journal.destination_domain),
+            "effective": effective(migration, journal),
             "allocated_bytes": allocated,
             "progress": progress,
             "source": source,
@@ -174,6 +177,35 @@ def ended(
             ),
         }
     )
+
+
+def _converging(
+    before: tuple[Condition, ...], migration: DiskMigration, journal: Journal, *, falls_behind: bool, now: datetime
+) -> tuple[Condition, ...]:
+    """Whether what is left to mirror grows less; nothing is said until there was doubt about it."""
+    if falls_behind:
+        reason = "GuestWritesFaster"
+        message = (
+            "The guest writes faster than the mirror copies, so what is left does not grow less. Raise spec.bandwidth "
+            "if it is set, let the guest write less, or make a new DiskMigration with copyMode Auto or WriteBlocking."
+        )
+    elif journal.is_write_blocking:
+        reason = "WriteBlocking"
+        message = "The guest wrote faster than the mirror copied. Its writes wait for the destination since."
+    elif conditions.find(before, ConditionType.CONVERGING) is not None:
+        reason, message = "RemainderFalls", "What is left to mirror grows less again."
+    else:
+        return ()
+    said = conditions.condition(
+        before,
+        ConditionType.CONVERGING,
+        not falls_behind,
+        reason=reason,
+        message=message,
+        generation=migration.metadata.generation,
+        now=now,
+    )
+    return (said,)
 
 
 def _conditions(

@@ -29,6 +29,7 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
+from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
 from diskmigration.agent.migration.steps.foreign_change import leave_to_others
 from diskmigration.agent.migration.steps.lost_track import follow, path_if_lost
@@ -41,8 +42,9 @@ from diskmigration.agent.migration.steps.replicate import (
     apply_bandwidth,
     measure_replication,
     start_replication,
+    switch_copy_mode,
 )
-from diskmigration.agent.migration.steps.snapshot import take_snapshot
+from diskmigration.agent.migration.steps.snapshot import forgo_snapshot, take_snapshot
 from diskmigration.agent.migration.steps.vanished import settle_vanished
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
@@ -54,14 +56,23 @@ LOOK_SECONDS = 1.0
 """How long to wait for an event before looking anyway."""
 
 
+_SAVED = (
+    "The VM was shut off with its memory saved, and what was saved names its disks: nothing is changed. Start it, or "
+    "drop what was saved with `virsh managedsave-remove {uuid}`: the migration then goes on."
+)
+
 _ACTS = {
     Step.TAKE_SNAPSHOT: take_snapshot,
+    Step.FORGO_SNAPSHOT: forgo_snapshot,
     Step.PREPARE_DESTINATION: prepare_destination,
     Step.COPY_CHAIN: copy_chain,
     Step.START_REPLICATION: start_replication,
     Step.DROP_REPLICATION: abort_replication,
+    Step.SWITCH_COPY_MODE: switch_copy_mode,
     Step.PIVOT: pivot,
     Step.SETTLE_PIVOT: settle_pivot,
+    Step.COPY_COLD: copy_cold,
+    Step.PIVOT_COLD: pivot_cold,
     Step.MERGE: merge_at_destination,
     Step.CLEAN_UP_SOURCE: clean_up_source,
     Step.ABORT_REPLICATION: abort_replication,
@@ -81,7 +92,6 @@ class Worker:
         self._status = migration.status
         self._object_is_gone = False
         self._vm_uuid: str | None = None
-        self._vm_has_changed = False
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._attempt: Attempt | None = None
@@ -118,7 +128,6 @@ class Worker:
     def notice(self, event: DomainEvent) -> None:
         """Takes note of something that happened to a VM."""
         if event.uuid == self._vm_uuid:
-            self._vm_has_changed = True
             self._wake.set()
 
     def _run(self) -> None:
@@ -144,6 +153,8 @@ class Worker:
                         f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}.",
                     )
                 )
+        if self._attempt is not None:
+            self._attempt.let_writers_in()
         if ended:
             self._settle()
 
@@ -178,12 +189,18 @@ class Worker:
             cutover_is_open=attempt.doubt() is None
             and limits.cutover_is_open(self._latest.spec.cutover, now=datetime.now(UTC)),
             was_in_step=attempt.was_in_step,
+            falls_behind=attempt.convergence.falls_behind,
             is_running=is_running,
             is_lost=lost_path is not None,
+            is_saved=not is_running and attempt.domain.has_saved_state(),
+            has_cold_copy=attempt.has_cold_copy,
         )
         step = next_step(attempt.journal, situation)
         if step is Step.AWAIT_END_OF_VM and lost_path is not None:
             self._show(self._phase, message=follow(attempt, lost_path, is_running=is_running))
+            self._wait(LOOK_SECONDS)
+        elif step is Step.AWAIT_RESTORE:
+            self._show(self._phase, message=_SAVED.format(uuid=attempt.domain.uuid))
             self._wait(LOOK_SECONDS)
         elif step is Step.STOP_FOR_FOREIGN_CHANGE:
             self._end_attempt(attempt, leave_to_others(attempt, self._place))
@@ -195,8 +212,13 @@ class Worker:
     def _take(self, step: Step, attempt: Attempt, job: BlockJob | None) -> None:
         self._show(phase_of(step))
         attempt.step = step
+        if step is not Step.PIVOT_COLD:
+            attempt.let_writers_in()
         attempt.reach(Moment.BEFORE)
-        if step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
+        if step is Step.AWAIT_CUTOVER and job is None:
+            attempt.meter = attempt.meter.restarted(now=time.monotonic())
+            self._wait(LOOK_SECONDS)
+        elif step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
             apply_bandwidth(attempt, job)
             almost_in_step = step is Step.AWAIT_SYNC and job.stays_ready
             self._wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
@@ -277,10 +299,6 @@ class Worker:
         attempt = self._attempt
         if attempt is None or self._stopping.is_set() or self._object_is_gone or limits.wants_cancel(self._latest):
             return False
-        if self._vm_has_changed:
-            self._vm_has_changed = False
-            if not attempt.is_running():
-                return False
         return self._passed_limit(attempt) is None
 
     def _is_past_pivot(self) -> bool:
@@ -313,7 +331,7 @@ class Worker:
         return False
 
     def _lose_domain(self, error: DomainGoneError) -> bool:
-        """The VM was shut off, which is a failure as any other, or it is gone with its definition and its journal."""
+        """The VM was shut off just now, which is looked at, or it is gone with its definition and its journal."""
         attempt = self._attempt
         if attempt is None:
             return self._fail_before_begin(error)
@@ -324,7 +342,8 @@ class Worker:
         except HypervisorUnavailableError:
             return False
         else:
-            return self._fail(error)
+            self._wait(LOOK_SECONDS)
+            return False
         try:
             message = settle_vanished(attempt, self._place, what="The VM is gone with its definition.")
         except MigrationError as again:
@@ -455,7 +474,8 @@ class Worker:
             meter=attempt.meter,
             message=message,
             now=now,
-            stalled=attempt.doubt(),
+            stalled=attempt.doubt() or attempt.lack_of_room(),
+            falls_behind=attempt.convergence.falls_behind,
         )
         self._statuses.show(self._latest, self._status)
 

@@ -1,5 +1,6 @@
 """The one place that starts a program. Arguments are a list, never a shell; no name from a user starts with a dash."""
 
+import errno
 import os
 import selectors
 import subprocess
@@ -7,10 +8,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
 
 TIMEOUT_SECONDS = 120.0
 _CHECK_SECONDS = 0.2
+# A program repeats the names that it met, and those may hold any byte.
+_NOT_TEXT = "backslashreplace"
 
 # A copy must not outlive the agent that started it: the next agent would start a second one onto the same volume.
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -23,6 +27,7 @@ def run(
 
     Raises:
         MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
+        NoRoomError: it met a full file system.
     """
     return _done(arguments, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).stdout
 
@@ -46,6 +51,7 @@ def _done(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors=_NOT_TEXT,
             timeout=timeout,
             check=False,
         )
@@ -55,8 +61,15 @@ def _done(
         ) from error
     if done.returncode not in accepted:
         answer = (done.stderr or done.stdout).strip()
-        raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
+        raise _failed(failure, doing=doing, program=arguments[0], answer=answer)
     return done
+
+
+def _failed(reason: Reason, *, doing: str, program: str, answer: str) -> MigrationError:
+    message = f"While {doing}, {program} answered: {answer}"
+    if os.strerror(errno.ENOSPC) in answer:
+        return NoRoomError(message)
+    return MigrationError(reason, message)
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,7 @@ def run_undisturbed(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors=_NOT_TEXT,
         env={**os.environ, **environment},
         start_new_session=True,
     )
@@ -118,6 +132,7 @@ def run_with_progress(
 
     Raises:
         MigrationError: the program failed.
+        NoRoomError: it met a full file system.
     """
     process = subprocess.Popen(
         [*_DIE_WITH_PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
@@ -137,8 +152,8 @@ def run_with_progress(
             else:
                 return False
         if process.wait() != 0:
-            answer = process.stderr.read().decode(errors="replace").strip()
-            raise MigrationError(failure, f"While {doing}, {arguments[0]} answered: {answer}")
+            answer = process.stderr.read().decode(errors=_NOT_TEXT).strip()
+            raise _failed(failure, doing=doing, program=arguments[0], answer=answer)
         return True
     finally:
         if process.poll() is None:

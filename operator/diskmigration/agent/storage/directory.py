@@ -1,10 +1,19 @@
 """What the kinds of domain that live in a directory have in common: its check, its room, its names."""
 
+import errno
+import logging
 import os
+import stat
 from pathlib import Path
 
-from diskmigration.agent.storage.driver import Space
+from diskmigration.agent.storage.driver import NoRoomError, Space
+from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError, Reason
+
+_log = logging.getLogger(__name__)
+
+_FULL_BYTES = 16 * 2**20
+"""What one block job has in flight at most (MAX_IN_FLIGHT and MAX_IO_BYTES of QEMU's block/mirror.c)."""
 
 
 def check(root: Path) -> None:
@@ -24,10 +33,16 @@ def space(root: Path) -> Space:
     return Space(capacity_bytes=found.f_blocks * found.f_frsize, available_bytes=found.f_bavail * found.f_frsize)
 
 
+def is_full(root: Path) -> bool:
+    """Whether the file system has less room than a writer of whom one was refused may have asked for."""
+    return space(root).available_bytes < _FULL_BYTES
+
+
 def name_within(root: Path, path: Path) -> str | None:
     """The path relative to the root, links resolved on both sides; None when it lies outside."""
     try:
-        return str(path.resolve(strict=True).relative_to(root.resolve(strict=True)))
+        found = os.path.realpath(path, strict=True)
+        return str(Path(found).relative_to(os.path.realpath(root, strict=True)))
     except (OSError, ValueError):
         return None
 
@@ -38,26 +53,48 @@ def file_of(root: Path, volume: str) -> Path:
     Raises:
         MigrationError: StorageFailed, when the name leads out of the root, by `..` or by a link.
     """
-    path = root / volume
-    leads_up = ".." in Path(volume).parts
-    if volume and not leads_up and not path.is_symlink() and path.parent.resolve().is_relative_to(root.resolve()):
+    path = _place_of(root, volume)
+    if path is not None and not path.is_symlink():
         return path
     raise MigrationError(
         Reason.STORAGE_FAILED, f"The volume {volume!r} does not lie inside {root}. Nothing was touched."
     )
 
 
+def _place_of(root: Path, volume: str) -> Path | None:
+    """Where the volume is, whatever lies there; None when its folder is outside the root."""
+    path = root / volume
+    leads_up = ".." in Path(volume).parts
+    return path if volume and not leads_up and resolved(path.parent).is_relative_to(resolved(root)) else None
+
+
 def create_file(path: Path, size_bytes: int) -> None:
-    """Makes an empty file of that size, or grows the one that an interrupted attempt of ours left."""
+    """Makes an empty file of that size, or grows the one that an interrupted attempt of ours left.
+
+    Raises:
+        MigrationError: StorageFailed, also when what lies there is no file, or is a file that has another name too.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # Non-blocking: somebody may have planted a FIFO, on which an open waits for its other end.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
         try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                raise MigrationError(
+                    Reason.STORAGE_FAILED,
+                    f"{path} is there already, and is no file of its own: somebody made a device, a FIFO or a second "
+                    "name of another file there. Nothing was written to it. Remove it, and find out whose it is.",
+                )
             if os.fstat(descriptor).st_size < size_bytes:
                 os.ftruncate(descriptor, size_bytes)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While creating {path}: {error}") from error
+        message = f"While creating {path}: {error}"
+        if error.errno == errno.ENOSPC:
+            raise NoRoomError(message) from error
+        raise MigrationError(Reason.STORAGE_FAILED, message) from error
 
 
 def size_bytes(path: Path) -> int:
@@ -76,10 +113,20 @@ def allocated_bytes(path: Path) -> int:
         return 0
 
 
-def remove_file(path: Path) -> None:
-    """Removes the file; one that is gone is as good."""
+def remove_file(root: Path, volume: str) -> None:
+    """Removes the volume's file; one that is gone is as good, and so is a thing that somebody put in its place.
+
+    Raises:
+        MigrationError: StorageFailed, also when the name leads out of the root.
+    """
+    path = _place_of(root, volume) or file_of(root, volume)
     try:
-        path.unlink(missing_ok=True)
+        if not stat.S_ISREG(path.lstat().st_mode):
+            _log.warning("what lies in a volume's place is no file, and is left", extra={"path": str(path)})
+            return
+        path.unlink()
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise MigrationError(Reason.STORAGE_FAILED, f"While removing {path}: {error}") from error
 

@@ -68,6 +68,9 @@ class StorageDriver(Protocol):
     def space(self) -> Space:
         """The room there is."""
 
+    def is_full(self) -> bool:
+        """Whether a volume that is there already cannot be filled any further for want of room."""
+
     def path(self, volume: str) -> Path:
         """Where QEMU finds the volume: the same path for as long as the volume lives."""
 

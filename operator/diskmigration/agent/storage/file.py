@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diskmigration.agent.storage import directory
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.paths import is_regular
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -25,13 +26,17 @@ class FileDriver:
         """The file system's room."""
         return directory.space(self.root)
 
+    def is_full(self) -> bool:
+        """Whether the file system is: its files are sparse."""
+        return directory.is_full(self.root)
+
     def path(self, volume: str) -> Path:
         """The file."""
         return directory.file_of(self.root, volume)
 
     def volume_at(self, path: Path) -> str | None:
         """The file's path below the root."""
-        return directory.name_within(self.root, path) if path.is_file() else None
+        return directory.name_within(self.root, path) if is_regular(path) else None
 
     def volumes(self) -> tuple[str, ...]:
         """The files right below the root."""
@@ -73,7 +78,7 @@ class FileDriver:
 
     def remove(self, volume: str) -> None:
         """The file goes."""
-        directory.remove_file(self.path(volume))
+        directory.remove_file(self.root, volume)
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:  # noqa: ARG002 - see below
         """None are known: a file carries no mark, and on a shared file system it may be another node's."""

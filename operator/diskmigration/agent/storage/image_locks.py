@@ -1,12 +1,21 @@
-"""QEMU's own locks on what it has open: they tell of every QEMU on the node, and with NFS 4 on the others."""
+"""QEMU's own locks on what it has open: they tell of every QEMU on the node, and with NFS 4 on the others.
+
+Source: QEMU's block/file-posix.c. Every program of QEMU's holds, shared, a byte for each thing that it does to an image
+and one for each that it lets nobody else do; before it opens an image, it looks for holders of the opposite.
+"""
 
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-# RAW_LOCK_PERM_BASE and the number of BLK_PERM_WRITE, of QEMU's block/file-posix.c: held, shared, by each writer.
+from diskmigration.api.errors import MigrationError, Reason
+
+# RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE, each with the number of BLK_PERM_WRITE.
 _WRITER_BYTE = 101
+_NO_WRITERS_BYTE = 201
 # struct flock of fcntl(2): type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
 
@@ -20,3 +29,42 @@ def is_written_to(path: Path) -> bool:
     except OSError:
         return False
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+class ImageInUseError(MigrationError):
+    """Some QEMU writes to the image."""
+
+    def __init__(self, path: Path) -> None:
+        """Says which image."""
+        super().__init__(
+            Reason.DISK_BUSY,
+            f"A process on the node writes to {path}, though no running VM is known to. `fuser {path}` tells which it "
+            "is: end it, or wait for its end.",
+        )
+
+
+@contextmanager
+def writers_kept_out(path: Path) -> Iterator[None]:
+    """Lets no QEMU open the image for writing in the meantime: a VM that starts is refused by its own QEMU.
+
+    Raises:
+        ImageInUseError: one writes to it already.
+        MigrationError: VirtualMachineNotRunning, where the file system has no locks.
+    """
+    held = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, _NO_WRITERS_BYTE, 1, 0)
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise MigrationError(Reason.STORAGE_FAILED, f"While opening {path}: {error}") from error
+    with opened:
+        try:
+            fcntl.fcntl(opened, fcntl.F_OFD_SETLK, held)
+        except OSError as error:
+            raise MigrationError(
+                Reason.VIRTUAL_MACHINE_NOT_RUNNING,
+                f"{path} cannot be locked ({error}), so a VM that starts could not be kept from writing to it while it "
+                "is copied. Start the VM: the disk of a running one can be moved.",
+            ) from error
+        if is_written_to(path):
+            raise ImageInUseError(path)
+        yield

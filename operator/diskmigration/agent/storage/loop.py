@@ -38,6 +38,10 @@ class LoopDriver:
         """The file system's room: the files are sparse."""
         return directory.space(self.root)
 
+    def is_full(self) -> bool:
+        """Whether the file system is: its files are sparse."""
+        return directory.is_full(self.root)
+
     def path(self, volume: str) -> Path:
         """The link to the loop device; the device itself for a volume that somebody else attached."""
         link = self._link(volume)
@@ -94,7 +98,7 @@ class LoopDriver:
         return directory.allocated_bytes(directory.file_of(self.root, volume))
 
     def extend(self, volume: str, size_bytes: int) -> int:
-        """Grows the file, then tells the device (`losetup -c`); QEMU sees a qcow2's device grow at once."""
+        """Grows the file, then tells the device (LOOP_SET_CAPACITY); QEMU sees a qcow2's device grow at once."""
         device = self._required_device(volume)
         directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
         self._refresh(device, volume)
@@ -102,12 +106,16 @@ class LoopDriver:
 
     def remove(self, volume: str) -> None:
         """The link, the device and the file go, in this order: what is left after a crash is found by its file."""
-        file = directory.file_of(self.root, volume)
-        self._link(volume).unlink(missing_ok=True)
-        with self._attaching:
-            if (device := self._device(volume)) is not None:
-                command.run(["losetup", "--detach", str(device)], doing=f"detaching {device} of the volume {volume}")
-        directory.remove_file(file)
+        is_planted = (self.root / volume).is_symlink()
+        if not is_planted:
+            link = self._link(volume)
+            if link.is_symlink():
+                link.unlink(missing_ok=True)
+            with self._attaching:
+                if (device := self._device(volume)) is not None:
+                    doing = f"detaching {device} of the volume {volume}"
+                    command.run(["losetup", "--detach", str(device)], doing=doing)
+        directory.remove_file(self.root, volume)
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:  # noqa: ARG002 - see below
         """None are known: a file carries no mark."""
@@ -115,6 +123,9 @@ class LoopDriver:
 
     def _link(self, volume: str) -> Path:
         directory.file_of(self.root, volume)
+        if (self.root / _LINKS).is_symlink():
+            said = f"{self.root / _LINKS} is a link, where this agent's own folder must be. Remove it."
+            raise MigrationError(Reason.STORAGE_FAILED, said)
         return self.root / _LINKS / volume
 
     def _device(self, volume: str) -> Path | None:
@@ -143,17 +154,24 @@ class LoopDriver:
         return Path(printed.strip())
 
     def _refresh(self, device: Path, volume: str) -> None:
-        command.run(["losetup", "--set-capacity", str(device)], doing=f"extending the volume {volume} on {device}")
+        try:
+            loop_devices.refresh_size(device)
+        except OSError as error:
+            doing = f"extending the volume {volume} on {device}"
+            raise MigrationError(Reason.STORAGE_FAILED, f"While {doing}: {error}") from error
 
     def _point_link(self, volume: str, device: Path) -> None:
         link = self._link(volume)
-        link.parent.mkdir(exist_ok=True)
-        if link.is_symlink() and link.readlink() == device:
-            return
-        temporary = link.with_name(f".{volume}.new")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(device)
-        temporary.rename(link)
+        try:
+            link.parent.mkdir(exist_ok=True)
+            if link.is_symlink() and link.readlink() == device:
+                return
+            temporary = link.with_name(f".{volume}.new")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(device)
+            temporary.rename(link)
+        except OSError as error:
+            raise MigrationError(Reason.STORAGE_FAILED, f"While linking {link} to {device}: {error}") from error
 
 
 def _rounded(size_bytes: int) -> int:

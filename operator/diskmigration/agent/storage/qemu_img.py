@@ -1,9 +1,13 @@
-"""qemu-img: images made, measured and filled. Formats are always stated: an image's first bytes are the guest's."""
+"""qemu-img: images made, measured and filled. Formats are always stated: an image's first bytes are the guest's.
+
+A chain is base first, and says all that is opened: what an image's own header names below it is the word of whoever
+made the image.
+"""
 
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
+_JSON = "json:"
 _WHOLE_DISK_SECONDS = 3600.0
 _COROUTINES = 16  # qemu-img's own maximum: copies of small allocated runs are bound by latency
 _BYTES_IN_FLIGHT = 2 * 2**20  # what each of them has in flight, as qemu-img's buffers are
@@ -44,7 +49,7 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     else has deleted, which the guest would then read.
 
     Raises:
-        MigrationError: StorageFailed.
+        MigrationError: StorageFailed; NoRoomError.
     """
     if image.format is VolumeFormat.RAW and image.type is StorageType.BLOCK:
         return
@@ -59,51 +64,38 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     )
 
 
-def _alone(image: Image) -> str:
-    """The image without its backing chain, as a json: pseudo-protocol name."""
-    protocol = "host_device" if image.type is StorageType.BLOCK else "file"
-    node: dict[str, object] = {"driver": image.format, "file": {"driver": protocol, "filename": str(image.path)}}
-    if image.format is VolumeFormat.QCOW2:
-        node["backing"] = None
-    return "json:" + json.dumps(node)
+def is_zero_when_fresh(image: Image) -> bool:
+    """Whether an image that was just made reads as zeroes: a raw block volume holds what somebody left there."""
+    return image.format is not VolumeFormat.RAW or image.type is not StorageType.BLOCK
 
 
-def measure(image: Image, *, target: VolumeFormat, with_backing: bool) -> Measure:
-    """How large a volume of the target format must be to hold the image's data, alone or with all below it.
+def _named(chain: Sequence[Image]) -> str:
+    """The chain as a json: pseudo-protocol name."""
+    node: dict[str, object] | None = None
+    for image in chain:
+        protocol = "host_device" if image.type is StorageType.BLOCK else "file"
+        below = {"backing": node} if image.format is VolumeFormat.QCOW2 else {}
+        node = {"driver": image.format, "file": {"driver": protocol, "filename": str(image.path)}, **below}
+    return _JSON + json.dumps(node)
+
+
+def measure(chain: Sequence[Image], *, target: VolumeFormat) -> Measure:
+    """How large a volume of the target format must be to hold the data of the whole chain.
 
     Raises:
         MigrationError: StorageFailed.
     """
-    source = ["-f", image.format, str(image.path)] if with_backing else [_alone(image)]
     printed = command.run(
-        ["qemu-img", "measure", "-U", "--output", "json", "-O", target, *source], doing=f"measuring {image.path}"
+        ["qemu-img", "measure", "-U", "--output", "json", "-O", target, _named(chain)],
+        doing=f"measuring {chain[-1].path}",
     )
     found = json.loads(printed)
     # A bitmap of a backup needs room of its own, which the required size leaves out.
     return Measure(found["required"] + found.get("bitmaps", 0), found["fully-allocated"] + found.get("bitmaps", 0))
 
 
-def capacity_bytes(image: Image) -> int:
-    """The image's virtual size."""
-    printed = command.run(["qemu-img", "info", "-U", "--output", "json", _alone(image)], doing=f"reading {image.path}")
-    return int(json.loads(printed)["virtual-size"])
-
-
-def backing_paths(path: Path, image_format: str) -> tuple[Path, ...]:
-    """The files below an image that is not in use, as its headers name them: good for keeping a volume, not for more.
-
-    Raises:
-        MigrationError: StorageFailed, also when a file of the chain is missing.
-    """
-    printed = command.run(
-        ["qemu-img", "info", "-U", "--backing-chain", "--output", "json", "-f", image_format, str(path)],
-        doing=f"reading the backing chain of {path}",
-    )
-    return tuple(Path(layer["filename"]) for layer in json.loads(printed)[1:])
-
-
 def copy(
-    source: Image,
+    chain: Sequence[Image],
     destination: Image,
     *,
     below: Image | None,
@@ -112,20 +104,21 @@ def copy(
     on_progress: Callable[[float], None],
     keep_on: Callable[[], bool],
 ) -> bool:
-    """Copies an image that nobody writes to into an existing one.
+    """Copies a chain that nobody writes to into an existing image.
 
-    With `below`, only what differs from the volumes under the source is copied, as its copy is under the destination.
+    With `below`, only the top of the chain is copied, as the rest of it is under the destination already: `below`.
     `on_progress` gets the share done, 0 to 1.
 
     Returns:
         True when done, False when `keep_on` said no; the copy can then be started again onto the same volume.
 
     Raises:
-        MigrationError: CopyFailed.
+        MigrationError: CopyFailed; NoRoomError.
     """
+    source = chain[-1]
     coroutines = _coroutines(bandwidth_bytes_per_second)
     arguments = ["qemu-img", "convert", "-p", "-n", "-U", "-m", str(coroutines)]
-    arguments += ["-T", _cache(source), "-t", _cache(destination), "-f", source.format, "-O", destination.format]
+    arguments += ["-T", _cache(source), "-t", _cache(destination), "-O", destination.format]
     if below is not None:
         arguments += ["-B", str(below.path), "-F", below.format]
     elif target_is_zero:
@@ -138,7 +131,7 @@ def copy(
             on_progress(float(found[-1]) / 100)
 
     return command.run_with_progress(
-        [*arguments, str(source.path), str(destination.path)],
+        [*arguments, _named(chain), str(destination.path)],
         doing=f"copying {source.path} to {destination.path}",
         failure=Reason.COPY_FAILED,
         on_output=parse,
@@ -160,7 +153,7 @@ def commit(overlay: Image, base: Image) -> None:
     """Merges an overlay into the volume below it while no VM runs on them.
 
     Raises:
-        MigrationError: MergeFailed.
+        MigrationError: MergeFailed; NoRoomError.
     """
     command.run(
         ["qemu-img", "commit", "-q", "-d", "-f", overlay.format, "-b", str(base.path), str(overlay.path)],
@@ -170,15 +163,15 @@ def commit(overlay: Image, base: Image) -> None:
     )
 
 
-def is_equal(one: Image, other: Image) -> bool:
-    """Whether two images that nobody writes to hold the same data, with all that is below each.
+def is_equal(one: Sequence[Image], other: Sequence[Image]) -> bool:
+    """Whether two chains that nobody writes to hold the same data.
 
     Raises:
         MigrationError: StorageFailed.
     """
     status = command.status(
-        ["qemu-img", "compare", "-q", "-f", one.format, "-F", other.format, str(one.path), str(other.path)],
-        doing=f"comparing {one.path} with {other.path}",
+        ["qemu-img", "compare", "-q", _named(one), _named(other)],
+        doing=f"comparing {one[-1].path} with {other[-1].path}",
         accepted=(0, 1),
         timeout=_WHOLE_DISK_SECONDS,
     )

@@ -1,6 +1,7 @@
 """What is read of libvirt's XML, and what is written for it, whatever the paths and names are."""
 
 import xml.etree.ElementTree as ET
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import example, given
@@ -18,6 +19,12 @@ paths = st.text(
     max_size=60,
 ).map("/srv/{}".format)
 targets = st.from_regex(r"[a-z][a-z0-9]{1,8}", fullmatch=True)
+
+
+def _with_children(tag: str, attributes: dict[str, str], children: list[ET.Element]) -> ET.Element:
+    element = ET.Element(tag, attributes)
+    element.extend(children)
+    return element
 
 
 def only_disk(sample: str) -> DomainDisk:
@@ -152,6 +159,92 @@ def test_a_snapshot_document_takes_one_disk_and_no_other(path: str, target: str,
     assert source is not None
     assert source.attrib == {"dev" if kind == "block" else "file": path}
     assert all(disk.find("source") is None for disk in disks[1:])
+
+
+@given(
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")) | st.sampled_from("\t\n\r\"'&<>=/ ")
+    ).map("/srv/{}".format)
+)
+@example("/srv/a\nb='c' \t\r<d/>")
+def test_a_path_is_read_as_it_is_also_where_libvirt_writes_its_line_breaks_unescaped(path: str) -> None:
+    # As virBufferEscapeString writes it.
+    escaped = escape(path, {'"': "&quot;", "'": "&apos;"})
+    xml = samples.domain(f"""<disk type='file' device='disk'><driver type='raw'/>
+        <source file='{escaped}' index='1'/><target dev='vda'/></disk>""")
+    assert only_layer(xml) == Layer("file", path, "raw", 1)
+    mended = domain_xml.with_disk_source(
+        samples.domain(samples.COPY, "<disk><source file='" + escaped + "'/><target dev='vdx'/></disk>"),
+        target="vdb",
+        kind="file",
+        path="/b",
+        image_format="raw",
+    )
+    assert path in domain_xml.source_paths(mended)
+
+
+def only_layer(xml: str) -> Layer:
+    ((layer,),) = (disk.chain for disk in domain_xml.parse(xml).disks)
+    return layer
+
+
+TAGS = ("source", "backingStore", "target", "driver", "mirror", "format", "slices", "encryption", "dataStore", "alias")
+ATTRIBUTES = ("type", "file", "dev", "index", "device", "name", "job", "ready", "cache", "io", "bus", "odd")
+xml_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), max_size=8)
+elements: st.SearchStrategy[ET.Element] = st.recursive(
+    st.builds(
+        ET.Element, st.sampled_from(TAGS), st.dictionaries(st.sampled_from(ATTRIBUTES), xml_text | targets, max_size=4)
+    ),
+    lambda inner: st.builds(
+        _with_children,
+        st.sampled_from(TAGS),
+        st.dictionaries(st.sampled_from(ATTRIBUTES), xml_text | st.just("7"), max_size=4),
+        st.lists(inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(elements, max_size=4))
+def test_no_disk_breaks_the_reading_of_its_domain_or_of_another_disk(children: list[ET.Element]) -> None:
+    odd = _with_children("disk", {}, children)
+    xml = samples.domain(ET.tostring(odd, encoding="unicode"), samples.COPY)
+    description = domain_xml.parse(xml)
+    assert len(description.disks) == 2
+    assert description.disks[1] == only_disk(samples.COPY)
+    mended = domain_xml.with_disk_source(xml, target="vdb", kind="block", path="/dev/x", image_format="raw")
+    if description.disks[0].target != "vdb":
+        assert domain_xml.parse(mended).disks[0] == description.disks[0]
+    domain_xml.source_paths(xml)
+
+
+ODD_DISKS = {
+    "a file below without its source": (
+        "<source file='/a'/><backingStore type='file'><format type='raw'/></backingStore>",
+        False,
+    ),
+    "a network image below": (
+        "<source file='/a'/><backingStore type='network'><format type='raw'/><source protocol='nbd'><host name='h'/>"
+        "</source><backingStore/></backingStore>",
+        True,
+    ),
+    "a number that is none": ("<source file='/a' index='first'/><backingStore/>", True),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_DISKS)
+def test_odd_chains(kind: str) -> None:
+    inner, is_known = ODD_DISKS[kind]
+    disk = only_disk(f"<disk type='file' device='disk'><driver type='qcow2'/>{inner}<target dev='vda'/></disk>")
+    assert disk.chain[0] == Layer("file", "/a", "qcow2", None)
+    assert disk.chain_is_known is is_known
+
+
+def test_an_image_with_its_data_in_another_file_is_seen() -> None:
+    disk = only_disk("""<disk type='file' device='disk'><driver type='qcow2'/><source file='/a'>
+        <dataStore type='file'><format type='raw'/><source file='/data'/></dataStore></source>
+        <backingStore/><target dev='vda'/></disk>""")
+    assert [layer.has_special_access for layer in disk.chain] == [True]
 
 
 EVERY_KIND = (samples.CHAIN_OF_THREE, samples.COPY, samples.EMPTY_CDROM, samples.UNKNOWN_CHAIN)

@@ -12,13 +12,15 @@ from diskmigration.agent.migration.decision import Place, Situation, Step, next_
 from diskmigration.agent.migration.journal import Journal, Stage
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import Reason
-from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal
+from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal, migration
 
 FAILURE = Failure(reason=Reason.COPY_FAILED, message="No.", phase=Phase.COPYING_CHAIN)
 BACKWARD = {Step.ABORT_REPLICATION, Step.MERGE_BACK, Step.DISCARD_DESTINATION}
 STOPS = {Step.GIVE_UP_FOR_FOREIGN_WORK, Step.STOP_FOR_FOREIGN_CHANGE, Step.FINISH}
 AFTER_PIVOT = {Step.MERGE, Step.CLEAN_UP_SOURCE}
 FORWARD = set(Step) - BACKWARD - STOPS
+COLD = {Step.FORGO_SNAPSHOT, Step.COPY_COLD, Step.PIVOT_COLD}
+LIVE = {Step.TAKE_SNAPSHOT, Step.START_REPLICATION, Step.AWAIT_SYNC, Step.PIVOT}
 
 SNAPSHOT = journal()
 DIRECT = journal(strategy="Direct")
@@ -35,8 +37,8 @@ def path_of(found: Journal, place: Place) -> str:
     return paths[place]
 
 
-def decide_when_off(found: Journal, place: Place, *, is_lost: bool = False) -> Step:
-    situation = Situation(path_of(found, place), None, cutover_is_open=True, is_running=False, is_lost=is_lost)
+def decide_when_off(found: Journal, place: Place, *, is_open: bool = True, **said: bool) -> Step:
+    situation = Situation(path_of(found, place), None, cutover_is_open=is_open, is_running=False, **said)
     return next_step(found, situation)
 
 
@@ -134,6 +136,75 @@ def test_a_job_that_was_in_step_stays_so_under_a_busy_guest(word: str, expected:
     job = copy_job(SNAPSHOT.mirror.path, state=word, current=9, end=10)
     path = path_of(SNAPSHOT, Place.SNAPSHOT)
     assert next_step(SNAPSHOT, Situation(path, job, cutover_is_open=True, was_in_step=True)) is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "place", "expected"),
+    [
+        (SNAPSHOT, Place.SOURCE, Step.FORGO_SNAPSHOT),
+        (journal(snapshot=None, overlay=None), Place.SOURCE, Step.PREPARE_DESTINATION),
+        (SNAPSHOT, Place.SNAPSHOT, Step.PREPARE_DESTINATION),
+        (journal(stage=Stage.PREPARED), Place.SNAPSHOT, Step.COPY_CHAIN),
+        (journal(stage=Stage.COPIED), Place.SNAPSHOT, Step.COPY_COLD),
+        (DIRECT, Place.SOURCE, Step.PREPARE_DESTINATION),
+        (journal(strategy="Direct", stage=Stage.COPIED), Place.SOURCE, Step.COPY_COLD),
+        (SNAPSHOT, Place.OVERLAY, Step.MERGE),
+        (SNAPSHOT, Place.DESTINATION, Step.CLEAN_UP_SOURCE),
+        (journal(stage=Stage.COPIED), Place.SOURCE, Step.GIVE_UP_FOR_FOREIGN_WORK),
+        (journal(cancelled=True), Place.SNAPSHOT, Step.MERGE_BACK),
+        (journal(cancelled=True), Place.SOURCE, Step.DISCARD_DESTINATION),
+    ],
+)
+def test_the_table_of_a_vm_that_is_shut_off(found: Journal, place: Place, expected: Step) -> None:
+    assert decide_when_off(found, place) is expected
+
+
+@pytest.mark.parametrize(
+    ("is_open", "has_cold_copy", "was_in_step", "expected"),
+    [
+        (True, False, False, Step.COPY_COLD),
+        (True, False, True, Step.COPY_COLD),
+        (True, True, True, Step.PIVOT_COLD),
+        (False, False, False, Step.COPY_COLD),
+        (False, True, True, Step.AWAIT_CUTOVER),
+        (False, False, True, Step.AWAIT_CUTOVER),
+    ],
+)
+def test_only_a_copy_to_which_nobody_could_have_written_is_pivoted_to(
+    is_open: bool, has_cold_copy: bool, was_in_step: bool, expected: Step
+) -> None:
+    found = journal(stage=Stage.COPIED)
+    said = {"has_cold_copy": has_cold_copy, "was_in_step": was_in_step}
+    assert decide_when_off(found, Place.SNAPSHOT, is_open=is_open, **said) is expected
+
+
+@pytest.mark.parametrize(
+    ("copy_mode", "is_write_blocking", "expected"),
+    [
+        ("Background", False, Step.AWAIT_SYNC),
+        ("WriteBlocking", False, Step.AWAIT_SYNC),
+        ("Auto", False, Step.SWITCH_COPY_MODE),
+        ("Auto", True, Step.AWAIT_SYNC),
+    ],
+)
+def test_only_auto_switches_a_mirror_that_falls_behind_and_once(
+    copy_mode: str, is_write_blocking: bool, expected: Step
+) -> None:
+    found = journal(
+        stage=Stage.COPIED, migration=migration(spec={"copyMode": copy_mode}), is_write_blocking=is_write_blocking
+    )
+    situation = Situation(path_of(found, Place.SNAPSHOT), own_job(found), cutover_is_open=True, falls_behind=True)
+    assert next_step(found, situation) is expected
+    in_step = Situation(
+        path_of(found, Place.SNAPSHOT), own_job(found, ready=True), cutover_is_open=True, falls_behind=True
+    )
+    assert next_step(found, in_step) is Step.PIVOT
+
+
+@pytest.mark.parametrize("place", Place)
+def test_nothing_is_done_while_the_memory_that_names_the_disk_is_saved(place: Place) -> None:
+    for found in (SNAPSHOT, journal(cancelled=True), journal(failure=FAILURE, stage=Stage.COPIED)):
+        assert decide_when_off(found, place, is_saved=True) is Step.AWAIT_RESTORE
 
 
 @pytest.mark.parametrize("place", Place)
@@ -303,6 +374,8 @@ class Walk:
         self.path = found.source[-1].path
         self.job: BlockJob | None = None
         self.is_open = False
+        self.is_running = True
+        self.has_cold_copy = False
         self.steps: list[Step] = []
         self.jobs = {
             Step.START_REPLICATION: own_job(found),
@@ -314,17 +387,31 @@ class Walk:
         self.paths = {
             Step.TAKE_SNAPSHOT: found.mirrored.path,
             Step.PIVOT: found.mirror.path,
+            Step.PIVOT_COLD: found.mirror.path,
             Step.MERGE: found.destination[-1].path,
             Step.MERGE_BACK: found.source[-1].path,
         }
         self.records: dict[Step, dict[str, object]] = {
+            Step.FORGO_SNAPSHOT: {"snapshot": None, "overlay": None},
             Step.PREPARE_DESTINATION: {"stage": Stage.PREPARED},
             Step.COPY_CHAIN: {"stage": Stage.COPIED},
             Step.CLEAN_UP_SOURCE: {"outcome": Phase.SUCCEEDED},
         }
 
     def look(self) -> Step:
-        return next_step(self.journal, Situation(self.path, self.job, cutover_is_open=self.is_open))
+        situation = Situation(
+            self.path,
+            self.job,
+            cutover_is_open=self.is_open,
+            is_running=self.is_running,
+            has_cold_copy=self.has_cold_copy,
+        )
+        return next_step(self.journal, situation)
+
+    def switch(self) -> None:
+        """The VM is shut off, or started; either ends what only the other can have."""
+        self.is_running = not self.is_running
+        self.job, self.has_cold_copy = None, False
 
     def act(self, step: Step) -> None:
         self.steps.append(step)
@@ -332,6 +419,12 @@ class Walk:
         self.job = self.jobs.get(step, self.job)
         self.path = self.paths.get(step, self.path)
         self.is_open |= step is Step.AWAIT_CUTOVER
+        self.has_cold_copy = step is Step.COPY_COLD
+        if step is Step.FORGO_SNAPSHOT:
+            self.paths |= {Step.PIVOT: self.journal.destination[-1].path}
+            self.paths |= {Step.PIVOT_COLD: self.journal.destination[-1].path}
+            self.jobs[Step.START_REPLICATION] = copy_job(self.journal.destination[-1].path)
+            self.jobs[Step.AWAIT_SYNC] = copy_job(self.journal.destination[-1].path, ready=True)
         self.record(**self.records.get(step, {}))
 
     def record(self, **changes: object) -> None:
@@ -362,6 +455,22 @@ def test_an_undisturbed_walk_ends_at_the_destination_with_its_phases_in_order(fo
     positions = [order.index(phase_of(step)) for step in walk.steps]
     assert positions == sorted(positions)
     assert set(walk.steps) <= FORWARD
+
+
+@given(plans, st.sets(st.integers(0, 20)))
+def test_a_vm_may_stop_and_start_at_any_step_and_its_disk_moves(found: Journal, switches: set[int]) -> None:
+    walk = Walk(found)
+    for _ in range(60):
+        if len(walk.steps) in switches:
+            switches.discard(len(walk.steps))
+            walk.switch()
+        step = walk.look()
+        if step is Step.FINISH:
+            break
+        assert step not in (LIVE if not walk.is_running else COLD)
+        walk.act(step)
+    assert walk.journal.outcome is Phase.SUCCEEDED
+    assert walk.path == found.destination[-1].path
 
 
 @given(plans, st.integers(0, 12), st.sampled_from(({"cancelled": True}, {"failure": FAILURE})))

@@ -45,6 +45,7 @@ def under_way(
     message: str = "",
     has_pivoted: bool = False,
     stalled: MigrationError | None = None,
+    falls_behind: bool = False,
 ) -> DiskMigrationStatus:
     if has_pivoted and before.pivoted_time is None:
         before = before.model_copy(update={"pivoted_time": now})
@@ -58,6 +59,7 @@ def under_way(
         message=message,
         now=now,
         stalled=stalled,
+        falls_behind=falls_behind,
     )
 
 
@@ -264,12 +266,35 @@ def test_both_sides_are_shown_base_first_without_what_is_gone() -> None:
 def test_what_was_resolved_is_shown() -> None:
     spec = {"bandwidth": "200Mi", "copyMode": "WriteBlocking"}
     thin = {"chunkSize": "1Gi", "replicationChunkSize": "3Gi", "highWatermark": "256Mi"}
-    on_block = report.effective(migration(spec=spec), storage_domain("san", "loop", thinProvisioning=thin))
+    wished = migration(spec=spec)
+    to_block = journal(migration=wished, destination_domain=storage_domain("san", "loop", thinProvisioning=thin))
+    on_block = report.effective(wished, to_block)
     assert on_block.bandwidth_bytes_per_second == 200 * MIB
     assert (on_block.chunk_size_bytes, on_block.high_watermark_bytes) == (3 * GIB, 256 * MIB)
     assert (on_block.format, on_block.copy_mode) == (VolumeFormat.QCOW2, CopyMode.WRITE_BLOCKING)
-    on_file = report.effective(migration(), storage_domain("nfs"))
+    on_file = report.effective(migration(), journal(destination_domain=storage_domain("nfs")))
     assert (on_file.bandwidth_bytes_per_second, on_file.chunk_size_bytes, on_file.high_watermark_bytes) == (None,) * 3
+
+
+@pytest.mark.parametrize(
+    ("is_write_blocking", "expected"), [(False, CopyMode.BACKGROUND), (True, CopyMode.WRITE_BLOCKING)]
+)
+def test_what_auto_has_come_to_is_shown(is_write_blocking: bool, expected: CopyMode) -> None:
+    wished = migration(spec={"copyMode": "Auto"})
+    found = report.effective(wished, journal(migration=wished, is_write_blocking=is_write_blocking))
+    assert found.copy_mode is expected
+
+
+def test_a_mirror_that_falls_behind_is_told_until_it_gains_again() -> None:
+    first = under_way(phase=Phase.REPLICATING)
+    behind = under_way(first, phase=Phase.REPLICATING, falls_behind=True)
+    after = under_way(behind, phase=Phase.REPLICATING)
+    said = [conditions.find(status.conditions, ConditionType.CONVERGING) for status in (first, behind, after)]
+    assert [(one.status.value, one.reason) if one is not None else None for one in said] == [
+        None,
+        ("False", "GuestWritesFaster"),
+        ("True", "RemainderFalls"),
+    ]
 
 
 def test_the_operators_fields_are_left_as_they_were() -> None:

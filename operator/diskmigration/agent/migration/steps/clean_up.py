@@ -9,6 +9,7 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source
 from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.disk_migration import Phase, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
 
@@ -70,7 +71,7 @@ def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
 
 def remove_unless_in_use(driver: StorageDriver, volume: JournalVolume, in_use: frozenset[Path]) -> None:
     """Removes a volume, or keeps it because a VM, a definition or a snapshot on this node needs it."""
-    if Path(volume.path).resolve() in in_use:
+    if resolved(Path(volume.path)) in in_use:
         _log.info("kept a volume that is in use", extra={"volume": volume.name, "storageDomain": driver.name})
         return
     driver.remove(volume.name)

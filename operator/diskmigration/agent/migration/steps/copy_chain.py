@@ -2,12 +2,11 @@
 
 import time
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.storage import qemu_img
-from diskmigration.api.disk_migration import VolumeFormat
-from diskmigration.api.storage_domain import StorageType
+from diskmigration.api.errors import Reason
 
 
 def copy_chain(attempt: Attempt) -> None:
@@ -16,9 +15,8 @@ def copy_chain(attempt: Attempt) -> None:
     A volume whose copy was interrupted is copied again: its source is frozen, so the result is the same.
 
     Raises:
-        MigrationError: CopyFailed, VirtualMachineStopped.
+        MigrationError: CopyFailed, DestinationFull.
     """
-    attempt.require_running()
     journal = attempt.journal
     pairs = tuple(zip(journal.internal_copies, journal.copy_bytes, strict=True))
     total = sum(journal.copy_bytes)
@@ -56,12 +54,13 @@ def _copy(
         return attempt.keep_on() and attempt.latest().spec.bandwidth == bandwidth
 
     show(0.0)
-    return qemu_img.copy(
-        source.image,
-        destination.image,
-        below=below.image if below is not None else None,
-        target_is_zero=not (destination.format is VolumeFormat.RAW and destination.type is StorageType.BLOCK),
-        bandwidth_bytes_per_second=bandwidth,
-        on_progress=show,
-        keep_on=keep_on,
-    )
+    with lacking_room(Reason.DESTINATION_FULL):
+        return qemu_img.copy(
+            attempt.journal.chain_of(source),
+            destination.image,
+            below=below.image if below is not None else None,
+            target_is_zero=qemu_img.is_zero_when_fresh(destination.image),
+            bandwidth_bytes_per_second=bandwidth,
+            on_progress=show,
+            keep_on=keep_on,
+        )

@@ -2,6 +2,7 @@
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import merged_volume_size
@@ -20,24 +21,26 @@ def merge_at_destination(attempt: Attempt) -> None:
     """After the pivot: the overlay goes into the destination's top volume, which becomes the active layer.
 
     Raises:
-        MigrationError: MergeFailed, PivotFailed; the VM runs on the overlay, and this is tried again.
+        MigrationError: MergeFailed, PivotFailed, DestinationFull; the VM runs on the overlay, and this is tried again.
     """
     overlay = attempt.journal.overlay
     assert overlay is not None  # noqa: S101 - decided only where there is one
     # Again, as it may have been somebody else who pivoted.
     attempt.keep_destination()
-    _merge(attempt, overlay=overlay, base=attempt.journal.destination[-1], home=attempt.destination)
+    with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+        _merge(attempt, overlay=overlay, base=attempt.journal.destination[-1], home=attempt.destination)
 
 
 def merge_back(attempt: Attempt) -> None:
     """A migration that was given up: the snapshot goes back into the source's top volume.
 
     Raises:
-        MigrationError: MergeFailed, PivotFailed; the VM runs on the snapshot, and this is tried again.
+        MigrationError: MergeFailed, PivotFailed, SourceFull; the VM runs on the snapshot, and this is tried again.
     """
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where there is one
-    _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
+    with seen_if_full(attempt.source, Reason.SOURCE_FULL):
+        _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
 
 
 def merge_cold(*, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
@@ -63,8 +66,16 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
 
 
 def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
-    while attempt.active_path() == overlay.path:
-        _, job = attempt.look()
+    has_begun = False
+    disk, job = attempt.look()
+    while disk.active is not None and disk.active.path == overlay.path:
+        if job is None and has_begun:
+            raise MigrationError(
+                Reason.MERGE_FAILED,
+                f"The merge of {overlay.path} into {base.path} ended before its time: QEMU met an error there (its log "
+                "tells which), or somebody aborted the job. It is tried again.",
+            )
+        has_begun = True
         if job is None:
             _make_room(base=base, home=home, held=attempt.held_at_most(overlay, home.driver))
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
@@ -80,6 +91,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
             pivot_to(attempt, base)
         else:
             attempt.wait(SAMPLE_SECONDS if job.stays_ready else _POLL_SECONDS)
+        disk, job = attempt.look()
 
 
 def _make_room(*, base: JournalVolume, home: OpenDomain, held: int) -> None:

@@ -1,8 +1,9 @@
 """Pivoting: the destination becomes the active layer. Whether it has is asked of libvirt, never assumed."""
 
 from diskmigration.agent.hypervisor import block_jobs
-from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.storage import qemu_img
@@ -16,13 +17,14 @@ def pivot(attempt: Attempt) -> None:
     """Pivots the synchronized mirror, and waits until the live XML says so: libvirt may answer before it does.
 
     Raises:
-        MigrationError: PivotFailed; the VM is still on its source.
+        MigrationError: PivotFailed, DestinationFull; the VM is still on its source.
     """
     mirror = attempt.journal.mirror
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
-        pivot_to(attempt, mirror)
+        with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+            pivot_to(attempt, mirror)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, mirror)
 
@@ -44,7 +46,7 @@ def settle_pivot(attempt: Attempt) -> None:
         for volume in volumes:
             driver.activate(volume.name)
     path, other_path = attempt.active_path(), journal.pivoting_to or ""
-    if qemu_img.is_equal(journal.volume(path).image, journal.volume(other_path).image):
+    if qemu_img.is_equal(*(journal.chain_of(journal.volume(each)) for each in (path, other_path))):
         attempt.record(pivoting_to=None)
         return
     message = (
@@ -62,9 +64,15 @@ def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
     Raises:
         MigrationError: PivotFailed; the active layer is the one that it was.
         HypervisorUnavailableError: libvirtd was restarted, and is to be asked anew.
+        DomainGoneError: the VM ended before it was pivoted.
     """
     attempt.record(pivoting_to=volume.path)
-    block_jobs.pivot(attempt.domain, target=attempt.target)
+    try:
+        block_jobs.pivot(attempt.domain, target=attempt.target)
+    except DomainGoneError:
+        # libvirt saw that the VM had ended before it asked QEMU: of what had begun, it says something else.
+        attempt.record(pivoting_to=None)
+        raise
     while (found := attempt.look())[1] is not None:
         attempt.wait(_SETTLE_SECONDS)
     disk, _ = found

@@ -5,12 +5,11 @@ from pathlib import Path
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
+from diskmigration.agent.migration.sizing import frozen_volume_size
+from diskmigration.agent.migration.steps.mirror_volume import format_volume, mirror_size
 from diskmigration.agent.storage import qemu_img
-from diskmigration.api.disk_migration import Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
-from diskmigration.api.storage_domain import StorageType
 
 
 def prepare_destination(attempt: Attempt) -> None:
@@ -19,13 +18,10 @@ def prepare_destination(attempt: Attempt) -> None:
     Raises:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
-    attempt.require_running()
     journal = attempt.journal
     measured = tuple(
         qemu_img.measure(
-            source.image,
-            target=destination.format,
-            with_backing=journal.flattens,
+            journal.chain_of(source) if journal.flattens else (source.image,), target=destination.format
         ).required_bytes
         for source, destination in journal.internal_copies
     )
@@ -44,36 +40,6 @@ def prepare_destination(attempt: Attempt) -> None:
     _require_direct_io(attempt)
     attempt.reach(Moment.ACTED)
     attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
-
-
-def mirror_size(attempt: Attempt) -> int:
-    """The size of the volume that the mirror writes to: never below what the source has now and a chunk of head room.
-
-    A destination that is too small when the mirror starts fails it before the first extension (BZ1958032).
-    """
-    journal = attempt.journal
-    mirror = journal.mirror
-    spec = journal.migration.spec.destination
-    if mirror.format is VolumeFormat.RAW:
-        return mirror.capacity_bytes
-    layers = journal.source if journal.flattens and not journal.takes_snapshot else (journal.mirrored,)
-    held = sum(attempt.held_at_most(volume, attempt.source.driver) for volume in layers)
-    if spec.provisioning is Provisioning.THICK and not journal.takes_snapshot:
-        return frozen_volume_size(
-            required=held,
-            capacity=mirror.capacity_bytes,
-            image_format=mirror.format,
-            provisioning=spec.provisioning,
-            is_whole_disk=True,
-        )
-    return written_volume_size(
-        allocated=attempt.written_since_open(journal.mirrored) if mirror.type is journal.mirrored.type else held,
-        at_least=held,
-        capacity=mirror.capacity_bytes,
-        chunk=attempt.destination.domain.spec.thin_provisioning.replication_chunk_size
-        if attempt.destination.driver.type is StorageType.BLOCK
-        else 0,
-    )
 
 
 def _frozen_size(attempt: Attempt, volume: JournalVolume, required: int) -> int:
@@ -119,12 +85,5 @@ def _make(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolu
     destination = attempt.destination
     with lacking_room(Reason.DESTINATION_FULL):
         destination.driver.create(volume.name, size, attempt.owner)
-    qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
-    qemu_img.create(
-        volume.image,
-        volume.capacity_bytes,
-        backing=below.image if below is not None else None,
-        preallocate=attempt.journal.migration.spec.destination.provisioning is Provisioning.THICK
-        and below is None
-        and volume == attempt.journal.destination[-1],
-    )
+        qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
+        format_volume(attempt, volume, below)

@@ -4,13 +4,14 @@ import time
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.convergence import Convergence
+from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.steps.prepare_destination import mirror_size
+from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import CopyMode
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.storage_domain import StorageType
 
 SAMPLE_SECONDS = 0.05
 """How often to look for the moment in which a busy guest's two sides are equal."""
@@ -21,6 +22,7 @@ def start_replication(attempt: Attempt) -> None:
 
     Raises:
         MigrationError: BlockJobFailed, StorageFailed, DestinationFull.
+        DomainGoneError: the VM has just ended.
     """
     attempt.require_running()
     if attempt.has_replication:
@@ -28,24 +30,20 @@ def start_replication(attempt: Attempt) -> None:
         trouble = attempt.node.extender.trouble_of(attempt.journal.mirror.path)
         if isinstance(trouble, NoRoomError):
             raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {attempt.target} ran full. {trouble.message}")
-        raise MigrationError(
-            Reason.BLOCK_JOB_FAILED,
-            f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met an "
-            "error at the destination (its log tells which), or somebody aborted the job.",
-        )
+        with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+            raise MigrationError(
+                Reason.BLOCK_JOB_FAILED,
+                f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met "
+                "an error at the destination (its log tells which), or somebody aborted the job.",
+            )
     journal = attempt.journal
     mirror = journal.mirror
-    destination = attempt.destination.driver
-    if mirror.type is StorageType.BLOCK:
-        wanted = mirror_size(attempt)
-        with lacking_room(Reason.DESTINATION_FULL):
-            size = destination.extend(mirror.name, wanted)
-        if size < wanted:
-            raise MigrationError(
-                Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."
-            )
+    if journal.has_cold_copy:
+        # The VM was started in the midst of it: what has been discarded since must not come back.
+        format_mirror(attempt)
+        attempt.record(has_cold_copy=False)
+    extend_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
-    spec = attempt.latest().spec
     block_jobs.start_copy(
         attempt.domain,
         target=attempt.target,
@@ -53,12 +51,13 @@ def start_replication(attempt: Attempt) -> None:
         path=mirror.path,
         image_format=mirror.format,
         shallow=journal.takes_snapshot or (len(journal.source) > 1 and not journal.flattens),
-        write_blocking=spec.copy_mode is CopyMode.WRITE_BLOCKING,
-        bandwidth_bytes_per_second=spec.bandwidth,
+        write_blocking=journal.copy_mode is CopyMode.WRITE_BLOCKING,
+        bandwidth_bytes_per_second=attempt.latest().spec.bandwidth,
     )
     attempt.reach(Moment.ACTED)
     attempt.has_replication = True
     attempt.was_in_step = False
+    attempt.convergence = Convergence()
     attempt.node.extender.look_soon(attempt.domain.uuid)
 
 
@@ -68,8 +67,12 @@ def measure_replication(attempt: Attempt, job: BlockJob) -> None:
     internal = sum(attempt.journal.copy_bytes)
     now = time.monotonic()
     attempt.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
+    attempt.convergence = attempt.convergence.advanced(
+        now=now, copied=job.current_bytes, remaining=job.end_bytes - job.current_bytes
+    )
     if job.is_ready:
         attempt.was_in_step = True
+        attempt.convergence = Convergence()
         attempt.meter = attempt.meter.restarted(now=now)
 
 
@@ -82,6 +85,19 @@ def apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
     wanted = attempt.latest().spec.bandwidth
     if wanted != job.bandwidth_bytes_per_second:
         block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=wanted)
+
+
+def switch_copy_mode(attempt: Attempt) -> None:
+    """Ends a mirror that falls behind; the next one makes the guest's writes wait for the destination.
+
+    QEMU 7.2 has no way to change the mode of a job that runs, so what was copied is copied again.
+
+    Raises:
+        MigrationError: BlockJobFailed.
+    """
+    abort_replication(attempt)
+    attempt.has_replication = False
+    attempt.record(is_write_blocking=True)
 
 
 def abort_replication(attempt: Attempt) -> None:

@@ -1,9 +1,14 @@
-"""Snapshotting: freeze the chain, so that it can be copied while the guest writes to a fresh active layer."""
+"""Snapshotting: freeze the chain, so that it can be copied while the guest writes to a fresh active layer.
+
+The chain of a VM that is shut off needs no snapshot: see steps/cold.py.
+"""
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.sizing import written_volume_size
+from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
@@ -15,6 +20,7 @@ def take_snapshot(attempt: Attempt) -> None:
 
     Raises:
         MigrationError: SnapshotFailed, StorageFailed, SourceFull.
+        DomainGoneError: the VM has just ended.
     """
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where the strategy takes one
@@ -31,7 +37,7 @@ def take_snapshot(attempt: Attempt) -> None:
         _require_room(attempt, size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES)
         with lacking_room(Reason.SOURCE_FULL):
             source.driver.create(snapshot.name, size, attempt.owner)
-        qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
+            qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
         # Before the guest writes to it: from then on it holds what nothing else does.
         source.driver.keep([snapshot.name])
         attempt.reach(Moment.MIDWAY)
@@ -42,6 +48,21 @@ def take_snapshot(attempt: Attempt) -> None:
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
         )
     attempt.node.extender.look_soon(attempt.domain.uuid)
+
+
+def forgo_snapshot(attempt: Attempt) -> None:
+    """Goes on without the snapshot, as the VM was shut off before it was taken.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    snapshot = attempt.journal.snapshot
+    assert snapshot is not None  # noqa: S101 - decided only where one was planned
+    in_use = paths_in_use(attempt.node.connection)
+    attempt.reach(Moment.MIDWAY)
+    remove_unless_in_use(attempt.source.driver, snapshot, in_use)
+    attempt.reach(Moment.ACTED)
+    attempt.record(snapshot=None, overlay=None)
 
 
 def _require_room(attempt: Attempt, needed: int) -> None:

@@ -9,6 +9,7 @@ from diskmigration.agent.storage.driver import Leftover, Owner, Space
 from diskmigration.agent.storage.lvm import answers, arguments, devices, group, guards, names, tags, wiping
 from diskmigration.agent.storage.lvm.group import VolumeGroup as Group
 from diskmigration.agent.storage.lvm.report import VolumeReport
+from diskmigration.agent.storage.paths import exists, resolved
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.hypervisor import VolumeGroup
 from diskmigration.api.storage_domain import StorageType, WipeAfterDelete
@@ -61,6 +62,10 @@ class LvmDriver:
         found = self._group.describe(max_age_seconds=_SHOWN_SECONDS)
         return VolumeGroup(uuid=found.vg_uuid, lock_type=found.lock_type)
 
+    def is_full(self) -> bool:
+        """Never: a logical volume has its extents from the start."""
+        return False
+
     def path(self, volume: str) -> Path:
         """The link that udev makes."""
         names.check_volume(self.volume_group_name, volume)
@@ -71,9 +76,9 @@ class LvmDriver:
         active = devices.active_at(path)
         if active is not None:
             return active.volume if active.group == self.volume_group_name else None
-        if path.exists():
+        if exists(path):
             return None
-        named = names.named_by_path(path) or names.named_by_path(path.resolve())
+        named = names.named_by_path(path) or names.named_by_path(resolved(path))
         return named[1] if named is not None and named[0] == self.volume_group_name else None
 
     def volumes(self) -> tuple[str, ...]:

@@ -1,0 +1,29 @@
+"""A block job that failed as its storage domain is full: libvirt says that it failed, and not why."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from diskmigration.agent.storage.domains import OpenDomain
+from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.api.errors import MigrationError, Reason
+
+_OF_BLOCK_JOBS = frozenset({Reason.BLOCK_JOB_FAILED, Reason.PIVOT_FAILED, Reason.MERGE_FAILED})
+
+
+@contextmanager
+def seen_if_full(home: OpenDomain, reason: Reason) -> Iterator[None]:
+    """Gives what fails in the block the reason SourceFull or DestinationFull where its storage domain is full.
+
+    Raises:
+        MigrationError: with that reason, or as it was raised.
+    """
+    try:
+        yield
+    except NoRoomError as error:
+        raise MigrationError(reason, error.message) from error
+    except MigrationError as error:
+        if error.reason not in _OF_BLOCK_JOBS or not home.driver.is_full():
+            raise
+        raise MigrationError(
+            reason, f"The storage domain {home.name} is full: free some room in it. {error.message}"
+        ) from error

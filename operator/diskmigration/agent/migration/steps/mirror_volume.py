@@ -1,0 +1,82 @@
+"""The destination's volume that takes in the active layer: how large it must be, and how it is made fresh."""
+
+from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
+from diskmigration.agent.storage import qemu_img
+from diskmigration.api.disk_migration import Provisioning, VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+
+def mirror_size(attempt: Attempt) -> int:
+    """The size of the volume that the mirror writes to: never below what the source has now and a chunk of head room.
+
+    A destination that is too small when the mirror starts fails it before the first extension (BZ1958032).
+    """
+    journal = attempt.journal
+    mirror = journal.mirror
+    spec = journal.migration.spec.destination
+    if mirror.format is VolumeFormat.RAW:
+        return mirror.capacity_bytes
+    layers = journal.source if journal.flattens and not journal.takes_snapshot else (journal.mirrored,)
+    held = sum(attempt.held_at_most(volume, attempt.source.driver) for volume in layers)
+    if spec.provisioning is Provisioning.THICK and not journal.takes_snapshot:
+        return frozen_volume_size(
+            required=held,
+            capacity=mirror.capacity_bytes,
+            image_format=mirror.format,
+            provisioning=spec.provisioning,
+            is_whole_disk=True,
+        )
+    is_alike = mirror.type is journal.mirrored.type
+    return written_volume_size(
+        allocated=attempt.written_since_open(journal.mirrored) if is_alike and attempt.is_running() else held,
+        at_least=held,
+        capacity=mirror.capacity_bytes,
+        chunk=attempt.destination.domain.spec.thin_provisioning.replication_chunk_size
+        if attempt.destination.driver.type is StorageType.BLOCK
+        else 0,
+    )
+
+
+def extend_mirror(attempt: Attempt) -> None:
+    """Makes it as large as it must be by now, and verifies it.
+
+    Raises:
+        MigrationError: DestinationFull, StorageFailed.
+    """
+    mirror = attempt.journal.mirror
+    if mirror.type is not StorageType.BLOCK:
+        return
+    wanted = mirror_size(attempt)
+    with lacking_room(Reason.DESTINATION_FULL):
+        size = attempt.destination.driver.extend(mirror.name, wanted)
+    if size < wanted:
+        raise MigrationError(
+            Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."
+        )
+
+
+def format_mirror(attempt: Attempt) -> None:
+    """Makes it empty again, whatever an earlier copy has left in it.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    format_volume(attempt, attempt.journal.mirror, attempt.journal.below_mirror)
+
+
+def format_volume(attempt: Attempt, volume: JournalVolume, below: JournalVolume | None) -> None:
+    """Formats a volume of the destination, which stands on the one below.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    is_thick = attempt.journal.migration.spec.destination.provisioning is Provisioning.THICK
+    qemu_img.create(
+        volume.image,
+        volume.capacity_bytes,
+        backing=below.image if below is not None else None,
+        preallocate=is_thick and below is None and volume == attempt.journal.destination[-1],
+    )

@@ -1,0 +1,30 @@
+"""What lies at a path that somebody else has chosen: no path is an error, however long it is or wherever it leads."""
+
+import os
+import stat
+from pathlib import Path
+
+
+def resolved(path: Path) -> Path:
+    """The path with its links resolved, as far as they lead.
+
+    Path.resolve raises where they lead in a circle.
+    """
+    return Path(os.path.realpath(path))
+
+
+def exists(path: Path) -> bool:
+    """Whether anything is there, links followed. Path.exists raises where a name is longer than may be."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a regular file is there, links followed."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,111 @@
+"""What a qcow2 volume says of itself, and of the one below it. Nothing that it names is opened.
+
+Only for volumes that libvirt says are qcow2: a guest writes the first bytes of a raw disk. Source: QEMU's
+docs/interop/qcow2.txt.
+"""
+
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.api.errors import MigrationError, Reason
+
+MAGIC = b"QFI\xfb"
+HEADER_BYTES = 65536
+"""How much of a volume holds all of it: the header lies within the first cluster, and so do the names in it."""
+
+_FIXED = struct.Struct(">4sIQIIQI")
+_INCOMPATIBLE_FEATURES_AT = 72
+_HEADER_LENGTH_AT = 100
+_VERSION_2_LENGTH = 72
+_BACKING_FORMAT = 0xE2792ACA
+_END = 0
+_LONGEST_NAME = 1023
+_IS_CORRUPT = 1 << 1
+_HAS_DATA_FILE = 1 << 2
+_HAS_SUBCLUSTERS = 1 << 4
+_MOST_CLUSTER_BITS = 21
+
+
+@dataclass(frozen=True)
+class Header:
+    """The virtual size, and the volume below as it is written there; "" where there is none, or no format is said."""
+
+    capacity_bytes: int
+    backing_name: str = ""
+    backing_format: str = ""
+    is_encrypted: bool = False
+    is_corrupt: bool = False
+    has_data_file: bool = False
+    cluster_bytes: int = 65536
+    has_subclusters: bool = False
+
+
+def read(path: Path) -> Header:
+    """Reads the header of a volume, which is a file or a block device.
+
+    Raises:
+        MigrationError: StorageFailed; DiskNotSupported, where it has none.
+    """
+    try:
+        # On a FIFO, an open would wait for whoever writes to it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            kind = os.fstat(opened.fileno()).st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):
+                raise MigrationError(Reason.STORAGE_FAILED, f"{path} is no file and no block device.")
+            return parse(opened.read(HEADER_BYTES))
+    except OSError as error:
+        raise MigrationError(Reason.STORAGE_FAILED, f"While reading the header of {path}: {error}") from error
+    except ValueError as error:
+        raise MigrationError(Reason.DISK_NOT_SUPPORTED, f"{path} is said to be qcow2, but {error}.") from error
+
+
+def parse(data: bytes) -> Header:
+    """Reads the beginning of a qcow2 volume.
+
+    Raises:
+        ValueError: it is none, or is damaged.
+    """
+    if len(data) < _VERSION_2_LENGTH or data[:4] != MAGIC:
+        raise ValueError("it has no qcow2 header")
+    _, version, name_at, name_length, cluster_bits, capacity, encryption = _FIXED.unpack_from(data)
+    if version not in (2, 3):
+        raise ValueError(f"its qcow2 version {version} is not known")
+    features, length = 0, _VERSION_2_LENGTH
+    if version == 3:
+        if len(data) < _HEADER_LENGTH_AT + 4:
+            raise ValueError("its qcow2 header is cut off")
+        (features,) = struct.unpack_from(">Q", data, _INCOMPATIBLE_FEATURES_AT)
+        (length,) = struct.unpack_from(">I", data, _HEADER_LENGTH_AT)
+    return Header(
+        capacity_bytes=capacity,
+        backing_name=_name(data, name_at, name_length),
+        backing_format=_extension(data, length, _BACKING_FORMAT).decode(errors="replace"),
+        is_encrypted=encryption != 0,
+        is_corrupt=bool(features & _IS_CORRUPT),
+        has_data_file=bool(features & _HAS_DATA_FILE),
+        cluster_bytes=1 << min(cluster_bits, _MOST_CLUSTER_BITS),
+        has_subclusters=bool(features & _HAS_SUBCLUSTERS),
+    )
+
+
+def _name(data: bytes, at: int, length: int) -> str:
+    if at == 0:
+        return ""
+    if length > _LONGEST_NAME or at + length > len(data):
+        raise ValueError("the name of its backing volume lies outside its header")
+    # As Python names files, so that any name can be opened.
+    return data[at : at + length].decode("utf-8", "surrogateescape")
+
+
+def _extension(data: bytes, at: int, wanted: int) -> bytes:
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from(">II", data, at)
+        if kind == _END:
+            break
+        if kind == wanted:
+            return data[at + 8 : at + 8 + length]
+        at += 8 + -(-length // 8) * 8
+    return b""

@@ -1,0 +1,201 @@
+"""The disk of a VM that is shut off moves too, and one that ends or starts in mid-migration changes only the way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from testbed.processes import TestbedError
+from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.moves import assert_moved
+from tests.integration.migrations.stack import Migration, Stack, wait_until
+
+Machines = Callable[..., Machine]
+
+PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b"), ("file-a", "file-b"), ("loop-a", "loop-b")]
+SLOW = {"bandwidth": 1024 * 1024}
+"""So that there is a midst."""
+
+
+def start(machine: Machine) -> None:
+    machine.host.virsh("start", machine.name, "--paused")
+
+
+def destroy(machine: Machine) -> None:
+    machine.host.virsh("destroy", machine.name)
+
+
+def synchronized(stack: Stack, machine: Machine, to: str, **spec: Any) -> Migration:
+    migration = stack.migrate(machine, to, cutover={"policy": "Manual"}, **spec)
+    migration.wait_for_phase("Synchronized")
+    return migration
+
+
+def is_copying(stack: Stack, migration: Migration, to: str) -> bool:
+    """Whether qemu-img is in the midst of the active layer."""
+    status = migration.status()
+    return bool(status.get("phase") == "Replicating" and status["progress"]["copiedBytes"] > 0)
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize("chain", [1, 3])
+def test_a_shut_off_vms_disk_moves(stack: Stack, machines: Machines, source: str, destination: str, chain: int) -> None:
+    machine = machines(source, chain=chain, start=False)
+    migration = stack.migrate(machine, destination)
+    status = migration.succeed()
+    assert status["progress"]["percent"] == 100
+    assert machine.state() == "shut off"
+    start(machine)
+    assert_moved(stack, machine, source, destination, migration.uid, length=chain)
+    machine.verify()
+
+
+@pytest.mark.parametrize(
+    ("spec", "chain", "length", "image_format"),
+    [
+        ({"strategy": "Direct"}, 2, 2, "qcow2"),
+        ({"backingChain": "Flatten"}, 3, 1, "qcow2"),
+        ({"backingChain": "Flatten", "destination": {"format": "raw"}}, 2, 1, "raw"),
+        ({"destination": {"provisioning": "Thick"}}, 1, 1, "qcow2"),
+        ({"copyMode": "WriteBlocking"}, 1, 1, "qcow2"),
+    ],
+    ids=["direct", "flatten", "raw", "thick", "write-blocking"],
+)
+@pytest.mark.parametrize("base_format", ["qcow2", "raw"])
+def test_every_wish_is_met_cold(
+    stack: Stack,
+    machines: Machines,
+    spec: dict[str, Any],
+    chain: int,
+    length: int,
+    image_format: str,
+    base_format: str,
+) -> None:
+    machine = machines("file-a", chain=chain, base_format=base_format, start=False)
+    migration = stack.migrate(machine, "loop-b", **spec)
+    migration.succeed()
+    start(machine)
+    assert_moved(stack, machine, "file-a", "loop-b", migration.uid, length=length, image_format=image_format)
+    machine.verify()
+
+
+@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
+@pytest.mark.parametrize(("source", "destination"), PAIRS[:2])
+def test_a_vm_that_ends_in_mid_migration_is_finished_cold(
+    stack: Stack, machines: Machines, source: str, destination: str, strategy: str
+) -> None:
+    machine = machines(source, chain=2)
+    migration = synchronized(stack, machine, destination, strategy=strategy)
+    machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
+    destroy(machine)
+    wait_until(lambda: migration.phase() == "Synchronized", "it waits for its cutover still")
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.succeed()
+    start(machine)
+    assert_moved(stack, machine, source, destination, migration.uid, length=2)
+    machine.verify()
+
+
+def test_a_vm_that_starts_while_its_cutover_is_waited_for_goes_on_live(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2, start=False)
+    migration = synchronized(stack, machine, "loop-b")
+    start(machine)
+    machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
+    wait_until(lambda: "<mirror" in machine.xml(), "what it writes is mirrored")
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.succeed()
+    assert_moved(stack, machine, "file-a", "loop-b", migration.uid, length=2)
+    machine.verify()
+
+
+def test_what_a_vm_wrote_between_a_cold_copy_and_its_cutover_moves_too(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", start=False)
+    migration = synchronized(stack, machine, "loop-b")
+    with stack.agent.frozen():
+        start(machine)
+        machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
+        destroy(machine)
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.succeed()
+    start(machine)
+    machine.verify()
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS[:2])
+def test_a_vm_cannot_start_in_the_midst_of_its_copy_and_can_at_once_when_that_is_cancelled(
+    stack: Stack, machines: Machines, source: str, destination: str
+) -> None:
+    machine = machines(source, start=False)
+    files = stack.domains[source].files()
+    migration = stack.migrate(machine, destination, **SLOW)
+    wait_until(lambda: is_copying(stack, migration, destination), "the copy is under way")
+    with pytest.raises(TestbedError, match="lock"):
+        start(machine)
+    migration.patch({"cancel": True})
+    migration.wait_for_phase("Cancelled")
+    assert stack.domains[source].files() == files
+    assert stack.domains[destination].files() == []
+    start(machine)
+    machine.verify()
+
+
+def test_a_cold_copy_that_lost_its_agent_is_made_again(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2, start=False)
+    migration = stack.migrate(machine, "loop-b", **SLOW)
+    wait_until(lambda: is_copying(stack, migration, "loop-b"), "the copy is under way")
+    stack.agent.kill()
+    try:
+        start(machine)
+        machine.write(offset=11 * MEBIBYTE, length=MEBIBYTE, pattern=77)
+        machine.written[10 * MEBIBYTE] = (MEBIBYTE, 2)
+        machine.written[12 * MEBIBYTE] = (3 * MEBIBYTE, 2)
+        destroy(machine)
+    finally:
+        stack.agent.start()
+    migration.patch({"bandwidth": None})
+    status = migration.succeed()
+    assert status["attempts"] == 1
+    start(machine)
+    assert_moved(stack, machine, "file-a", "loop-b", migration.uid, length=2)
+    machine.verify()
+
+
+def test_a_vm_with_saved_memory_is_refused(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    machine.host.virsh("managedsave", machine.name)
+    migration = stack.migrate(machine, "file-b")
+    failure = migration.wait_for_phase("Failed")["failure"]
+    assert failure["reason"] == "DiskBusy"
+    assert "managedsave-remove" in failure["message"]
+    start(machine)
+    machine.verify()
+
+
+def test_nothing_is_changed_while_a_vm_is_saved_in_mid_migration(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    migration = stack.migrate(machine, "loop-b", bandwidth=512 * 1024)
+    migration.wait_for_phase("CopyingChain")
+    machine.host.virsh("managedsave", machine.name)
+    migration.patch({"bandwidth": None})
+    wait_until(lambda: "memory saved" in migration.condition("Succeeded")["message"], "it says what it waits for")
+    machine.host.virsh("start", machine.name)
+    migration.succeed()
+    machine.verify()
+
+
+def test_a_chain_that_leaves_the_storage_domain_is_refused(stack: Stack, machines: Machines) -> None:
+    below = stack.domains["file-a"].root.parent / "outside.qcow2"
+    machines_own = machines("file-a")
+    below.write_bytes(machines_own.volumes[0].read_bytes())
+    machine = machines("file-a", below=(below, "qcow2"), start=False)
+    migration = stack.migrate(machine, "file-b")
+    failure = migration.wait_for_phase("Failed")["failure"]
+    assert failure["reason"] == "SourceNotInStorageDomain"
+    assert str(below) in failure["message"]
+    below.unlink()
+
+
+def test_a_shut_off_vms_disk_that_lives_at_the_destination_needs_no_move(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", start=False)
+    status = stack.migrate(machine, "file-a").succeed()
+    assert next(c for c in status["conditions"] if c["type"] == "Succeeded")["reason"] == "AlreadyAtDestination"

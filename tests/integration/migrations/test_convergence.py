@@ -1,0 +1,65 @@
+"""A guest that writes faster than its mirror copies: it is said, and copyMode Auto sees to it."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.stack import Migration, Stack, wait_until
+
+SLOW = 2 * MEBIBYTE
+START = 40 * MEBIBYTE
+SPAN = 32
+
+
+@contextmanager
+def writing(machine: Machine) -> Iterator[None]:
+    """The same range is written again and again, faster than it is mirrored."""
+    ended = threading.Event()
+
+    def write() -> None:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            offset = START + number % SPAN * MEBIBYTE
+            machine.write(offset=offset, length=MEBIBYTE, pattern=number % 250 + 1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+
+
+def converging(migration: Migration) -> str:
+    """The reason of the condition, or nothing."""
+    found = migration.status().get("conditions", [])
+    return next((str(each["reason"]) for each in found if each["type"] == "Converging"), "")
+
+
+def test_a_mirror_that_falls_behind_is_told(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("file-a")
+    with writing(machine):
+        migration = stack.migrate(machine, "file-b", bandwidth=SLOW)
+        wait_until(lambda: converging(migration) == "GuestWritesFaster", "it is told", seconds=60)
+        assert migration.condition("Converging")["status"] == "False"
+        assert migration.status()["effective"]["copyMode"] == "Background"
+    migration.patch({"bandwidth": None})
+    migration.succeed()
+    machine.verify()
+    events = stack.control_plane.kubectl("get", "events", "--namespace=vms", "--output=name")
+    assert migration.name in events
+
+
+def test_auto_makes_the_guest_wait_for_the_destination(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("file-a")
+    with writing(machine):
+        migration = stack.migrate(machine, "loop-b", bandwidth=SLOW, copyMode="Auto")
+        wait_until(lambda: converging(migration) == "WriteBlocking", "it has switched", seconds=60)
+        assert migration.status()["effective"]["copyMode"] == "WriteBlocking"
+        status = migration.succeed(seconds=120)
+    assert status["attempts"] == 1
+    machine.verify()

@@ -1,0 +1,196 @@
+"""Storage domains that run full on the way: who fills them is somebody else, on a small file system of its own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.migrations.as_it_was import AsItWas
+from tests.integration.migrations.guests import assert_nothing_lost, writing_guest
+from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.small import SmallDomain, small_domain
+from tests.integration.migrations.stack import Migration, Stack, wait_until
+
+Machines = Callable[..., Machine]
+MakeSmall = Callable[[str], SmallDomain]
+
+KINDS = ["file", "loop"]
+SLOW_BYTES = 4 * MEBIBYTE
+
+
+@pytest.fixture
+def small(stack: Stack, scratch: Path) -> Iterator[MakeSmall]:
+    """Makes a small storage domain of a kind. Asked for before `machines`, whose VMs have to be gone at its end."""
+    with ExitStack() as ending:
+        yield lambda kind: ending.enter_context(small_domain(stack, scratch, kind))
+
+
+def big_machine(machines: Machines) -> Machine:
+    """One with so much data that a slow copy has a middle."""
+    machine = machines("file-a", chain=2)
+    machine.write(offset=20 * MEBIBYTE, length=60 * MEBIBYTE, pattern=20)
+    return machine
+
+
+def assert_full(stack: Stack, migration: Migration, before: AsItWas, destination: SmallDomain, phase: str) -> None:
+    """It ends with the first attempt and the right reason, and all is as it was; with room it moves."""
+    status = migration.wait_for_phase("Failed")
+    failure = status["failure"]
+    assert (failure["reason"], failure["phase"]) == ("DestinationFull", phase), failure
+    assert status["attempts"] == 1, "another copy would only fill it again"
+    before.assert_so_again()
+    assert before.machine.state() == "paused", "as it was started"
+    destination.free()
+    _wait_until_room_is_known(stack, destination)
+    stack.migrate(before.machine, destination.name).succeed()
+    before.machine.verify()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_destination_runs_full_while_the_chain_is_copied(
+    stack: Stack, small: MakeSmall, machines: Machines, kind: str
+) -> None:
+    destination, machine = small(kind), big_machine(machines)
+    before = AsItWas.of(machine, stack.domains["file-a"], destination.domain)
+    migration = stack.migrate(machine, destination.name, bandwidth=SLOW_BYTES)
+    _wait_until_copying(migration, "CopyingChain")
+
+    destination.fill()
+
+    assert_full(stack, migration, before, destination, "CopyingChain")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_destination_runs_full_while_the_active_layer_is_replicated(
+    stack: Stack, small: MakeSmall, machines: Machines, kind: str
+) -> None:
+    destination, machine = small(kind), big_machine(machines)
+    before = AsItWas.of(machine, stack.domains["file-a"], destination.domain)
+    migration = stack.migrate(machine, destination.name, bandwidth=SLOW_BYTES, strategy="Direct")
+    _wait_until_copying(migration, "Replicating")
+
+    destination.fill()
+
+    assert_full(stack, migration, before, destination, "Replicating")
+
+
+@pytest.mark.parametrize("copy_mode", ["Background", "WriteBlocking"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_guest_writes_on_to_a_full_destination_while_it_waits_for_the_cutover(
+    stack: Stack, small: MakeSmall, machines: Machines, kind: str, copy_mode: str
+) -> None:
+    destination, machine = small(kind), big_machine(machines)
+    before = AsItWas.of(machine, stack.domains["file-a"], destination.domain)
+    migration = stack.migrate(machine, destination.name, cutover={"policy": "Manual"}, copyMode=copy_mode)
+    migration.wait_for_phase("Synchronized")
+
+    destination.fill()
+    machine.write(offset=90 * MEBIBYTE, length=20 * MEBIBYTE, pattern=90)
+
+    assert_full(stack, migration, before, destination, "Replicating")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_source_has_no_room_for_the_snapshot(stack: Stack, small: MakeSmall, machines: Machines, kind: str) -> None:
+    source = small(kind)
+    machine = machines(source.domain, chain=2)
+    before = AsItWas.of(machine, source.domain, stack.domains["file-b"])
+    source.fill()
+
+    status = stack.migrate(machine, "file-b", backoffLimit=1).wait_for_phase("Failed")
+
+    assert status["failure"]["reason"] == "SourceFull"
+    assert status["attempts"] == 2
+    before.assert_so_again()
+    stack.migrate(machine, "file-b", strategy="Direct").succeed()
+    machine.verify()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_snapshot_that_cannot_be_merged_back_into_a_full_source_waits_for_room(
+    stack: Stack, small: MakeSmall, machines: Machines, kind: str
+) -> None:
+    source = small(kind)
+    machine = machines(source.domain, chain=2)
+    before = AsItWas.of(machine, source.domain, stack.domains["file-b"])
+    migration = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
+    migration.wait_for_phase("Synchronized")
+    machine.write(offset=60 * MEBIBYTE, length=20 * MEBIBYTE, pattern=60)
+    source.fill()
+
+    migration.patch({"cancel": True})
+
+    wait_until(lambda: f"{source.name} is full" in _message(migration), "it says why it does not go back")
+    assert migration.phase() == "CleaningUp"
+    source.free()
+    migration.wait_for_phase("Cancelled")
+    before.assert_so_again()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guest_on_a_full_source_goes_on_when_there_is_room(
+    stack: Stack, small: MakeSmall, scratch: Path, kind: str
+) -> None:
+    """With no migration, while one waits for its cutover, and by the pivot of one that brings it to where room is."""
+    source = small(kind)
+    with _guest_on(stack, source, scratch) as (guest, machine):
+        source.fill()
+        _wait_until_paused(machine)
+        source.free()
+        wait_until(lambda: machine.state() == "running", "the guest goes on")
+        guest.console.wait_for_more(20)
+
+        migration = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
+        migration.wait_for_phase("Synchronized")
+        source.fill()
+        _wait_until_paused(machine)
+        stalled = _wait_until_stalled(migration, "SourceFull")
+        assert source.name in stalled["message"]
+        source.free()
+        wait_until(lambda: machine.state() == "running", "the guest goes on")
+        wait_until(lambda: migration.condition("Stalled")["status"] == "False", "and the migration says so")
+        guest.console.wait_for_more(20)
+
+        source.fill()
+        _wait_until_paused(machine)
+        migration.patch({"cutover": {"policy": "Automatic"}})
+        migration.succeed()
+        wait_until(lambda: machine.state() == "running", "the guest goes on at its new home")
+        guest.console.wait_for_more(20)
+        assert migration.condition("Stalled")["status"] == "False"
+        assert_nothing_lost(guest, machine, scratch)
+
+
+def _guest_on(stack: Stack, place: SmallDomain, scratch: Path) -> Any:
+    return writing_guest(stack, place.domain, scratch, volume_bytes=64 * MEBIBYTE, records_per_second=50)
+
+
+def _wait_until_copying(migration: Migration, phase: str) -> None:
+    migration.wait_for_phase(phase)
+    wait_until(lambda: migration.status()["progress"]["copiedBytes"] > SLOW_BYTES, f"it is in mid-{phase}")
+
+
+def _wait_until_room_is_known(stack: Stack, place: SmallDomain) -> None:
+    def is_known() -> bool:
+        found = stack.hypervisor()["status"]["storageDomains"]
+        return any(each["name"] == place.name and each["availableBytes"] > place.room_bytes // 2 for each in found)
+
+    wait_until(is_known, f"the node has told of the room in {place.name}", seconds=60)
+
+
+def _wait_until_paused(machine: Machine) -> None:
+    wait_until(lambda: machine.state() == "paused", "the guest met a full file system", seconds=60)
+
+
+def _wait_until_stalled(migration: Migration, reason: str) -> dict[str, Any]:
+    def stalled() -> dict[str, Any] | None:
+        found = migration.condition("Stalled")
+        return found if (found["status"], found["reason"]) == ("True", reason) else None
+
+    return wait_until(stalled, f"it says that it is stalled by {reason}")
+
+
+def _message(migration: Migration) -> str:
+    return str(migration.condition("Succeeded")["message"])

@@ -1,0 +1,47 @@
+"""What is due first is done first."""
+
+import math
+import threading
+
+from diskmigration.agent.extender.urgency import UrgentFirst
+
+
+def test_the_nearest_to_full_comes_first_whenever_it_came() -> None:
+    queue = UrgentFirst(1, name="test")
+    is_blocked, may_go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def block() -> None:
+        is_blocked.set()
+        may_go_on.wait(10)
+
+    queue.submit(0.0, block)
+    assert is_blocked.wait(10)
+    for due_at, name in ((math.inf, "idle"), (9.0, "later"), (3.0, "soon"), (math.inf, "idle too"), (3.0, "as soon")):
+        queue.submit(due_at, lambda name=name: done.append(name))  # type: ignore[misc]  # bound now
+    is_done = threading.Event()
+    queue.submit(math.inf, is_done.set)
+    may_go_on.set()
+
+    assert is_done.wait(10)
+    queue.stop()
+    assert done == ["soon", "as soon", "later", "idle", "idle too"]
+
+
+def test_what_waits_at_the_end_is_dropped() -> None:
+    queue = UrgentFirst(1, name="test")
+    is_blocked, may_go_on = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def block() -> None:
+        is_blocked.set()
+        may_go_on.wait(10)
+
+    queue.submit(0.0, block)
+    assert is_blocked.wait(10)
+    queue.submit(1.0, lambda: done.append(1))
+    stopper = threading.Thread(target=queue.stop)
+    stopper.start()
+    may_go_on.set()
+    stopper.join(10)
+    assert not stopper.is_alive()
