@@ -27,10 +27,12 @@ def measure(plan: Plan) -> Iterator[Figure]:
         name = f"Threshold passed → volume grown, at {calm} MiB/s"
         yield Figure(GROUP, name, "s", own_delays[:count], rival_delays[:count], beside=_RIVAL)
         raw: list[float] = []
+        mirrored: list[float] = []
         ours: list[_Found] = []
         rival: list[_Found] = []
         for _ in range(plan.searches):
             raw.append(trial.run(stage, plan, Side.NOBODY, 0).rate / MEBIBYTE)
+            mirrored.append(trial.run(stage, plan, Side.NOBODY_MIRRORED, 0).rate / MEBIBYTE)
             highest = max(1, int(raw[-1]))
             ours.append(_search(stage, plan, Side.OURS, start=ours[-1][0] if ours else highest, highest=highest))
             # What it can be sure of: the watermark is written between two looks.
@@ -47,6 +49,15 @@ def measure(plan: Plan) -> Iterator[Figure]:
             tuple(raw),
             beside="the same guest on full-size volumes with no mirror",
             goal=_NEAR_THE_DISK,
+        )
+        yield Figure(
+            GROUP,
+            "Full-size volumes with a mirror, which nobody has to extend",
+            "MiB/s",
+            tuple(mirrored),
+            tuple(raw),
+            beside="with no mirror",
+            note="Not ours: what the mirror alone leaves of the disk's speed",
         )
         yield Figure(GROUP, "Over-allocated at the end, both sides", "MiB", _over(ours), _over(rival), beside=_RIVAL)
 

@@ -39,6 +39,13 @@ class Side(StrEnum):
     RIVAL = "rival"
     NOBODY = "nobody"
     """The volume is as large as it can get, and there is no mirror."""
+    NOBODY_MIRRORED = "nobody, mirrored"
+    """Both volumes are as large as they can get."""
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether the volumes begin with one chunk."""
+        return self in (Side.OURS, Side.RIVAL)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: boo
     """Run a trial at so many MiB/s, 0 being as fast as the guest can; `watch` times each growth."""
     name = f"writer-{uuid.uuid4().hex[:8]}"
     capacity = 2 * plan.written_bytes
-    size = whole_volume_bytes(capacity) if side is Side.NOBODY else plan.thin.chunk
+    size = plan.thin.chunk if side.is_thin else whole_volume_bytes(capacity)
     volume = _image(stage, "loop-a", f"{name}-0", size, capacity)
     layout = Layout(seed=9, record_bytes=_RECORD_BYTES, span_bytes=plan.written_bytes)
     writer = Writer(layout, records_per_second=rate_mebibytes, plain=True)
@@ -68,7 +75,7 @@ def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: boo
             running_guest(host, name, [disk], writer=writer, directory=stage.directory, paused=True)
         )
         machine = Machine(host, name, host.virsh("domuuid", name).strip(), [volume])
-        ending.enter_context(_mirrored(stage, plan, side, machine, capacity))
+        ending.enter_context(_mirrored(stage, plan, side, machine, capacity, size))
         happened = ending.enter_context(listening(host, name))
         delays = ending.enter_context(delays_of(host, name, plan.thin.watermark)) if watch else []
         host.virsh("resume", name)
@@ -92,7 +99,7 @@ def _write_all(guest: Guest, happened: Happened, written_bytes: int, rate_mebiby
 
 
 @contextmanager
-def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, capacity: int) -> Iterator[None]:
+def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, capacity: int, size: int) -> Iterator[None]:
     """For the block there is a mirror that is in step, and whoever keeps both volumes extended."""
     if side is Side.OURS:
         await_known(stage, machine, "loop-a")
@@ -109,10 +116,13 @@ def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, capacity: 
         return
     stage.stack.agent.stop()
     try:
-        made = _image(stage, "loop-b", f"{machine.name}-mirror", plan.thin.chunk, capacity)
+        made = _image(stage, "loop-b", f"{machine.name}-mirror", size, capacity)
         options = ["--format", "qcow2", "--blockdev", "--reuse-external", "--transient-job"]
         machine.host.virsh("blockcopy", machine.name, "vda", "--dest", str(made), *options)
         wait_until(lambda: "ready='yes'" in machine.xml(), "the mirror is in step")
+        if side is Side.NOBODY_MIRRORED:
+            yield
+            return
         rival = _rival(stage, plan)
         rival.start()
         try:
