@@ -75,7 +75,7 @@ def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: boo
             running_guest(host, name, [disk], writer=writer, directory=stage.directory, paused=True)
         )
         machine = Machine(host, name, host.virsh("domuuid", name).strip(), [volume])
-        ending.enter_context(_mirrored(stage, plan, side, machine, capacity, size))
+        ending.enter_context(_mirrored(stage, plan, side, machine, capacity=capacity, size=size))
         happened = ending.enter_context(listening(host, name))
         delays = ending.enter_context(delays_of(host, name, plan.thin.watermark)) if watch else []
         host.virsh("resume", name)
@@ -99,7 +99,7 @@ def _write_all(guest: Guest, happened: Happened, written_bytes: int, rate_mebiby
 
 
 @contextmanager
-def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, capacity: int, size: int) -> Iterator[None]:
+def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, *, capacity: int, size: int) -> Iterator[None]:
     """For the block there is a mirror that is in step, and whoever keeps both volumes extended."""
     if side is Side.OURS:
         await_known(stage, machine, "loop-a")
