@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults soak scale images demo cluster cluster-down lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults soak bench scale images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,7 +27,7 @@ venv:
 lint: venv  ## Check style, types and which module imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p diskmigration -p testbed -p tests
+	$(BIN)/mypy -p diskmigration -p testbed -p tests -p bench
 	$(BIN)/lint-imports
 
 format: venv  ## Lay the code out as `make lint` wants it
@@ -53,6 +53,9 @@ soak: setup  ## Move disks about by chance and compare every byte, for SECONDS=3
 	@DISKMIGRATION_SOAK_SECONDS=$(SOAK_SECONDS) DISKMIGRATION_SOAK_SEED=$(SEED) \
 		$(BIN)/pytest --capture=no tests/integration/soak
 
+bench: setup  ## Measure ourselves beside bare blockcopy and the classical extender, and write docs/benchmarks.md; BENCH="--quick"
+	@$(BIN)/python -m bench $(BENCH)
+
 scale: setup  ## Try 1,000 agents with 1,000 and 10,000 migrations, and print goals beside figures; SCALE="--agents 50 --migrations 100 500"
 	@$(BIN)/python -m tests.scale $(SCALE)
 
@@ -72,7 +75,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --custom-compile-command "make lock"
 
 lock: venv  ## Choose the newest allowed versions of all Python packages anew
-	$(COMPILE) --upgrade --extra agent --extra dev --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --upgrade --extra agent --extra dev --extra bench --output-file requirements/dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/operator.lock pyproject.toml
 	$(COMPILE) --constraint requirements/dev.lock --extra agent --output-file requirements/agent.lock pyproject.toml
 	$(COMPILE) --upgrade --output-file requirements/build.lock requirements/build.in

@@ -28,12 +28,14 @@ class Writer:
     """What the guest is to write; `records_per_second` 0 means as fast as the disk takes them.
 
     `batch` is how many records share one line on the console: with more than 1, up to that many acknowledged records
-    are not known as such.
+    are not known as such. A `plain` one writes noise that nobody can judge and syncs nothing: for what a disk can take,
+    as stamping each record is slow on an emulated processor.
     """
 
     layout: Layout
     records_per_second: int = 0
     batch: int = 1
+    plain: bool = False
 
     def command_line(self) -> str:
         """Return the kernel's command line."""
@@ -46,6 +48,7 @@ class Writer:
                 f"writer.span_bytes={self.layout.span_bytes}",
                 f"writer.records_per_second={self.records_per_second}",
                 f"writer.batch={self.batch}",
+                f"writer.plain={int(self.plain)}",
             ]
         )
 

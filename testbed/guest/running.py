@@ -50,9 +50,11 @@ class Guest:
 
 @contextmanager
 def running_guest(
-    host: LibvirtHost, name: str, disks: Sequence[Disk], *, writer: Writer, directory: Path
+    host: LibvirtHost, name: str, disks: Sequence[Disk], *, writer: Writer, directory: Path, paused: bool = False
 ) -> Iterator[Guest]:
     """Define a persistent domain and start it; its definition and its console's log are kept in `directory`.
+
+    With `paused` it boots when it is resumed, and has touched no disk before.
 
     The console is watched until the end of the block, where the domain is destroyed, if it still runs, and forgotten.
 
@@ -69,7 +71,7 @@ def running_guest(
         host.virsh("define", str(definition))
         ending.callback(host.virsh, "undefine", name)
         guest = Guest(host, name, writer, console)
-        host.virsh("start", name)
+        host.virsh("start", name, *(["--paused"] if paused else []))
         ending.callback(_end, guest)
         yield guest
 

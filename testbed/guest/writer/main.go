@@ -53,7 +53,11 @@ func run() error {
 
 func write(chosen options, stop <-chan struct{}) error {
 	// O_DSYNC: a record is acknowledged when it would survive the loss of power.
-	device, err := os.OpenFile(disk, os.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC, 0)
+	flags := os.O_WRONLY | unix.O_DIRECT | unix.O_DSYNC
+	if chosen.plain == 1 {
+		flags &^= unix.O_DSYNC
+	}
+	device, err := os.OpenFile(disk, flags, 0)
 	if err != nil {
 		return err
 	}
@@ -77,7 +81,9 @@ func write(chosen options, stop <-chan struct{}) error {
 		default:
 		}
 		slot := sequence % slots
-		stamp(record, chosen.seed, sequence, slot)
+		if chosen.plain == 0 {
+			stamp(record, chosen.seed, sequence, slot)
+		}
 		if _, err := device.WriteAt(record, int64(slot*chosen.recordBytes)); err != nil {
 			return fmt.Errorf("record %d: %w", sequence, err)
 		}

@@ -18,6 +18,8 @@ type options struct {
 	recordsPerSecond uint64
 	// One line on the console for so many records.
 	batch uint64
+	// 1: every record is the same noise and none is synced, for what the disk can take and not what it has kept.
+	plain uint64
 }
 
 func parseOptions(commandLine string) (options, error) {
@@ -28,6 +30,7 @@ func parseOptions(commandLine string) (options, error) {
 		"span_bytes":         &parsed.spanBytes,
 		"records_per_second": &parsed.recordsPerSecond,
 		"batch":              &parsed.batch,
+		"plain":              &parsed.plain,
 	}
 	for _, word := range strings.Fields(commandLine) {
 		option, ours := strings.CutPrefix(word, prefix)

@@ -1,0 +1,46 @@
+"""How much is measured: the whole, or the quick round that shows that everything works."""
+
+from dataclasses import dataclass
+
+from bench.stage import Thin
+
+MEBIBYTE = 2**20
+GIBIBYTE = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`copies` has for each size of a disk, in bytes, how many pairs of moves are made of it."""
+
+    copies: tuple[tuple[int, int], ...]
+    latency_moves: int
+    thin: Thin
+    written_bytes: int
+    """How much a guest writes in a trial of the extender: the size of the trial's disk is twice that."""
+    searches: int
+    idle_machines: int
+    idle_seconds: float
+    small: int
+    """The size of the disks of which many move at once, in bytes."""
+
+
+WHOLE = Plan(
+    copies=((GIBIBYTE, 5), (8 * GIBIBYTE, 3)),
+    latency_moves=7,
+    thin=Thin(watermark=16 * MEBIBYTE, chunk=64 * MEBIBYTE),
+    written_bytes=512 * MEBIBYTE,
+    searches=3,
+    idle_machines=100,
+    idle_seconds=60,
+    small=256 * MEBIBYTE,
+)
+QUICK = Plan(
+    copies=((256 * MEBIBYTE, 2),),
+    latency_moves=3,
+    thin=Thin(watermark=8 * MEBIBYTE, chunk=16 * MEBIBYTE),
+    written_bytes=128 * MEBIBYTE,
+    searches=1,
+    idle_machines=10,
+    idle_seconds=10,
+    small=64 * MEBIBYTE,
+)

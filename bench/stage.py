@@ -1,0 +1,72 @@
+"""What the measurements run on: a control plane, a libvirt host, the operator, the agent and four storage domains."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskmigration.api import names
+from diskmigration.cluster import client
+from testbed.cluster import loops
+from testbed.control_plane import running_control_plane
+from testbed.libvirt_host import running_libvirt
+from testbed.programs import running_agent, running_operator
+from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain, wait_until
+
+# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
+_SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - the directory in it is made by mkdtemp
+MIGRATIONS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Thin:
+    """The sizes of thin provisioning, in bytes."""
+
+    watermark: int
+    chunk: int
+
+    def spec(self) -> dict[str, int]:
+        """Return them as a StorageDomain has them, the chunk being the same with and without a mirror."""
+        return {"highWatermark": self.watermark, "chunkSize": self.chunk, "replicationChunkSize": self.chunk}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The running parts, and where they keep what they have."""
+
+    stack: Stack
+    directory: Path
+
+
+@contextmanager
+def running_stage(thin: Thin) -> Iterator[Stage]:
+    """Run it all; at the end, an interrupt included, nothing of it is left."""
+    with ExitStack() as running:
+        directory = Path(tempfile.mkdtemp(prefix="dmb-", dir=_SCRATCH_ROOT))
+        running.callback(shutil.rmtree, directory)
+        running.callback(loops.detach, directory)
+        host = running.enter_context(running_libvirt(directory / "libvirt"))
+        control_plane = running.enter_context(running_control_plane(directory / "control-plane"))
+        control_plane.install_manifests()
+        control_plane.create_node(NODE, {})
+        control_plane.kubectl("create", "namespace", NAMESPACE)
+        running.enter_context(running_operator(control_plane, directory))
+        agent = running.enter_context(running_agent(control_plane, host, NODE, directory))
+        domains = {
+            name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
+        }
+        stack = Stack(control_plane, client.connect(control_plane.admin_kubeconfig), host, agent, domains)
+        for domain in domains.values():
+            document = storage_domain(domain, maxConcurrentMigrations=MIGRATIONS_AT_ONCE)
+            if domain.disk_type == "block":
+                document["spec"]["thinProvisioning"] = thin.spec()
+            stack.apply(document)
+        wait_until(lambda: _all_ready(stack), "the storage domains are ready", seconds=60)
+        yield Stage(stack, directory)
+
+
+def _all_ready(stack: Stack) -> bool:
+    found = stack.cluster.list(names.STORAGE_DOMAINS)
+    return len(found) == len(stack.domains) and all(each.get("status", {}).get("readyNodes") == 1 for each in found)
