@@ -91,8 +91,7 @@ def copy(*chain: Image, to: Image, below: Image | None = None) -> list[float]:
     shares: list[float] = []
     done = qemu_img.copy(
         chain,
-        to,
-        below=below,
+        [to] if below is None else [below, to],
         target_is_zero=to.format is QCOW2,
         bandwidth_bytes_per_second=None,
         on_progress=shares.append,
@@ -265,14 +264,32 @@ def test_a_copy_done_twice_is_equal(driver: Driver, other: Driver, scratch: Path
     assert content(destination, scratch) == content(source, scratch)
 
 
+def test_a_volume_is_filled_while_the_one_below_it_is_written_to(driver: Driver, other: Driver, scratch: Path) -> None:
+    base = make(driver, "base")
+    write(base, 0, 4 * MIB, 1)
+    top = make(driver, "top", backing=base)
+    write(top, MIB + 64 * KIB, 128 * KIB, 2)
+    new_base = make(other, "base")
+    new_top = make(other, "top", backing=new_base)
+    command = ["qemu-io", "-f", "qcow2", str(new_base.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        print("length", file=writer.stdin, flush=True)
+        assert "MiB" in writer.stdout.readline()
+        copy(base, top, to=new_top, below=new_base)
+        writer.communicate("quit\n")
+    copy(base, to=new_base)
+    assert content(new_top, scratch) == content(top, scratch)
+
+
 def test_a_copy_that_is_no_longer_wanted_ends_its_program(driver: Driver, other: Driver) -> None:
     source = make(driver, "v")
     write(source, 0, 16 * MIB, 3)
     destination = make(other, "v")
     done = qemu_img.copy(
         [source],
-        destination,
-        below=None,
+        [destination],
         target_is_zero=True,
         bandwidth_bytes_per_second=MIB,
         on_progress=lambda _share: None,

@@ -18,6 +18,8 @@ from diskmigration.api.storage_domain import StorageType
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 _JSON = "json:"
+CLUSTER_BYTES = 65536
+"""Of the qcow2 volumes that `create` makes."""
 _WHOLE_DISK_SECONDS = 3600.0
 _COROUTINES = 16  # qemu-img's own maximum: copies of small allocated runs are bound by latency
 _BYTES_IN_FLIGHT = 2 * 2**20  # what each of them has in flight, as qemu-img's buffers are
@@ -79,6 +81,19 @@ def _named(chain: Sequence[Image]) -> str:
     return _JSON + json.dumps(node)
 
 
+def _options(chain: Sequence[Image]) -> str:
+    """The chain as options of an image; what lies below its top is opened without a lock, as it may be written to."""
+    said: list[str] = []
+    for depth, image in enumerate(reversed(chain)):
+        prefix = "backing." * depth
+        protocol = "host_device" if image.type is StorageType.BLOCK else "file"
+        said += [f"{prefix}driver={image.format}", f"{prefix}file.driver={protocol}"]
+        said.append(f"{prefix}file.filename={str(image.path).replace(',', ',,')}")
+        if depth:
+            said += [f"{prefix}read-only=on", f"{prefix}force-share=on"]
+    return ",".join(said)
+
+
 def measure(chain: Sequence[Image], *, target: VolumeFormat) -> Measure:
     """How large a volume of the target format must be to hold the data of the whole chain.
 
@@ -96,17 +111,17 @@ def measure(chain: Sequence[Image], *, target: VolumeFormat) -> Measure:
 
 def copy(
     chain: Sequence[Image],
-    destination: Image,
+    onto: Sequence[Image],
     *,
-    below: Image | None,
     target_is_zero: bool,
     bandwidth_bytes_per_second: int | None,
     on_progress: Callable[[float], None],
     keep_on: Callable[[], bool],
 ) -> bool:
-    """Copies a chain that nobody writes to into an existing image.
+    """Copies a chain that nobody writes to onto an existing one.
 
-    With `below`, only the top of the chain is copied, as the rest of it is under the destination already: `below`.
+    With more than one volume in `onto`, base first, only the top of the chain is copied, onto the top of that one: the
+    rest of it is, or is going to be, below there.
     `on_progress` gets the share done, 0 to 1.
 
     Returns:
@@ -115,12 +130,12 @@ def copy(
     Raises:
         MigrationError: CopyFailed; NoRoomError.
     """
-    source = chain[-1]
+    source, destination = chain[-1], onto[-1]
     coroutines = _coroutines(bandwidth_bytes_per_second)
     arguments = ["qemu-img", "convert", "-p", "-n", "-U", "-m", str(coroutines)]
-    arguments += ["-T", _cache(source), "-t", _cache(destination), "-O", destination.format]
-    if below is not None:
-        arguments += ["-B", str(below.path), "-F", below.format]
+    arguments += ["-T", _cache(source), "-t", _cache(destination)]
+    if len(onto) > 1:
+        arguments += ["-B", str(onto[-2].path), "-F", onto[-2].format]
     elif target_is_zero:
         arguments += ["--target-is-zero"]
     if bandwidth_bytes_per_second is not None:
@@ -131,7 +146,7 @@ def copy(
             on_progress(float(found[-1]) / 100)
 
     return command.run_with_progress(
-        [*arguments, _named(chain), str(destination.path)],
+        [*arguments, _named(chain), "--target-image-opts", _options(onto)],
         doing=f"copying {source.path} to {destination.path}",
         failure=Reason.COPY_FAILED,
         on_output=parse,

@@ -53,8 +53,7 @@ def copy_cold(attempt: Attempt) -> None:
     with lacking_room(Reason.DESTINATION_FULL):
         is_whole = qemu_img.copy(
             chain,
-            mirror.image,
-            below=below.image if below is not None else None,
+            journal.chain_of(mirror),
             target_is_zero=qemu_img.is_zero_when_fresh(mirror.image),
             bandwidth_bytes_per_second=bandwidth,
             on_progress=show,

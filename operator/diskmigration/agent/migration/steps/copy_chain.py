@@ -1,12 +1,19 @@
 """CopyingChain: fill the internal volumes at the destination from those that the snapshot froze."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
-from diskmigration.agent.migration.journal import JournalVolume, Stage
+from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage import qcow2_header, qemu_img
+from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import Reason
+
+SIDE_BY_SIDE = 3
+"""How many volumes are copied at once: more would only share the same storage."""
 
 
 def copy_chain(attempt: Attempt) -> None:
@@ -19,48 +26,85 @@ def copy_chain(attempt: Attempt) -> None:
     """
     journal = attempt.journal
     pairs = tuple(zip(journal.internal_copies, journal.copy_bytes, strict=True))
-    total = sum(journal.copy_bytes)
-    done = sum(size for (_, volume), size in pairs if volume.name in journal.copied)
-    below: JournalVolume | None = None
-    for (source, destination), size in pairs:
-        if destination.name not in journal.copied:
-            if not _copy(attempt, source, destination, below, done=done, size=size, total=total):
-                return
-            done += size
-            attempt.reach(Moment.MIDWAY)
-            attempt.record(copied=(*attempt.journal.copied, destination.name))
-        below = destination
-    attempt.reach(Moment.ACTED)
-    attempt.record(stage=Stage.COPIED)
+    waiting = [pair for pair, _ in pairs if pair[1].name not in journal.copied]
+    progress = _Progress(attempt, {destination.name: size for (_, destination), size in pairs})
+    with ThreadPoolExecutor(_at_once(attempt, waiting), thread_name_prefix="copy") as pool:
+        running = {pool.submit(_copy, attempt, *pair, progress): pair[1].name for pair in waiting}
+        try:
+            for ended in as_completed(running):
+                if ended.result():
+                    attempt.reach(Moment.MIDWAY)
+                    attempt.record(copied=(*attempt.journal.copied, running[ended]))
+        except BaseException:
+            progress.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if len(attempt.journal.copied) == len(pairs):
+        attempt.reach(Moment.ACTED)
+        attempt.record(stage=Stage.COPIED)
 
 
-def _copy(
-    attempt: Attempt,
-    source: JournalVolume,
-    destination: JournalVolume,
-    below: JournalVolume | None,
-    *,
-    done: int,
-    size: int,
-    total: int,
-) -> bool:
+def _at_once(attempt: Attempt, waiting: list[tuple[JournalVolume, JournalVolume]]) -> int:
+    """How many of these are copied at once: one where a bandwidth is to be kept, or where one needs the one below."""
+    is_free = attempt.latest().spec.bandwidth is None and all(
+        _stands_alone(attempt.journal, each) for each, _ in waiting
+    )
+    return max(min(len(waiting), SIDE_BY_SIDE if is_free else 1), 1)
+
+
+def _stands_alone(journal: Journal, source: JournalVolume) -> bool:
+    """Whether its copy reads nothing of the copy below it, which then need not be there yet.
+
+    A cluster that is written in part is filled up from below: none is, where the source's are as large.
+    """
+    if source == journal.source[0] or source.format is not VolumeFormat.QCOW2:
+        return True
+    header = qcow2_header.read(Path(source.path))
+    return header.cluster_bytes >= qemu_img.CLUSTER_BYTES and not header.has_subclusters
+
+
+class _Progress:
+    """What all copies of a chain have come to. Thread-safe."""
+
+    def __init__(self, attempt: Attempt, sizes: dict[str, int]) -> None:
+        """`sizes` has for each destination volume what is to be copied into it, in bytes."""
+        self._attempt = attempt
+        self._sizes = sizes
+        self._done = {name: size for name, size in sizes.items() if name in attempt.journal.copied}
+        self._guard = threading.Lock()
+        self._is_stopped = threading.Event()
+
+    def show(self, name: str, share: float) -> None:
+        """So much of that volume is copied, 0 to 1."""
+        with self._guard:
+            self._done[name] = int(self._sizes[name] * share)
+            self._attempt.show_progress(
+                now=time.monotonic(), copied=sum(self._done.values()), total=sum(self._sizes.values())
+            )
+
+    def stop(self) -> None:
+        """One has failed: the others are not worth going on with."""
+        self._is_stopped.set()
+
+    def may_go_on(self) -> bool:
+        """Whether none has failed, and nothing else has to be looked at."""
+        return not self._is_stopped.is_set() and self._attempt.keep_on()
+
+
+def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, progress: _Progress) -> bool:
     bandwidth = attempt.latest().spec.bandwidth
-
-    def show(share: float) -> None:
-        attempt.show_progress(now=time.monotonic(), copied=done + int(size * share), total=total)
 
     def keep_on() -> bool:
         # qemu-img cannot change its rate while it runs: another limit means to start this volume again.
-        return attempt.keep_on() and attempt.latest().spec.bandwidth == bandwidth
+        return progress.may_go_on() and attempt.latest().spec.bandwidth == bandwidth
 
-    show(0.0)
+    progress.show(destination.name, 0.0)
     with lacking_room(Reason.DESTINATION_FULL):
         return qemu_img.copy(
             attempt.journal.chain_of(source),
-            destination.image,
-            below=below.image if below is not None else None,
+            attempt.journal.chain_of(destination),
             target_is_zero=qemu_img.is_zero_when_fresh(destination.image),
             bandwidth_bytes_per_second=bandwidth,
-            on_progress=show,
+            on_progress=lambda share: progress.show(destination.name, share),
             keep_on=keep_on,
         )
