@@ -204,7 +204,8 @@ class Extender:
         found_at = time.monotonic()
         self._count_pause(uuid, is_full=bool(without_space))
         is_without = [disk for disk in description.disks if disk.target in without_space]
-        relief = self._full.judge(uuid, is_without, watched_disks(description, found, self._domains))
+        growing = watched_disks(description, found, self._domains) if is_without else ()
+        relief = self._full.judge(uuid, is_without, growing)
         full = without_space - relieved - relief.waiting
         disks = watched_disks(description, found, self._domains, without_space=full)
         self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
