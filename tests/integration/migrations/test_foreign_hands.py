@@ -125,7 +125,7 @@ def test_a_disk_that_is_detached_is_whole_where_it_was(
     stack: Stack, machines: Machines, source: str, destination: str
 ) -> None:
     machine = machines(source, chain=3)
-    definition = stack.domains[source].directory / f"{machine.name}.xml"
+    definition = stack.domains[source].directory / f"{machine.uuid}.xml"
     held = hold(stack, machine, destination, "Synchronized")
     stack.host.virsh("detach-disk", machine.name, "vda", "--config")
     # The disk goes with the VM's next end, as this one has no operating system that could let it go before.

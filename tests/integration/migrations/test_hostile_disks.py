@@ -74,7 +74,7 @@ def test_an_image_with_its_data_in_another_file_is_refused(
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, volume, str(CAPACITY_BYTES)], check=True)
     machine.written.clear()
     machine.host.virsh("start", machine.name, "--paused")
-    refuse(stack, machine, "DiskNotSupported", "data in another file", str(data))
+    refuse(stack, machine, "DiskNotSupported", "data in another file", str(volume))
 
 
 def _plant_header(volume: Path, *, names: Path) -> None:

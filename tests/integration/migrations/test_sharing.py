@@ -59,7 +59,7 @@ def test_a_template_with_another_clone_is_copied_and_kept(
     if not other_runs:
         stack.host.virsh("start", other.name, "--paused")
     other.verify()
-    stack.host.virsh("define", str(stack.domains[source].root.parent / f"{template.name}.xml"))
+    stack.host.virsh("define", str(stack.domains[source].root.parent / f"{template.uuid}.xml"))
 
 
 def test_a_template_that_is_only_defined_is_kept(stack: Stack, machines: Machines) -> None:
@@ -101,7 +101,7 @@ def test_the_last_clone_takes_its_template_along(stack: Stack, machines: Machine
 
     for machine in (first, second):
         assert_moved_but_kept(stack, machine, "file-a", "loop-b", [])
-    stack.host.virsh("define", str(stack.domains["file-a"].root.parent / f"{template.name}.xml"))
+    stack.host.virsh("define", str(stack.domains["file-a"].root.parent / f"{template.uuid}.xml"))
 
 
 @pytest.mark.parametrize(("source", "destination"), PAIRS)

@@ -46,7 +46,7 @@ def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
 ) -> None:
     machine = machines(source)
     files = stack.domains[source].files()
-    definition = stack.domains[source].root.parent / f"{machine.name}.xml"
+    definition = stack.domains[source].root.parent / f"{machine.uuid}.xml"
     migration = synchronize_and_write(stack, machine, destination)
 
     stack.host.virsh("undefine", machine.name)
