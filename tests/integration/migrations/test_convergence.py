@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack, wait_until
 
@@ -62,4 +64,21 @@ def test_auto_makes_the_guest_wait_for_the_destination(stack: Stack, machines: C
         assert migration.status()["effective"]["copyMode"] == "WriteBlocking"
         status = migration.succeed(seconds=120)
     assert status["attempts"] == 1
+    machine.verify()
+
+
+@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
+def test_a_write_blocking_mirror_keeps_what_lies_around_a_small_write(
+    stack: Stack, machines: Callable[..., Machine], strategy: str
+) -> None:
+    machine = machines("file-a", chain=2)
+    migration = stack.migrate(
+        machine, "loop-b", copyMode="WriteBlocking", strategy=strategy, cutover={"policy": "Manual"}
+    )
+    migration.wait_for_phase("Synchronized")
+    machine.write(offset=MEBIBYTE + 512, length=512, pattern=99)
+    machine.written[0] = (MEBIBYTE + 512, 1)
+    machine.written[MEBIBYTE + 1024] = (4 * MEBIBYTE - 1024, 1)
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.succeed()
     machine.verify()

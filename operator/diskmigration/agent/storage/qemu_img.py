@@ -18,6 +18,8 @@ from diskmigration.api.storage_domain import StorageType
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 _JSON = "json:"
+_BY_SECTOR = "cluster_size=16k,extended_l2=on"
+"""Subclusters of 512 bytes: a write never makes QEMU fill up more than what is written from the volume below."""
 CLUSTER_BYTES = 65536
 """Of the qcow2 volumes that `create` makes."""
 _WHOLE_DISK_SECONDS = 3600.0
@@ -42,10 +44,13 @@ class Measure:
     fully_allocated_bytes: int
 
 
-def create(image: Image, capacity_bytes: int, *, backing: Image | None, preallocate: bool = False) -> None:
+def create(
+    image: Image, capacity_bytes: int, *, backing: Image | None, preallocate: bool = False, by_sector: bool = False
+) -> None:
     """Formats an existing volume; nothing is read from the backing volume, which may not be filled yet.
 
     A raw image on a block device needs no formatting, but its capacity must be exact: virtual sizes must match.
+    With `by_sector` whatever is written to it lands alone, so that it can be written to before it has a backing volume.
     With `preallocate` a file takes its space now: what a full disk would answer later, it answers here. A block volume
     has its space anyway. Its clusters are never allocated before they are written, as the device may hold what somebody
     else has deleted, which the guest would then read.
@@ -58,6 +63,8 @@ def create(image: Image, capacity_bytes: int, *, backing: Image | None, prealloc
     options = []
     if backing is not None:
         options += ["-u", "-b", str(backing.path), "-F", backing.format]
+    if by_sector:
+        options += ["-o", _BY_SECTOR]
     if preallocate and image.type is StorageType.FILE:
         options += ["-o", "preallocation=falloc"]
     command.run(

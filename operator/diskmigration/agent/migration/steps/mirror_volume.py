@@ -4,7 +4,7 @@ from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
 from diskmigration.agent.storage import qemu_img
-from diskmigration.api.disk_migration import Provisioning, VolumeFormat
+from diskmigration.api.disk_migration import CopyMode, Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -73,10 +73,15 @@ def format_volume(attempt: Attempt, volume: JournalVolume, below: JournalVolume 
     Raises:
         MigrationError: StorageFailed.
     """
-    is_thick = attempt.journal.migration.spec.destination.provisioning is Provisioning.THICK
+    # libvirt opens what lies below a shallow mirror at its pivot. Until then QEMU fills up a cluster that is written in
+    # part with zeroes; its own copy takes whole clusters, but a write-blocking mirror passes on what the guest writes.
+    spec = attempt.journal.migration.spec
+    by_sector = below is not None and volume == attempt.journal.mirror and spec.copy_mode is not CopyMode.BACKGROUND
+    is_thick = spec.destination.provisioning is Provisioning.THICK
     qemu_img.create(
         volume.image,
         volume.capacity_bytes,
         backing=below.image if below is not None else None,
+        by_sector=by_sector,
         preallocate=is_thick and below is None and volume == attempt.journal.destination[-1],
     )
