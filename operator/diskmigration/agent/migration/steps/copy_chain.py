@@ -32,13 +32,14 @@ def copy_chain(attempt: Attempt) -> None:
         running = {pool.submit(_copy, attempt, *pair, progress): pair[1].name for pair in waiting}
         try:
             for ended in as_completed(running):
-                if ended.result():
-                    attempt.reach(Moment.MIDWAY)
-                    attempt.record(copied=(*attempt.journal.copied, running[ended]))
-        except BaseException:
+                if not ended.result():
+                    break
+                attempt.reach(Moment.MIDWAY)
+                attempt.record(copied=(*attempt.journal.copied, running[ended]))
+        finally:
+            # After one that was stopped or has failed, no other is gone on with, or begun.
             progress.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
     if len(attempt.journal.copied) == len(pairs):
         attempt.reach(Moment.ACTED)
         attempt.record(stage=Stage.COPIED)
@@ -83,11 +84,11 @@ class _Progress:
             )
 
     def stop(self) -> None:
-        """One has failed: the others are not worth going on with."""
+        """The others are not gone on with."""
         self._is_stopped.set()
 
     def may_go_on(self) -> bool:
-        """Whether none has failed, and nothing else has to be looked at."""
+        """Whether nothing else has to be looked at first."""
         return not self._is_stopped.is_set() and self._attempt.keep_on()
 
 
