@@ -3,11 +3,12 @@
 import argparse
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from bench import copies, extension, footprint, latencies, report
 from bench.figures import merged
-from bench.plan import QUICK, WHOLE
+from bench.plan import QUICK, WHOLE, Plan
 
 _GROUPS = {
     copies.GROUP: copies.measure,
@@ -29,16 +30,30 @@ def main() -> None:
     # As Ctrl-C: what runs is ended in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = QUICK if options.quick else WHOLE
-    for group in options.only:
-        print(f"{group}:", flush=True)
-        measured = []
-        for figure in _GROUPS[group](plan):
-            measured.append(figure)
-            print(report.row(figure), flush=True)
-        report.write(output, merged(report.read(output), measured), plan)
+    failed = [group for group in options.only if not _measure(group, plan, output)]
     print()
     print(report.table(report.read(output)))
     print(f"\nWritten: {output / 'benchmarks.md'}")
+    if failed:
+        sys.exit(f"Not measured to the end, see above: {', '.join(failed)}")
+
+
+def _measure(group: str, plan: Plan, output: Path) -> bool:
+    """Measure a group and write what there is of it; False when it failed, which does not end the others."""
+    print(f"{group}:", flush=True)
+    measured = []
+    try:
+        for figure in _GROUPS[group](plan):
+            measured.append(figure)
+            print(report.row(figure), flush=True)
+    except Exception:  # noqa: BLE001 - half an hour of the other groups is not lost for it
+        traceback.print_exc()
+        return False
+    finally:
+        # A part of a group takes the place of all of it: figures of two runs are never mixed in one.
+        if measured:
+            report.write(output, merged(report.read(output), measured), plan)
+    return True
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ class Plan:
     searches: int
     idle_machines: int
     idle_seconds: float
-    small: int
-    """The size of the disks of which many move at once, in bytes."""
+    is_quick: bool = False
 
 
 WHOLE = Plan(
@@ -32,7 +31,6 @@ WHOLE = Plan(
     searches=3,
     idle_machines=100,
     idle_seconds=60,
-    small=256 * MEBIBYTE,
 )
 QUICK = Plan(
     copies=((256 * MEBIBYTE, 2),),
@@ -42,5 +40,5 @@ QUICK = Plan(
     searches=1,
     idle_machines=10,
     idle_seconds=10,
-    small=64 * MEBIBYTE,
+    is_quick=True,
 )

@@ -34,7 +34,7 @@ def write(directory: Path, figures: Sequence[Figure], plan: Plan) -> None:
     pictures = draw(figures, own)
     shown = "\n\n".join(f"![{name}](benchmarks/{name}.svg)" for name in pictures)
     text = Template(_WORDS.read_text()).substitute(
-        machine=machine(),
+        machine=machine(plan),
         table=table(figures),
         pictures=shown,
         watermark=f"{plan.thin.watermark // MEBIBYTE} MiB",
@@ -53,9 +53,10 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n\n".join(parts)
 
 
-def machine() -> str:
-    """Say on what it was measured."""
-    return f"The last run was on {os.cpu_count()} processors, Linux {platform.release()}."
+def machine(plan: Plan) -> str:
+    """Say on what it was measured last, and how much."""
+    amount = " It was the quick round: too few and too small to judge the goals by." if plan.is_quick else ""
+    return f"The last run was on {os.cpu_count()} processors, Linux {platform.release()}.{amount}"
 
 
 def row(figure: Figure) -> str:

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +28,7 @@ from tests.integration.migrations.stack import wait_until
 _RECORD_BYTES = MEBIBYTE
 _LOOK_SECONDS = 0.05
 _BOOT_SECONDS = 60
+_GROWTHS_WATCHED = 6
 # What the guest may fall short of the rate that it is told.
 _STEADY = 0.9
 
@@ -60,7 +61,7 @@ class Outcome:
 
 
 def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: bool = False) -> Outcome:
-    """Run a trial at so many MiB/s, 0 being as fast as the guest can; `watch` times each growth."""
+    """Run a trial at so many MiB/s, 0 being as fast as the guest can; `watch` times growths, and ends with the sixth."""
     name = f"writer-{uuid.uuid4().hex[:8]}"
     capacity = 2 * plan.written_bytes
     size = plan.thin.chunk if side.is_thin else whole_volume_bytes(capacity)
@@ -79,20 +80,24 @@ def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: boo
         happened = ending.enter_context(listening(host, name))
         delays = ending.enter_context(delays_of(host, name, plan.thin.watermark)) if watch else []
         host.virsh("resume", name)
-        rate = _write_all(guest, happened, plan.written_bytes, rate_mebibytes)
+        rate = _write_all(
+            guest, happened, plan.written_bytes, rate_mebibytes, is_over=lambda: len(delays) >= _GROWTHS_WATCHED
+        )
         has_mirror = side is Side.NOBODY or "<mirror" in machine.xml()
         steady = rate >= _STEADY * rate_mebibytes * MEBIBYTE
         return Outcome(happened.is_unharmed and has_mirror and steady, rate, _free_bytes(machine), tuple(delays))
 
 
-def _write_all(guest: Guest, happened: Happened, written_bytes: int, rate_mebibytes: int) -> float:
-    """Wait until the guest is through or harmed; the rate that it reached, 0 when it is not through."""
+def _write_all(
+    guest: Guest, happened: Happened, written_bytes: int, rate_mebibytes: int, *, is_over: Callable[[], bool]
+) -> float:
+    """Wait until the guest is through or harmed, or it is over; the rate that it reached, 0 when it is not through."""
     guest.console.wait_for_record(0, timeout_seconds=_BOOT_SECONDS)
     started = time.monotonic()
     last = written_bytes // _RECORD_BYTES - 1
     longest = 60 + 2 * last / (rate_mebibytes or 20)
     while guest.console.acknowledged < last:
-        if not happened.is_unharmed or time.monotonic() > started + longest:
+        if not happened.is_unharmed or is_over() or time.monotonic() > started + longest:
             return 0.0
         time.sleep(_LOOK_SECONDS)
     return last * _RECORD_BYTES / (time.monotonic() - started)
