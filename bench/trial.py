@@ -61,7 +61,7 @@ class Outcome:
 
 
 def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: bool = False) -> Outcome:
-    """Run a trial at so many MiB/s, 0 being as fast as the guest can; `watch` times growths, and ends with the sixth."""
+    """Run a trial at so many MiB/s, 0 being as fast as the guest can; `watch` times six growths, and ends with them."""
     name = f"writer-{uuid.uuid4().hex[:8]}"
     capacity = 2 * plan.written_bytes
     size = plan.thin.chunk if side.is_thin else whole_volume_bytes(capacity)
