@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--migrations", type=int, nargs="+", default=[1000, 10000], help="of each run, the growth last")
     parser.add_argument("--rate", type=float, default=100.0, help="migrations applied a second")
     parser.add_argument(
-        "--step-seconds", type=float, nargs="+", default=[10.0, 60.0], help="how long a phase takes, about; of each run"
+        "--step-seconds", type=float, nargs="+", default=[5.0, 30.0], help="how long a phase takes, about; of each run"
     )
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(_ROOT)}")
     options = parser.parse_args()
@@ -33,12 +33,14 @@ def main() -> None:
             migrations=migrations,
             rate=options.rate,
             step_seconds=options.step_seconds[min(number, len(options.step_seconds) - 1)],
-            queued=migrations // 5,
-            places=max(1, migrations // 50),
+            calm=100,
+            queued=migrations // 10,
+            places=max(1, migrations // 100),
         )
         figures.append(_run(load, started))
-    FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+        # After each run: the second takes long.
+        FIGURES.parent.mkdir(exist_ok=True)
+        FIGURES.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
     print(table(figures))
     if options.write:
         write_document(DOCUMENT, figures)

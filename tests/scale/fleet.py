@@ -20,10 +20,10 @@ THREADS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """Which nodes, each with its kubeconfig, and where the counts are written."""
+    """Which nodes, each with its kubeconfig and its VMs' numbers (start, stop, step), and where the counts go."""
 
     nodes: dict[str, str]
-    machines: int
+    numbers: dict[str, tuple[int, int, int]]
     step_seconds: dict[str, float]
     counts: str
 
@@ -43,7 +43,7 @@ def main() -> None:
     plan = Plan(**json.loads(Path(sys.argv[1]).read_text()))
     moves = Moves(plan.step_seconds)
     clusters = {name: connect(Path(kubeconfig)) for name, kubeconfig in plan.nodes.items()}
-    nodes = [SimulatedNode(cluster, name, plan.machines, moves) for name, cluster in clusters.items()]
+    nodes = [SimulatedNode(cluster, name, range(*plan.numbers[name]), moves) for name, cluster in clusters.items()]
 
     async def run() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))

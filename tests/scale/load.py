@@ -11,7 +11,7 @@ import urllib3
 from diskmigration.api import names
 from diskmigration.cluster import resources
 from diskmigration.cluster.client import Cluster
-from tests.scale.simulated_node import TARGETS, machine_name
+from tests.scale.simulated_node import TARGETS, domain_name, machine_name
 
 APPLIERS = 24
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -87,7 +87,14 @@ class Applied:
 
 
 def apply_all(
-    admin: Cluster, nodes: list[str], pair: str, namespaces: list[str], *, count: int, rate: float
+    admin: Cluster,
+    nodes: list[str],
+    pair: str,
+    namespaces: list[str],
+    *,
+    count: int,
+    rate: float,
+    first: int = 0,
 ) -> Applied:
     """Applies `count` migrations, `rate` a second; the n-th moves a disk of the n-th node, going round."""
     at: dict[str, float] = {}
@@ -100,14 +107,15 @@ def apply_all(
             "spec": {
                 "virtualMachine": {"name": machine_name(node, number // len(nodes))},
                 "disk": TARGETS[pair],
-                "destination": {"storageDomain": f"{pair}-destination"},
+                "destination": {"storageDomain": domain_name(pair, number, "destination")},
+                "strategy": "Direct",
             },
         }
-        time.sleep(max(0.0, start + number / rate - time.monotonic()))
+        time.sleep(max(0.0, start + (number - first) / rate - time.monotonic()))
         at[name] = time.monotonic()
         admin.create(names.DISK_MIGRATIONS, body, namespace=namespaces[number % len(namespaces)])
 
     with ThreadPoolExecutor(APPLIERS) as appliers:
-        for applied in [appliers.submit(apply, number) for number in range(count)]:
+        for applied in [appliers.submit(apply, number) for number in range(first, first + count)]:
             applied.result()
     return Applied(at, count / (time.monotonic() - start))

@@ -13,11 +13,11 @@ from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.programs import Program, running_operator
 from tests.scale.load import Applied, PhaseWatch, apply_all
 from tests.scale.measures import Served, quantile, served, usage
-from tests.scale.simulated_node import NARROW, WIDE
+from tests.scale.simulated_node import NARROW, PLACES, WIDE, domain_name
 from tests.scale.stage import Stage, free_port
 
 NAMESPACES = 20
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 10.0
 IDLE_SHARE = 0.15
 """An operator that takes less of a core than this over a second, three times running, is steady."""
 
@@ -30,6 +30,9 @@ class Load:
     migrations: int
     rate: float = 100.0
     step_seconds: float = 30.0
+    calm: int = 0
+    """As many before the others, at a rate that leaves the machine time."""
+    calm_rate: float = 10.0
     queued: int = 0
     places: int = 0
     """Of the narrow pair of storage domains, for which `queued` migrations wait."""
@@ -58,6 +61,8 @@ class Figures:
     latency_p50: float = 0.0
     latency_p99: float = 0.0
     latency_worst: float = 0.0
+    calm_p50: float = 0.0
+    calm_p99: float = 0.0
     whole_seconds: float = 0.0
     operator_peak_bytes: int = 0
     operator_idle_bytes: int = 0
@@ -89,7 +94,7 @@ class Figures:
     @property
     def wanted(self) -> int:
         """How many migrations there were."""
-        return self.load.migrations + self.load.queued
+        return self.load.migrations + self.load.calm + self.load.queued
 
 
 def run(directory: Path, load: Load, tell: Callable[[str], None]) -> Figures:
@@ -118,9 +123,9 @@ class _Run:
         stage = Stage(self._control_plane, self._admin, self._directory)
         nodes = [f"node-{number:05}" for number in range(load.agents)]
         kubeconfigs = stage.make_nodes(nodes)
-        stage.make_domains({WIDE: load.migrations, NARROW: max(1, load.places)})
+        stage.make_domains(self._places())
         namespaces = stage.make_namespaces(NAMESPACES)
-        machines = -(-max(load.migrations, load.queued) // load.agents)
+        machines = -(-max(load.migrations + load.calm, load.queued) // load.agents)
         steps = {WIDE: load.step_seconds, NARROW: load.narrow_step_seconds}
         with (
             running_operator(self._control_plane, self._directory, f"--http-port={self._port}") as operator,
@@ -130,6 +135,8 @@ class _Run:
             self._tell(f"{load.agents} agents are there")
             self._measure_idle(operator)
             scheduled, succeeded = PhaseWatch(self._admin, "Scheduled"), PhaseWatch(self._admin, "Succeeded")
+            if load.calm:
+                self._measure_calm(nodes, namespaces, scheduled, succeeded)
             self._measure_load(operator, nodes, namespaces, scheduled, succeeded)
             if load.queued:
                 self._measure_queue(operator, nodes, namespaces, succeeded)
@@ -161,6 +168,19 @@ class _Run:
         found.idle_api_server_cpu_share = (self._api_server_cpu() - served_cpu) / seconds
         found.operator_idle_bytes = usage(operator.pid).resident_bytes
 
+    def _measure_calm(
+        self, nodes: list[str], namespaces: list[str], scheduled: PhaseWatch, succeeded: PhaseWatch
+    ) -> None:
+        load, found = self._load, self._found
+        applied = apply_all(
+            self._admin, nodes, WIDE, namespaces, count=load.calm, rate=load.calm_rate, first=load.migrations
+        )
+        scheduled.wait_for(load.calm, WIDE, seconds=load.patience_seconds)
+        waits = [scheduled.seen[name] - at for name, at in applied.at.items()]
+        found.calm_p50, found.calm_p99 = quantile(waits, 0.5), quantile(waits, 0.99)
+        succeeded.wait_for(load.calm, WIDE, seconds=load.patience_seconds)
+        self._tell(f"{load.calm} migrations have ended, {load.calm_rate:.0f} a second")
+
     def _measure_load(
         self, operator: Program, nodes: list[str], namespaces: list[str], scheduled: PhaseWatch, succeeded: PhaseWatch
     ) -> None:
@@ -168,7 +188,7 @@ class _Run:
         before, start = self._served(), time.monotonic()
         cpu, served_cpu = usage(operator.pid).cpu_seconds, self._api_server_cpu()
         applied = apply_all(self._admin, nodes, WIDE, namespaces, count=load.migrations, rate=load.rate)
-        scheduled.wait_for(load.migrations, WIDE, seconds=load.patience_seconds)
+        scheduled.wait_for(load.migrations + load.calm, WIDE, seconds=load.patience_seconds)
         took = time.monotonic() - start
         found.apply_requests_per_second = self._served().since(before).total / took
         found.operator_apply_cpu_share = (usage(operator.pid).cpu_seconds - cpu) / took
@@ -178,7 +198,7 @@ class _Run:
         spent = usage(operator.pid).cpu_seconds - cpu
         self._restart(operator, "all active")
         cpu = usage(operator.pid).cpu_seconds
-        succeeded.wait_for(load.migrations, WIDE, seconds=load.patience_seconds)
+        succeeded.wait_for(load.migrations + load.calm, WIDE, seconds=load.patience_seconds)
         self._tell(f"{load.migrations} migrations have ended")
         found.whole_seconds = time.monotonic() - start
         after = self._served().since(before)
@@ -230,9 +250,20 @@ class _Run:
             calm = calm + 1 if now - before < IDLE_SHARE else 0
             before = now
 
+    def _places(self) -> dict[str, int]:
+        """How many each storage domain has."""
+        load = self._load
+        pairs = {(WIDE, number): PLACES for number in range(0, load.migrations + load.calm, PLACES)}
+        pairs[NARROW, 0] = max(1, load.places)
+        return {
+            domain_name(pair, number, side): places
+            for (pair, number), places in pairs.items()
+            for side in ("source", "destination")
+        }
+
     def _all_nodes_are_ready(self) -> bool:
-        domains = [self._admin.get(names.STORAGE_DOMAINS, f"{pair}-source") for pair in (WIDE, NARROW)]
-        return all(((domain or {}).get("status") or {}).get("readyNodes") == self._load.agents for domain in domains)
+        domains = self._admin.list(names.STORAGE_DOMAINS)
+        return all((domain.get("status") or {}).get("readyNodes") == self._load.agents for domain in domains)
 
     def _is_ready(self) -> bool:
         try:

@@ -28,19 +28,19 @@ from diskmigration.observability.health import Health
 GIB = 2**30
 DISK_BYTES = 10 * GIB
 WIDE, NARROW = "wide", "narrow"
-"""Pairs of storage domains, `wide-source` and `wide-destination`: with places for all, and with few."""
+"""Kinds of pairs of storage domains: with places for all, and one with few."""
+
+PLACES = 1000
+"""As many as a storage domain may have at most: of the wide pairs there is one for each thousand migrations."""
 
 TARGETS = {WIDE: "vda", NARROW: "vdb"}
-PHASES = (
-    Phase.SNAPSHOTTING,
-    Phase.PREPARING_DESTINATION,
-    Phase.COPYING_CHAIN,
-    Phase.REPLICATING,
-    Phase.SYNCHRONIZED,
-    Phase.PIVOTING,
-    Phase.MERGING,
-    Phase.CLEANING_UP,
-)
+PHASES = (Phase.PREPARING_DESTINATION, Phase.REPLICATING, Phase.PIVOTING, Phase.CLEANING_UP)
+"""Those of strategy Direct."""
+
+
+def domain_name(pair: str, number: int, side: str) -> str:
+    """Where the disk of the n-th migration lies (`source`) or goes to (`destination`)."""
+    return f"{WIDE}-{number // PLACES}-{side}" if pair == WIDE else f"{NARROW}-{side}"
 
 
 def machine_name(node: str, number: int) -> str:
@@ -48,9 +48,12 @@ def machine_name(node: str, number: int) -> str:
 
 
 class SimulatedNode:
-    """An audience of the agent's watch; counts what it hears."""
+    """An audience of the agent's watch; counts what it hears.
 
-    def __init__(self, cluster: Cluster, name: str, machines: int, moves: "Moves") -> None:
+    `numbers` are those of the migrations of its VMs, one for each VM.
+    """
+
+    def __init__(self, cluster: Cluster, name: str, numbers: range, moves: "Moves") -> None:
         self.name = name
         self.events = 0
         self.foreign_events = 0
@@ -68,7 +71,7 @@ class SimulatedNode:
         )
         self._moves = moves
         self._guard = threading.Lock()
-        self._machines = {machine_name(name, number): f"{name}/{number}" for number in range(machines)}
+        self._machines = {machine_name(name, place): number for place, number in enumerate(numbers)}
         self._moved: set[tuple[str, str]] = set()
         self._known: set[str] = set()
 
@@ -114,11 +117,11 @@ class SimulatedNode:
             machines = tuple(
                 VirtualMachine(
                     name=name,
-                    uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, seed)),
+                    uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
                     state=VirtualMachineState.RUNNING,
-                    disks=tuple(self._disk(name, pair, target) for pair, target in TARGETS.items()),
+                    disks=tuple(self._disk(name, number, pair, target) for pair, target in TARGETS.items()),
                 )
-                for name, seed in self._machines.items()
+                for name, number in self._machines.items()
             )
         return HypervisorStatus(
             libvirt_version="9.0.0",
@@ -132,11 +135,11 @@ class SimulatedNode:
             virtual_machines=machines,
         )
 
-    def _disk(self, machine: str, pair: str, target: str) -> Disk:
+    def _disk(self, machine: str, number: int, pair: str, target: str) -> Disk:
         side = "destination" if (machine, target) in self._moved else "source"
         return Disk(
             target=target,
-            storage_domain=f"{pair}-{side}",
+            storage_domain=domain_name(pair, number, side),
             volume=f"{machine}-{target}.qcow2",
             type="File",
             format="qcow2",

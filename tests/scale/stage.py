@@ -70,12 +70,10 @@ class Stage:
         return made
 
     def make_domains(self, places: dict[str, int]) -> None:
-        """Makes each pair's source and destination, with so many places."""
-        for pair, limit in places.items():
-            for side in ("source", "destination"):
-                name = f"{pair}-{side}"
-                spec = {"file": {"path": f"/srv/{name}"}, "allowedNamespaces": ["*"], "maxConcurrentMigrations": limit}
-                self._admin.apply(names.STORAGE_DOMAINS, name, {"spec": spec}, field_manager="kubectl")
+        """Makes storage domains with so many places, by name."""
+        for name, limit in places.items():
+            spec = {"file": {"path": f"/srv/{name}"}, "allowedNamespaces": ["*"], "maxConcurrentMigrations": limit}
+            self._admin.apply(names.STORAGE_DOMAINS, name, {"spec": spec}, field_manager="kubectl")
 
     def make_namespaces(self, count: int) -> list[str]:
         made = [f"vms-{number}" for number in range(count)]
@@ -89,11 +87,17 @@ class Stage:
     ) -> Iterator["Fleet"]:
         """Runs all agents until the end of the block."""
         items = list(kubeconfigs.items())
+        numbers = {name: (index, index + machines * len(items), len(items)) for index, name in enumerate(kubeconfigs)}
         fleet = Fleet()
         with ExitStack() as running:
             for number, begin in enumerate(range(0, len(items), AGENTS_PER_PROCESS)):
                 counts = self._directory / f"counts-{number}.json"
-                plan = Plan(dict(items[begin : begin + AGENTS_PER_PROCESS]), machines, step_seconds, str(counts))
+                plan = Plan(
+                    nodes := dict(items[begin : begin + AGENTS_PER_PROCESS]),
+                    {name: numbers[name] for name in nodes},
+                    step_seconds,
+                    str(counts),
+                )
                 path = self._directory / f"plan-{number}.json"
                 path.write_text(json.dumps(asdict(plan)))
                 root = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ LOAD = Load(
     agents=20,
     migrations=120,
     step_seconds=0.5,
+    calm=10,
     queued=20,
     places=8,
     narrow_step_seconds=0.1,
@@ -33,7 +34,7 @@ def directory() -> Iterator[Path]:
 def test_every_migration_ends_and_every_agent_hears_of_its_own_alone(directory: Path) -> None:
     found = run(directory, LOAD, print)
     assert found.defects == []
-    assert found.ended == found.wanted == LOAD.migrations + LOAD.queued
+    assert found.ended == found.wanted == LOAD.migrations + LOAD.calm + LOAD.queued
     assert found.foreign_events == 0
     assert found.agents_that_heard_nothing == 0
     # From the operator's hands to the end, each of its own: Scheduled, the agent's phases, and the end.
