@@ -16,6 +16,8 @@ from diskmigration.observability import logs
 from tests.scale.simulated_node import Moves, SimulatedNode
 
 THREADS = 16
+START_SECONDS = 0.05
+"""Between two agents' starts, as a DaemonSet's pods do not start at one moment either."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ def main() -> None:
 
     async def run() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        await asyncio.gather(
-            *(watch(clusters[node.name], node, node_name=node.name, health=node.health) for node in nodes)
-        )
+        async with asyncio.TaskGroup() as tasks:
+            for node in nodes:
+                tasks.create_task(watch(clusters[node.name], node, node_name=node.name, health=node.health))
+                await asyncio.sleep(START_SECONDS)
 
     # In a thread, as kopf takes the signals of the main thread's loop for itself.
     threading.Thread(target=asyncio.run, args=[run()], daemon=True).start()

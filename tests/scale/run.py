@@ -129,9 +129,10 @@ class _Run:
         steps = {WIDE: load.step_seconds, NARROW: load.narrow_step_seconds}
         with (
             running_operator(self._control_plane, self._directory, f"--http-port={self._port}") as operator,
-            stage.agents(kubeconfigs, machines=machines, step_seconds=steps) as fleet,
+            stage.agents(
+                kubeconfigs, machines=machines, step_seconds=steps, wait_until_ready=self._wait_for_agents
+            ) as fleet,
         ):
-            self._until(self._all_nodes_are_ready, "all agents announce their nodes")
             self._tell(f"{load.agents} agents are there")
             self._measure_idle(operator)
             scheduled, succeeded = PhaseWatch(self._admin, "Scheduled"), PhaseWatch(self._admin, "Succeeded")
@@ -261,9 +262,12 @@ class _Run:
             for side in ("source", "destination")
         }
 
-    def _all_nodes_are_ready(self) -> bool:
-        domains = self._admin.list(names.STORAGE_DOMAINS)
-        return all((domain.get("status") or {}).get("readyNodes") == self._load.agents for domain in domains)
+    def _wait_for_agents(self, count: int) -> None:
+        def are_ready() -> bool:
+            domains = self._admin.list(names.STORAGE_DOMAINS)
+            return all((domain.get("status") or {}).get("readyNodes") == count for domain in domains)
+
+        self._until(are_ready, f"{count} agents announce their nodes")
 
     def _is_ready(self) -> bool:
         try:

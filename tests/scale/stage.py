@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -83,9 +83,18 @@ class Stage:
 
     @contextmanager
     def agents(
-        self, kubeconfigs: dict[str, str], *, machines: int, step_seconds: dict[str, float]
+        self,
+        kubeconfigs: dict[str, str],
+        *,
+        machines: int,
+        step_seconds: dict[str, float],
+        wait_until_ready: Callable[[int], None],
     ) -> Iterator["Fleet"]:
-        """Runs all agents until the end of the block."""
+        """Runs all agents until the end of the block.
+
+        They start by the hundred, and `wait_until_ready` waits for so many: a thousand that list everything at one
+        moment keep two cores from answering anybody.
+        """
         items = list(kubeconfigs.items())
         numbers = {name: (index, index + machines * len(items), len(items)) for index, name in enumerate(kubeconfigs)}
         fleet = Fleet()
@@ -108,6 +117,7 @@ class Stage:
                 running.callback(program.stop)
                 fleet.programs.append(program)
                 fleet.counts.append(counts)
+                wait_until_ready(min(begin + AGENTS_PER_PROCESS, len(items)))
             yield fleet
 
 
