@@ -127,6 +127,10 @@ class Attempt:
         """For whom volumes are made."""
         return Owner(migration=self.journal.uid, virtual_machine=self.domain.uuid, node=self.node.name)
 
+    def keeps_on_at(self, bandwidth: int | None) -> bool:
+        """Whether a copy that was begun with that limit goes on: qemu-img cannot change its rate while it runs."""
+        return self.keep_on() and self.latest().spec.bandwidth == bandwidth
+
     def doubt(self) -> MigrationError | None:
         """What is reported of one of the migration's volumes that cannot be; None where all is well."""
         doubts = (self.node.extender.doubt_of(volume.path) for volume in self.journal.volumes)

@@ -57,7 +57,7 @@ def copy_cold(attempt: Attempt) -> None:
             target_is_zero=qemu_img.is_zero_when_fresh(mirror.image),
             bandwidth_bytes_per_second=bandwidth,
             on_progress=show,
-            keep_on=lambda: attempt.keep_on() and attempt.latest().spec.bandwidth == bandwidth,
+            keep_on=lambda: attempt.keeps_on_at(bandwidth),
         )
     if is_whole:
         attempt.reach(Moment.ACTED)

@@ -87,18 +87,13 @@ class _Progress:
         """The others are not gone on with."""
         self._is_stopped.set()
 
-    def may_go_on(self) -> bool:
-        """Whether nothing else has to be looked at first."""
-        return not self._is_stopped.is_set() and self._attempt.keep_on()
+    def is_stopped(self) -> bool:
+        """Whether the others were told not to go on."""
+        return self._is_stopped.is_set()
 
 
 def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, progress: _Progress) -> bool:
     bandwidth = attempt.latest().spec.bandwidth
-
-    def keep_on() -> bool:
-        # qemu-img cannot change its rate while it runs: another limit means to start this volume again.
-        return progress.may_go_on() and attempt.latest().spec.bandwidth == bandwidth
-
     progress.show(destination.name, 0.0)
     with lacking_room(Reason.DESTINATION_FULL):
         return qemu_img.copy(
@@ -107,5 +102,5 @@ def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, p
             target_is_zero=qemu_img.is_zero_when_fresh(destination.image),
             bandwidth_bytes_per_second=bandwidth,
             on_progress=lambda share: progress.show(destination.name, share),
-            keep_on=keep_on,
+            keep_on=lambda: not progress.is_stopped() and attempt.keeps_on_at(bandwidth),
         )
