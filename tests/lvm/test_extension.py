@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from testbed.processes import TestbedError
-from tests.integration.migrations.growth import is_in_chunks, watched
+from tests.integration.migrations.growth import is_in_chunks, total, watched
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack, wait_until
@@ -34,7 +34,7 @@ def test_a_thin_volume_grows_with_no_migration_at_all(stack: Stack, machines: Ma
     after = lvs("after the guest has written 24 MiB")
     name = f"lvm-a/{volume.name}"
     assert is_in_chunks(grown, CHUNK_BYTES)
-    assert after[name] - before[name] == sum(growth.after - growth.before for growth in grown)
+    assert after[name] - before[name] == total(grown)
     machine.verify()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import libvirt
 
-from tests.integration.migrations.machines import MEBIBYTE, Machine
+from diskmigration.agent.extender.watermark import largest_useful_size
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack, wait_until
 
 _WATCH_SECONDS = 0.001
@@ -33,8 +34,20 @@ def size_bytes(volume: Path) -> int:
 
 
 def is_in_chunks(grown: Iterable[Growth], chunk_bytes: int) -> bool:
-    """Whether the volumes grew by whole chunks: by more than one at a time where extensions are slow for the writer."""
-    return all(growth.after > growth.before and not (growth.after - growth.before) % chunk_bytes for growth in grown)
+    """Whether the volumes grew by whole chunks: by more than one at a time where extensions are slow for the writer.
+
+    The last chunk of a volume is cut where its disk could use no more.
+    """
+    most = largest_useful_size(CAPACITY_BYTES)
+    return all(
+        growth.after == most or (growth.after > growth.before and not (growth.after - growth.before) % chunk_bytes)
+        for growth in grown
+    )
+
+
+def total(grown: Iterable[Growth]) -> int:
+    """By how much they grew together, in bytes."""
+    return sum(growth.after - growth.before for growth in grown)
 
 
 @contextmanager

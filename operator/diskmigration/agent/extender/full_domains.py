@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.extender.watched import WatchedDisk
-from diskmigration.agent.extender.watermark import largest_useful_size
+from diskmigration.agent.extender.watermark import limit_of
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.storage.domains import StorageDomains
 
@@ -62,4 +62,4 @@ class FullDomains:
 
 def _can_grow(disk: WatchedDisk) -> bool:
     active = disk.active
-    return active is not None and active.thin.physical < largest_useful_size(active.thin.capacity)
+    return active is not None and active.thin.physical < limit_of(active.thin)

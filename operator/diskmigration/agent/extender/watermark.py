@@ -1,9 +1,11 @@
 """When a thin volume is extended, to what size, and in which order. Pure arithmetic; all sizes in bytes."""
 
+import math
 from dataclasses import dataclass
 
 ALIGNMENT_BYTES = 2**20
-_CLUSTER_BYTES = 65536
+_KINDS = ((65536, 8), (16384, 16))
+"""Of the volumes that migrations make: the bytes of a cluster and of its L2 entry, without and with subclusters."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,35 @@ class Extension:
 
 
 def largest_useful_size(capacity: int) -> int:
-    """What a qcow2 of that virtual size can ever take: data, L1 and L2 tables, refcounts, header; rounded up.
+    """What a qcow2 of that virtual size, as migrations make them, can ever take; rounded up.
 
-    With 64 KiB clusters an L2 entry (8 bytes) and a refcount (2 bytes) stand for each cluster. Source: QEMU's
-    docs/interop/qcow2.txt; a test holds it above what `qemu-img measure` answers for a fully written disk.
+    Data, L1 and L2 tables, refcounts (2 bytes a cluster), header. Source: QEMU's docs/interop/qcow2.txt; a test holds
+    it above what `qemu-img measure` answers for a fully written disk. A volume that somebody else made with other
+    clusters, with internal snapshots or bitmaps may need more: `limit_of` sees that.
     """
-    data = _up(capacity, _CLUSTER_BYTES)
-    clusters = data // _CLUSTER_BYTES
-    l2_tables = _up(clusters * 8, _CLUSTER_BYTES)
-    l1_table = _up(l2_tables // _CLUSTER_BYTES * 8, _CLUSTER_BYTES)
-    counted = clusters + (l2_tables + l1_table) // _CLUSTER_BYTES + 1
-    refcounts = _up(counted * 2 + counted // 16384, _CLUSTER_BYTES)
-    refcount_table = _up(refcounts // _CLUSTER_BYTES * 8, _CLUSTER_BYTES)
-    return _up(data + l2_tables + l1_table + refcounts + refcount_table + 2 * _CLUSTER_BYTES, ALIGNMENT_BYTES)
+    return max(_fully_written(capacity, cluster, entry) for cluster, entry in _KINDS)
+
+
+def _fully_written(capacity: int, cluster: int, l2_entry: int) -> int:
+    data = _up(capacity, cluster)
+    clusters = data // cluster
+    l2_tables = _up(clusters * l2_entry, cluster)
+    l1_table = _up(l2_tables // cluster * 8, cluster)
+    counted = clusters + (l2_tables + l1_table) // cluster + 1
+    refcounts = _up(counted * 2 + counted * 4 // cluster, cluster)
+    refcount_table = _up(refcounts // cluster * 8, cluster)
+    return _up(data + l2_tables + l1_table + refcounts + refcount_table + 2 * cluster, ALIGNMENT_BYTES)
+
+
+def limit_of(volume: ThinVolume) -> float:
+    """The size past which the volume is not grown, in bytes: `largest_useful_size`, or none at all.
+
+    None for one that has shown that it needs more, as something lies past that size, or as it ran full there.
+    """
+    largest = largest_useful_size(volume.capacity)
+    if volume.allocated > largest or (volume.is_full and volume.physical >= largest):
+        return math.inf
+    return largest
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,7 @@ def why_impossible(volume: ThinVolume, before: HighWater) -> str | None:
 def wanted_size(volume: ThinVolume) -> int:
     """The size that the volume should have: its own where enough is free, else so many chunks more that it is.
 
-    Never past `largest_useful_size`, never below the present size. A full volume gets at least one chunk.
+    Never past its limit, never below the present size. A full volume gets at least one chunk.
     """
     return _size_for(volume, volume.allocated)
 
@@ -93,11 +111,13 @@ def wanted_size(volume: ThinVolume) -> int:
 def threshold(volume: ThinVolume, *, physical: int) -> int:
     """The offset at which a write should wake the extender, for a volume that now has `physical` bytes.
 
-    0, which arms nothing, once it cannot usefully grow any more.
+    0, which arms nothing, where it ends at its limit. One that is larger may be of those that need more.
     """
-    if physical >= largest_useful_size(volume.capacity):
-        return 0
-    return max(physical - volume.policy.high_watermark, 1)
+    largest = largest_useful_size(volume.capacity)
+    armed = max(physical - volume.policy.high_watermark, 1)
+    if physical < largest or volume.allocated > largest:
+        return armed
+    return max(armed, largest + 1) if physical > largest + 1 else 0
 
 
 def plan(volume: ThinVolume) -> tuple[Extension, ...]:
@@ -120,7 +140,7 @@ def plan_replication(source: ThinVolume, mirror: ThinVolume) -> tuple[Extension,
 
 def plan_mirror_of_file(mirror: ThinVolume, source_allocated: int) -> tuple[Extension, ...]:
     """The extension of a mirror on block storage of a file: the source's need counts where it is the greater one."""
-    need = min(max(mirror.allocated, source_allocated), largest_useful_size(mirror.capacity))
+    need = max(mirror.allocated, min(source_allocated, largest_useful_size(mirror.capacity)))
     return _grow((mirror, _size_for(mirror, need)))
 
 
@@ -135,7 +155,8 @@ def _size_for(volume: ThinVolume, need: int) -> int:
 
 
 def _limited(volume: ThinVolume, size: int) -> int:
-    return max(volume.physical, min(size, largest_useful_size(volume.capacity)))
+    limit = limit_of(volume)
+    return max(volume.physical, size if size <= limit else int(limit))
 
 
 def _grow(*sizes: tuple[ThinVolume, int]) -> tuple[Extension, ...]:

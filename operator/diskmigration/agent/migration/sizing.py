@@ -16,7 +16,7 @@ def frozen_volume_size(
         return capacity
     if provisioning is Provisioning.THICK and is_whole_disk:
         return largest_useful_size(capacity)
-    return min(_aligned(required), largest_useful_size(capacity))
+    return _aligned(required)
 
 
 def written_volume_size(*, allocated: int, at_least: int, capacity: int, chunk: int) -> int:

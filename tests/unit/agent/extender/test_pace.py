@@ -63,7 +63,7 @@ def test_an_adapted_volume_never_grows_past_its_largest_useful_size(
 ) -> None:
     found = pace.adapted(policy, rate=rate, latency=latency)
     volume = ThinVolume("/dev/volume", allocated, physical, 32 * GIB, found)
-    assert watermark.wanted_size(volume) <= max(physical, watermark.largest_useful_size(32 * GIB))
+    assert watermark.wanted_size(volume) <= max(physical, watermark.limit_of(volume))
 
 
 @given(st.floats(0, 10**12), times, st.floats(0, 1000))

@@ -80,14 +80,31 @@ def test_a_volume_never_shrinks(found: ThinVolume) -> None:
 
 
 @given(volumes())
-def test_a_volume_never_grows_past_its_largest_useful_size(found: ThinVolume) -> None:
-    assert watermark.wanted_size(found) <= max(found.physical, watermark.largest_useful_size(found.capacity))
+def test_a_volume_never_grows_past_its_largest_useful_size_unless_it_shows_that_it_needs_more(
+    found: ThinVolume,
+) -> None:
+    largest = watermark.largest_useful_size(found.capacity)
+    needs_more = found.allocated > largest or (found.is_full and found.physical >= largest)
+    assert needs_more or watermark.wanted_size(found) <= max(found.physical, largest)
+
+
+@given(volumes())
+def test_a_volume_of_another_make_is_never_stuck_at_its_end(found: ThinVolume) -> None:
+    largest = watermark.largest_useful_size(found.capacity)
+    stuck = replace(found, physical=max(found.physical, largest), is_full=True)
+    grown = watermark.wanted_size(stuck)
+    assert grown >= stuck.physical + stuck.policy.chunk
+    armed = watermark.threshold(stuck, physical=grown)
+    assert 0 < armed < grown
+    assert watermark.plan(replace(stuck, physical=grown, allocated=armed + 1, is_full=False)) != () or (
+        armed == largest + 1
+    ), "it wakes the extender where it is due, or where it is known to need more"
 
 
 @given(volumes())
 def test_enough_is_free_after_an_extension_unless_it_is_as_large_as_it_may_be(found: ThinVolume) -> None:
     size = watermark.wanted_size(found)
-    is_capped = size >= watermark.largest_useful_size(found.capacity)
+    is_capped = size >= watermark.limit_of(found)
     assert is_capped or size - found.allocated >= found.policy.high_watermark
 
 
@@ -128,8 +145,9 @@ def test_a_full_volume_grows_whatever_its_allocation_says(found: ThinVolume) -> 
 @given(volumes())
 def test_the_threshold_lies_the_watermark_below_the_end(found: ThinVolume) -> None:
     armed = watermark.threshold(found, physical=found.physical)
-    if found.physical >= watermark.largest_useful_size(found.capacity):
-        assert armed == 0, "a volume that cannot grow wakes nobody"
+    largest = watermark.largest_useful_size(found.capacity)
+    if found.allocated <= largest <= found.physical:
+        assert armed == 0 or largest < armed < found.physical, "a volume that can use no more wakes nobody"
     else:
         assert armed == max(found.physical - found.policy.high_watermark, 1)
         assert 0 < armed <= found.physical
@@ -175,7 +193,7 @@ def test_in_a_replication_each_side_gets_what_it_asks_for(pair: tuple[ThinVolume
     assert size_after(source, plan) >= watermark.wanted_size(source)
     assert size_after(mirror, plan) >= watermark.wanted_size(mirror)
     for side in pair:
-        assert size_after(side, plan) <= max(side.physical, watermark.largest_useful_size(side.capacity))
+        assert size_after(side, plan) <= max(side.physical, watermark.limit_of(side))
 
 
 @given(replications())
@@ -211,7 +229,7 @@ def test_a_mirror_of_a_file_takes_the_greater_need(mirror: ThinVolume, source_al
     size = size_after(mirror, watermark.plan_mirror_of_file(mirror, source_allocated))
     for need in (mirror.allocated, min(source_allocated, largest)):
         assert size == max(size, watermark.wanted_size(replace(mirror, allocated=need)))
-    assert size <= max(mirror.physical, largest)
+    assert size <= max(mirror.physical, watermark.limit_of(mirror))
     assert size >= largest or size - max(mirror.allocated, source_allocated) >= mirror.policy.high_watermark
 
 
