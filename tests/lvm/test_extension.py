@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 
-from testbed.processes import TestbedError
-from tests.integration.migrations.growth import is_in_chunks, total, watched
+from tests.integration.migrations.growth import is_in_chunks, total, watched, write_until_there_is_room
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack, wait_until
@@ -53,24 +51,12 @@ def test_a_volume_that_was_not_handed_over_is_not_extended(stack: Stack, machine
 
 @contextmanager
 def writing_at_full_speed(machine: Machine, *, start: int, length: int) -> Iterator[None]:
-    """Writes all of it beside the block, each MiB as soon as the one before is written; the end waits for it.
-
-    A write for which there is no room is made again until there is, as QEMU does for a guest that it has paused for
-    it (`werror=enospc`); it does not for the writes of its monitor.
-    """
-
-    def is_written(offset: int) -> bool:
-        try:
-            machine.write(offset=offset, length=MEBIBYTE, pattern=offset // (16 * MEBIBYTE) + 1)
-        except TestbedError as error:
-            if "No space left on device" not in str(error):
-                raise
-            return False
-        return True
+    """Writes all of it beside the block, each MiB as soon as the one before is written; the end waits for it."""
 
     def write_all() -> None:
         for offset in range(start, start + length, MEBIBYTE):
-            wait_until(partial(is_written, offset), f"there is room for the MiB at {offset}")
+            pattern = offset // (16 * MEBIBYTE) + 1
+            write_until_there_is_room(machine, offset=offset, length=MEBIBYTE, pattern=pattern)
 
     with ThreadPoolExecutor(max_workers=1) as executor:
         writer = executor.submit(write_all)

@@ -9,6 +9,7 @@ from pathlib import Path
 import libvirt
 
 from diskmigration.agent.extender.watermark import largest_useful_size
+from testbed.processes import TestbedError
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack, wait_until
 
@@ -79,6 +80,24 @@ def write_in_steps(machine: Machine, *, start: int, length: int, free: Callable[
     for offset in range(start, start + length, step):
         wait_until(lambda: free() > step + _METADATA_BYTES, f"room for a write at {offset}")
         machine.write(offset=offset, length=step, pattern=offset // MEBIBYTE % 250 + 1)
+
+
+def write_until_there_is_room(machine: Machine, *, offset: int, length: int, pattern: int) -> None:
+    """Writes as soon as it can, not asking before: where there is no room it is made again until there is.
+
+    QEMU does so for a guest that it has paused for it (`werror=enospc`); it does not for the writes of its monitor.
+    """
+
+    def is_written() -> bool:
+        try:
+            machine.write(offset=offset, length=length, pattern=pattern)
+        except TestbedError as error:
+            if "No space left on device" not in str(error):
+                raise
+            return False
+        return True
+
+    wait_until(is_written, f"there is room for a write at {offset}")
 
 
 def free_bytes(machine: Machine, path_end: str) -> int:

@@ -1,5 +1,6 @@
 """Thin volumes stay ahead of what writes to them: by how much, on which side, in which order."""
 
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from tests.integration.migrations.growth import (
     synchronized,
     watched,
     write_in_steps,
+    write_until_there_is_room,
 )
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import (
@@ -142,6 +144,23 @@ def test_a_volume_never_grows_past_what_its_disk_can_take(stack: Stack, machines
 
     assert CAPACITY_BYTES <= volume.stat().st_size <= CAPACITY_BYTES + 2 * MEBIBYTE
     qemu_io.flush(machine.host, machine.name)
+    machine.verify()
+
+
+def test_a_volume_of_larger_clusters_is_not_stuck_where_one_of_ours_would_end(
+    stack: Stack, machines: Callable[..., Machine]
+) -> None:
+    machine = machines("loop-a", start=False)
+    [volume] = machine.volumes
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", volume, str(CAPACITY_BYTES)]
+    subprocess.run(create, check=True)
+    machine.written.clear()
+    machine.host.virsh("start", machine.uuid, "--paused")
+
+    for offset in range(0, CAPACITY_BYTES, MEBIBYTE):
+        write_until_there_is_room(machine, offset=offset, length=MEBIBYTE, pattern=offset // MEBIBYTE + 1)
+
+    assert size_bytes(volume) > CAPACITY_BYTES + 2 * MEBIBYTE
     machine.verify()
 
 
