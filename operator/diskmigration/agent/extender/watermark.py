@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 
 ALIGNMENT_BYTES = 2**20
+MOST_IN_FLIGHT_BYTES = 32 * 2**20
+"""What the writes that met the end of a volume together reach past it, at most, before QEMU pauses the guest."""
+
 _KINDS = ((65536, 8), (16384, 16))
 """Of the volumes that migrations make: the bytes of a cluster and of its L2 entry, without and with subclusters."""
 
@@ -87,11 +90,11 @@ class HighWater:
 def why_impossible(volume: ThinVolume, before: HighWater) -> str | None:
     """What is wrong with a report that cannot be true, or None. Such a one is not acted on, but asked again.
 
-    A little more than the volume's size is possible: QEMU counts a write that met the end of the volume as well.
+    A little more than the volume's size is possible: QEMU counts writes that met the end of the volume as well.
     """
     if volume.physical <= 0 or volume.capacity <= 0:
         return "a volume or a disk of no size"
-    if not 0 <= volume.allocated <= max(volume.physical, largest_useful_size(volume.capacity)):
+    if not 0 <= volume.allocated <= max(volume.physical, largest_useful_size(volume.capacity)) + MOST_IN_FLIGHT_BYTES:
         return f"{volume.allocated} bytes as written to a volume of {volume.physical}"
     if volume.physical < before.physical:
         return f"a volume that has shrunk from {before.physical} to {volume.physical} bytes"
