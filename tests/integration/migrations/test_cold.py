@@ -1,7 +1,10 @@
 """The disk of a VM that is shut off moves too, and one that ends or starts in mid-migration changes only the way."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import pytest
 
@@ -48,6 +51,41 @@ def test_a_shut_off_vms_disk_moves(stack: Stack, machines: Machines, source: str
     start(machine)
     assert_moved(stack, machine, source, destination, migration.uid, length=chain)
     machine.verify()
+
+
+def test_what_else_stands_in_the_vms_xml_stays_there(stack: Stack, machines: Machines) -> None:
+    """The persistent XML is written anew by a cold pivot: with parts that are not libvirt's own words too."""
+    machine = machines("file-a", start=False)
+    # QEMU refuses to start where it does not get its options as they are.
+    options = ["-name", "debug-threads=on", "-global", 'virtio-blk-pci.serial=it\'s <a> & "b"']
+    arguments = "".join(f"<qemu:arg value={quoteattr(option)}/>" for option in options)
+    namespaces = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' xmlns:own='https://example.com/own'"
+    document = machine.xml(inactive=True).replace("<domain ", f"<domain {namespaces} ", 1)
+    document = document.replace(
+        "</domain>",
+        "<metadata><own:note own:by='&quot;me&quot;'>kept &amp; whole</own:note></metadata>"
+        f"<description>line 1\nline &lt;2&gt;</description><qemu:commandline>{arguments}</qemu:commandline></domain>",
+    )
+    path = stack.domains["file-a"].directory / "odd.xml"
+    path.write_text(document)
+    machine.host.virsh("define", str(path))
+    before = elements(machine)
+    assert any(tag.endswith("}commandline") for tag, *_ in before)
+
+    migration = stack.migrate(machine, "file-b")
+    migration.succeed()
+
+    source = f"dm-{migration.uid}-0"
+    changed = [(old, new) for old, new in zip(before, elements(machine), strict=True) if old != new]
+    assert [(old[0], Path(new[1]["file"]).name) for old, new in changed] == [("source", source)]
+    start(machine)
+    machine.verify()
+
+
+def elements(machine: Machine) -> list[tuple[str, dict[str, str], str]]:
+    """All that the persistent XML says, in its order."""
+    document = ET.fromstring(machine.xml(inactive=True))
+    return [(element.tag, element.attrib, (element.text or "").strip()) for element in document.iter()]
 
 
 @pytest.mark.parametrize(

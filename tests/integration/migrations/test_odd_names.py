@@ -46,6 +46,17 @@ def test_a_disk_moves_whatever_its_vm_and_its_volumes_are_called(
     assert_moved(stack, machine, source, destination, uid, length=2)
 
 
+def test_a_node_with_every_odd_vm_at_once_is_known_in_full(stack: Stack, machines: Machines) -> None:
+    made = [machines("file-a", name=name, volume_names=(name,), start=False) for name in ODD]
+    known = {machine.uuid: machine.name for machine in made}
+
+    def found() -> dict[str, str]:
+        inventory = stack.hypervisor().get("status", {}).get("virtualMachines", [])
+        return {each["uuid"]: each["name"] for each in inventory if each["uuid"] in known}
+
+    wait_until(lambda: found() == known, "the Hypervisor has them all, by their names")
+
+
 @pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
 def test_names_may_be_as_long_as_libvirt_and_the_file_system_take_them(
     stack: Stack, machines: Machines, source: str, destination: str
