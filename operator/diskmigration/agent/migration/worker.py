@@ -13,7 +13,8 @@ from diskmigration.agent.hypervisor.domain import find
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import DomainEvent
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration import limits, report
+from diskmigration.agent.migration import limits
+from diskmigration.agent.migration.account import Account
 from diskmigration.agent.migration.attempt import Attempt, DiskGoneError, Node
 from diskmigration.agent.migration.decision import (
     Place,
@@ -24,9 +25,7 @@ from diskmigration.agent.migration.decision import (
     phase_of,
     place_of,
 )
-from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
@@ -89,7 +88,6 @@ class Worker:
         self._node = node
         self._statuses = statuses
         self._latest = migration
-        self._status = migration.status
         self._object_is_gone = False
         self._vm_uuid: str | None = None
         self._wake = threading.Event()
@@ -97,8 +95,7 @@ class Worker:
         self._attempt: Attempt | None = None
         self._attempt_number = max(migration.status.attempts, 1)
         self._place: Place | None = None
-        self._phase = migration.status.phase or Phase.SCHEDULED
-        self._message = ""
+        self._account = Account(migration, statuses)
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
 
     def start(self) -> None:
@@ -131,7 +128,7 @@ class Worker:
             self._wake.set()
 
     def _run(self) -> None:
-        self._tell("began to work on the migration")
+        self._account.tell(self._latest, "began to work on the migration")
         ended = False
         while not ended and not self._stopping.is_set():
             try:
@@ -163,7 +160,7 @@ class Worker:
         if self._attempt is None:
             self._attempt = self._open()
             if self._attempt is None:
-                return self._status.phase is not None and self._status.phase.is_final
+                return self._account.status.phase is not None and self._account.status.phase.is_final
         attempt = self._attempt
         if attempt.journal.outcome is not None:
             return self._finish(attempt)
@@ -255,15 +252,8 @@ class Worker:
             keep_on=self._keep_on,
             wait=self._wait,
             on_progress=lambda: self._show(self._phase),
-            meter=self._meter_of(journal),
+            meter=self._account.meter_of(journal),
         )
-
-    def _meter_of(self, journal: Journal) -> Meter:
-        """What the status shows of this attempt already, as an agent before this one wrote it."""
-        shown = self._status.progress
-        if shown is None or self._status.attempts != journal.attempt:
-            return Meter()
-        return Meter(copied=shown.copied_bytes, total=shown.total_bytes, percent=shown.percent)
 
     def _take_wishes(self, attempt: Attempt) -> None:
         """Turns a wish to stop, or a limit that was passed, into a journal that rolls back; not after the pivot."""
@@ -279,7 +269,7 @@ class Worker:
 
     def _passed_limit(self, attempt: Attempt) -> Failure | None:
         spec = self._latest.spec
-        if limits.deadline_has_passed(self._latest, started=self._status.start_time, now=datetime.now(UTC)):
+        if limits.deadline_has_passed(self._latest, started=self._account.status.start_time, now=datetime.now(UTC)):
             return Failure(
                 reason=Reason.DEADLINE_EXCEEDED,
                 message=f"It was not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s).",
@@ -437,71 +427,21 @@ class Worker:
             else:
                 return
 
+    @property
+    def _phase(self) -> Phase:
+        return self._account.phase
+
     def _end(self, phase: Phase, reason: Reason, message: str) -> bool:
         """Shows the last status. Always True, for a caller whose migration ends with it."""
-        self._phase = phase
-        self._status = report.ended(
-            self._status,
-            self._latest,
-            phase=phase,
-            reason=reason,
-            message=message,
-            now=datetime.now(UTC),
-            given_up_in=self._attempt.journal.cancelled_in if self._attempt is not None else None,
-        )
-        self._statuses.show(self._latest, self._status)
-        self._tell("the migration ended", reason=reason.value)
+        given_up_in = self._attempt.journal.cancelled_in if self._attempt is not None else None
+        self._account.end(self._latest, phase, reason, message, given_up_in=given_up_in)
         return True
 
     def _show(self, phase: Phase, *, message: str = "") -> None:
         """Has the status say where the migration stands."""
-        if phase is not self._phase:
-            self._phase = phase
-            self._tell("entered a phase")
-        attempt = self._attempt
-        if attempt is None:
-            return
-        now = datetime.now(UTC)
-        before = self._status
-        if self._is_past_pivot() and before.pivoted_time is None:
-            before = before.model_copy(update={"pivoted_time": now})
-        self._status = report.under_way(
-            before,
-            self._latest,
-            phase=phase,
-            journal=attempt.journal,
-            figures=self._figures(attempt),
-            meter=attempt.meter,
-            message=message,
-            now=now,
-            stalled=attempt.doubt() or attempt.lack_of_room(),
-            falls_behind=attempt.convergence.falls_behind,
-        )
-        self._statuses.show(self._latest, self._status)
-
-    def _figures(self, attempt: Attempt) -> dict[str, report.VolumeFigures]:
-        journal = attempt.journal
-        sides = (
-            (attempt.source.driver, journal.at_source),
-            (attempt.destination.driver, journal.at_destination),
-        )
-        found = {}
-        for driver, volumes in sides:
-            for volume in volumes:
-                try:
-                    found[volume.path] = report.VolumeFigures(
-                        size_bytes=driver.size_bytes(volume.name),
-                        allocated_bytes=driver.allocated_bytes(volume.name),
-                        extensions=self._node.extender.extensions_of(volume.path),
-                    )
-                except (MigrationError, OSError):
-                    continue  # not made yet, or removed already
-        return found
+        self._account.show(self._latest, self._attempt, phase, is_past_pivot=self._is_past_pivot(), message=message)
 
     def _wait(self, seconds: float) -> None:
         """Until something happened, but no longer than that."""
         self._wake.wait(seconds)
         self._wake.clear()
-
-    def _tell(self, what: str, **extra: str) -> None:
-        _log.info(what, extra={"migration": self._latest.key, "phase": self._phase.value, **extra})

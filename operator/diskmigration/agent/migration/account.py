@@ -1,0 +1,99 @@
+"""The account that a migration gives of itself: its status at each moment, and its log."""
+
+import logging
+from datetime import UTC, datetime
+
+from diskmigration.agent.migration import report
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase
+from diskmigration.api.errors import MigrationError, Reason
+
+_log = logging.getLogger(__name__)
+
+
+class Account:
+    """What was said last of one migration. Used by its worker's thread alone."""
+
+    def __init__(self, migration: DiskMigration, statuses: StatusWriter) -> None:
+        """It goes on from what the object's status says, as an agent before this one wrote it."""
+        self._statuses = statuses
+        self.status: DiskMigrationStatus = migration.status
+        self.phase: Phase = migration.status.phase or Phase.SCHEDULED
+
+    def meter_of(self, journal: Journal) -> Meter:
+        """What the status shows of this attempt already."""
+        shown = self.status.progress
+        if shown is None or self.status.attempts != journal.attempt:
+            return Meter()
+        return Meter(copied=shown.copied_bytes, total=shown.total_bytes, percent=shown.percent)
+
+    def show(
+        self, migration: DiskMigration, attempt: Attempt | None, phase: Phase, *, is_past_pivot: bool, message: str
+    ) -> None:
+        """Has the status say where the migration stands; `message` tells what it waits for, or is empty."""
+        if phase is not self.phase:
+            self.phase = phase
+            self.tell(migration, "entered a phase")
+        if attempt is None:
+            return
+        now = datetime.now(UTC)
+        before = self.status
+        if is_past_pivot and before.pivoted_time is None:
+            before = before.model_copy(update={"pivoted_time": now})
+        self.status = report.under_way(
+            before,
+            migration,
+            phase=phase,
+            journal=attempt.journal,
+            figures=_figures(attempt),
+            meter=attempt.meter,
+            message=message,
+            now=now,
+            stalled=attempt.doubt() or attempt.lack_of_room(),
+            falls_behind=attempt.convergence.falls_behind,
+        )
+        self._statuses.show(migration, self.status)
+
+    def end(
+        self, migration: DiskMigration, phase: Phase, reason: Reason, message: str, *, given_up_in: Phase | None
+    ) -> None:
+        """Shows the last status."""
+        self.phase = phase
+        self.status = report.ended(
+            self.status,
+            migration,
+            phase=phase,
+            reason=reason,
+            message=message,
+            now=datetime.now(UTC),
+            given_up_in=given_up_in,
+        )
+        self._statuses.show(migration, self.status)
+        self.tell(migration, "the migration ended", reason=reason.value)
+
+    def tell(self, migration: DiskMigration, what: str, **extra: str) -> None:
+        """Logs an event of the migration."""
+        _log.info(what, extra={"migration": migration.key, "phase": self.phase.value, **extra})
+
+
+def _figures(attempt: Attempt) -> dict[str, report.VolumeFigures]:
+    journal = attempt.journal
+    sides = (
+        (attempt.source.driver, journal.at_source),
+        (attempt.destination.driver, journal.at_destination),
+    )
+    found = {}
+    for driver, volumes in sides:
+        for volume in volumes:
+            try:
+                found[volume.path] = report.VolumeFigures(
+                    size_bytes=driver.size_bytes(volume.name),
+                    allocated_bytes=driver.allocated_bytes(volume.name),
+                    extensions=attempt.node.extender.extensions_of(volume.path),
+                )
+            except (MigrationError, OSError):
+                continue  # not made yet, or removed already
+    return found
