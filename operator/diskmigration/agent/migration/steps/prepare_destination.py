@@ -1,15 +1,18 @@
 """PreparingDestination: the chain of volumes at the destination, each as large as it must be, none filled yet."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
-from diskmigration.agent.migration.journal import JournalVolume, Stage
+from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
 from diskmigration.agent.migration.steps.mirror_volume import format_volume, mirror_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
+
+_SIDE_BY_SIDE = 3
 
 
 def prepare_destination(attempt: Attempt) -> None:
@@ -19,12 +22,8 @@ def prepare_destination(attempt: Attempt) -> None:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
     journal = attempt.journal
-    measured = tuple(
-        qemu_img.measure(
-            journal.chain_of(source) if journal.flattens else (source.image,), target=destination.format
-        ).required_bytes
-        for source, destination in journal.internal_copies
-    )
+    with ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE) as executor:
+        measured = tuple(executor.map(lambda pair: _required_bytes(journal, *pair), journal.internal_copies))
     sizes = {
         destination.name: _frozen_size(attempt, destination, required)
         for (_, destination), required in zip(journal.internal_copies, measured, strict=True)
@@ -40,6 +39,11 @@ def prepare_destination(attempt: Attempt) -> None:
     _require_direct_io(attempt)
     attempt.reach(Moment.ACTED)
     attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
+
+
+def _required_bytes(journal: Journal, source: JournalVolume, destination: JournalVolume) -> int:
+    chain = journal.chain_of(source) if journal.flattens else (source.image,)
+    return qemu_img.measure(chain, target=destination.format).required_bytes
 
 
 def _frozen_size(attempt: Attempt, volume: JournalVolume, required: int) -> int:
