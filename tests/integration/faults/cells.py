@@ -149,7 +149,7 @@ def _end(migration: Migration, cell: Cell) -> str:
 
     status = wait_until(last_status, "the migration ends", seconds=_SECONDS)
     assert status["phase"] == cell.phase, status
-    if status["phase"] == "Succeeded" and cell.fault.gives_up and migration.is_observed():
+    if status["phase"] == "Succeeded" and cell.fault.gives_up and migration.ended_knowing_its_spec():
         assert "could not be cancelled any more" in migration.condition("Succeeded")["message"]
     wait_until(lambda: not migration.get()["metadata"].get("finalizers"), "the object may go")
     return cell.phase

@@ -127,6 +127,12 @@ class Migration:
         found = self.get()
         return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
 
+    def ended_knowing_its_spec(self) -> bool:
+        """Whether what it says of its end speaks of its spec as it is now; `is_observed` comes with any later change."""
+        found = self.get()
+        said = self.condition("Succeeded")
+        return bool(said["observedGeneration"] == found["metadata"]["generation"])
+
     def patch(self, spec: dict[str, Any]) -> None:
         """Changes the spec as `kubectl patch` does."""
         self.stack.control_plane.kubectl(
