@@ -128,7 +128,7 @@ class Migration:
         return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
 
     def ended_knowing_its_spec(self) -> bool:
-        """Whether what it says of its end speaks of its spec as it is now; `is_observed` comes with any later change."""
+        """Whether what it says of its end speaks of its spec as it is now, and not its status alone."""
         found = self.get()
         said = self.condition("Succeeded")
         return bool(said["observedGeneration"] == found["metadata"]["generation"])
