@@ -74,9 +74,22 @@ def create_file(path: Path, size_bytes: int) -> None:
     Raises:
         MigrationError: StorageFailed, also when what lies there is no file, or is a file that has another name too.
     """
+    _size_up(path, size_bytes, doing="creating", extra_flags=os.O_CREAT)
+
+
+def grow_file(path: Path, size_bytes: int) -> None:
+    """Grows a file; one that was removed just now stays so.
+
+    Raises:
+        MigrationError: StorageFailed, also when what lies there is no file, or is a file that has another name too.
+    """
+    _size_up(path, size_bytes, doing="growing", extra_flags=0)
+
+
+def _size_up(path: Path, size_bytes: int, *, doing: str, extra_flags: int) -> None:
     try:
         # Non-blocking: somebody may have planted a FIFO, on which an open waits for its other end.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | extra_flags
         descriptor = os.open(path, flags, 0o600)
         try:
             found = os.fstat(descriptor)
@@ -86,12 +99,12 @@ def create_file(path: Path, size_bytes: int) -> None:
                     f"{path} is there already, and is no file of its own: somebody made a device, a FIFO or a second "
                     "name of another file there. Nothing was written to it. Remove it, and find out whose it is.",
                 )
-            if os.fstat(descriptor).st_size < size_bytes:
+            if found.st_size < size_bytes:
                 os.ftruncate(descriptor, size_bytes)
         finally:
             os.close(descriptor)
     except OSError as error:
-        message = f"While creating {path}: {error}"
+        message = f"While {doing} {path}: {error}"
         if error.errno == errno.ENOSPC:
             raise NoRoomError(message) from error
         raise MigrationError(Reason.STORAGE_FAILED, message) from error

@@ -100,7 +100,7 @@ class LoopDriver:
     def extend(self, volume: str, size_bytes: int) -> int:
         """Grows the file, then tells the device (LOOP_SET_CAPACITY); QEMU sees a qcow2's device grow at once."""
         device = self._required_device(volume)
-        directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
+        directory.grow_file(directory.file_of(self.root, volume), _rounded(size_bytes))
         self._refresh(device, volume)
         return self.size_bytes(volume)
 
