@@ -21,7 +21,7 @@ _REPOSITORY = Path(__file__).parents[2]
 _PROBE = "probe"
 # Prints whom the apiserver takes the pod for, and which nodes' storage the Service's pods serve.
 _PROBE_PROGRAM = """
-import json, os, ssl, time, urllib.error, urllib.request
+import errno, json, os, ssl, time, urllib.error, urllib.request
 account = "/var/run/secrets/kubernetes.io/serviceaccount/"
 review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 request = urllib.request.Request(
@@ -38,7 +38,8 @@ while len(served) < 2 and time.monotonic() < deadline:
     try:
         served.add(urllib.request.urlopen(service, timeout=10).read().decode())
     except urllib.error.URLError as error:
-        if not isinstance(error.reason, ConnectionRefusedError):
+        # No endpoint known yet, or a pod of the other node that is known and not reached yet.
+        if getattr(error.reason, "errno", None) not in (errno.ECONNREFUSED, errno.EHOSTUNREACH):
             raise
         time.sleep(0.1)
 print(json.dumps({"user": user["username"], "extra": user["extra"], "served": sorted(served)}))

@@ -166,7 +166,15 @@ def test_a_volume_of_larger_clusters_is_not_stuck_where_one_of_ours_would_end(
 
 def test_the_extender_does_not_wait_for_its_poll(stack: Stack, machines: Callable[..., Machine]) -> None:
     """A threshold wakes it: the median growth is far sooner than a poll every two seconds would have it."""
-    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    delays: list[float] = []
+    # On a busy machine extensions take longer, so that they are fewer and larger.
+    while len(delays) < 5:
+        delays += delays_of_extensions(machines("loop-a", volume_bytes=32 * MEBIBYTE))
+    assert sorted(delays)[len(delays) // 2] < 0.5, delays
+
+
+def delays_of_extensions(machine: Machine) -> list[float]:
+    """How long it took each time from a write past the watermark until the volume had grown."""
     [volume] = machine.volumes
     delays = []
     for offset in range(20 * MEBIBYTE, 120 * MEBIBYTE, MEBIBYTE):
@@ -178,5 +186,4 @@ def test_the_extender_does_not_wait_for_its_poll(stack: Stack, machines: Callabl
             started = time.monotonic()
             wait_until(lambda before=size: size_bytes(volume) > before, "it grew")  # type: ignore[misc]  # bound now
             delays.append(time.monotonic() - started)
-    assert len(delays) >= 5
-    assert sorted(delays)[len(delays) // 2] < 0.5, delays
+    return delays
