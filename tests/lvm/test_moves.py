@@ -69,42 +69,31 @@ def test_from_lvm_to_lvm_the_destination_grows_first_and_then_the_source(
     assert_arrived(stack, migration, machine, "lvm-a", "lvm-b", lvs)
 
 
-def test_from_lvm_to_file_the_source_alone_grows(stack: Stack, machines: Machines, lvs: Lvs) -> None:
-    machine = machines("lvm-a", chain=LENGTH)
-    assert len(lvs("before")) == LENGTH
-    migration = synchronized(stack, machine, "file-a")
-    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
+@pytest.mark.parametrize(
+    ("source", "destination", "side", "other_side"),
+    [("lvm-a", "file-a", "source", "destination"), ("file-a", "lvm-b", "destination", "source")],
+    ids=["from-lvm-to-file", "from-file-to-lvm"],
+)
+def test_between_lvm_and_file_the_side_on_lvm_alone_grows(
+    stack: Stack, machines: Machines, lvs: Lvs, source: str, destination: str, side: str, other_side: str
+) -> None:
+    machine = machines(source, chain=LENGTH)
+    assert len(lvs("before")) == (LENGTH if side == "source" else 0)
+    migration = synchronized(stack, machine, destination)
+    group = source if side == "source" else destination
+    volume = stack.domains[group].path(f"dm-{migration.uid}-{'snapshot' if side == 'source' else 'overlay'}")
     before = lvs("in step, before the guest writes")
 
-    with watched(source) as grown:
-        write(machine, source, mebibytes=28)
-        wait_until(lambda: len(grown) >= 1, "the source grew")
+    with watched(volume) as grown:
+        write(machine, volume, mebibytes=28)
+        wait_until(lambda: len(grown) >= 1, "it grew")
 
     written = lvs("in step, after the guest has written 28 MiB")
     assert is_in_chunks(grown, REPLICATION_CHUNK_BYTES)
-    assert written[f"lvm-a/{source.name}"] - before[f"lvm-a/{source.name}"] == total(grown)
-    wait_until(lambda: len(grown) in extensions(migration, "source"), "the status counts them")
-    assert extensions(migration, "destination") == {0}
-    assert_arrived(stack, migration, machine, "lvm-a", "file-a", lvs)
-
-
-def test_from_file_to_lvm_the_destination_alone_grows(stack: Stack, machines: Machines, lvs: Lvs) -> None:
-    machine = machines("file-a", chain=LENGTH)
-    assert lvs("before") == {}
-    migration = synchronized(stack, machine, "lvm-b")
-    mirror = stack.domains["lvm-b"].path(f"dm-{migration.uid}-overlay")
-    before = lvs("in step, before the guest writes")
-
-    with watched(mirror) as grown:
-        write(machine, mirror, mebibytes=28)
-        wait_until(lambda: len(grown) >= 1, "the mirror grew")
-
-    written = lvs("in step, after the guest has written 28 MiB")
-    assert is_in_chunks(grown, REPLICATION_CHUNK_BYTES)
-    assert written[f"lvm-b/{mirror.name}"] - before[f"lvm-b/{mirror.name}"] == total(grown)
-    wait_until(lambda: len(grown) in extensions(migration, "destination"), "the status counts them")
-    assert extensions(migration, "source") == {0}
-    assert_arrived(stack, migration, machine, "file-a", "lvm-b", lvs)
+    assert written[f"{group}/{volume.name}"] - before[f"{group}/{volume.name}"] == total(grown)
+    wait_until(lambda: len(grown) in extensions(migration, side), "the status counts them")
+    assert extensions(migration, other_side) == {0}
+    assert_arrived(stack, migration, machine, source, destination, lvs)
 
 
 def test_a_thick_volume_has_its_whole_size_from_the_start(stack: Stack, machines: Machines, lvs: Lvs) -> None:
