@@ -37,11 +37,11 @@ def size_bytes(volume: Path) -> int:
 def is_in_chunks(grown: Iterable[Growth], chunk_bytes: int) -> bool:
     """Whether the volumes grew by whole chunks: by more than one at a time where extensions are slow for the writer.
 
-    The last chunk of a volume is cut where its disk could use no more.
+    The last chunk of a volume is cut where its disk could use no more, which LVM rounds up to its extents.
     """
     most = largest_useful_size(CAPACITY_BYTES)
     return all(
-        growth.after == most or (growth.after > growth.before and not (growth.after - growth.before) % chunk_bytes)
+        growth.after >= most or (growth.after > growth.before and not (growth.after - growth.before) % chunk_bytes)
         for growth in grown
     )
 
