@@ -152,8 +152,8 @@ def test_a_volume_of_larger_clusters_is_not_stuck_where_one_of_ours_would_end(
 ) -> None:
     machine = machines("loop-a", start=False)
     [volume] = machine.volumes
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", volume, str(CAPACITY_BYTES)]
-    subprocess.run(create, check=True)
+    options = ["-q", "-f", "qcow2", "-o", "cluster_size=2M"]
+    subprocess.run(["qemu-img", "create", *options, str(volume), str(CAPACITY_BYTES)], check=True)
     machine.written.clear()
     machine.host.virsh("start", machine.uuid, "--paused")
 
