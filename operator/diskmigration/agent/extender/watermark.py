@@ -158,8 +158,7 @@ def _size_for(volume: ThinVolume, need: int) -> int:
 
 
 def _limited(volume: ThinVolume, size: int) -> int:
-    limit = limit_of(volume)
-    return max(volume.physical, size if size <= limit else int(limit))
+    return max(volume.physical, int(min(size, limit_of(volume))))
 
 
 def _grow(*sizes: tuple[ThinVolume, int]) -> tuple[Extension, ...]:
