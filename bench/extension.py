@@ -11,6 +11,8 @@ from bench.trial import Outcome, Side
 
 GROUP = "extension"
 _RIVAL = "classical design"
+_DISK = "full-size volume, no mirror"
+_MIRROR = "full-size volumes, mirrored"
 _TEN_TIMES = Goal(Compared.RATIO, 10, at_least=True)
 _NEAR_THE_DISK = Goal(Compared.RATIO, 0.8, at_least=True)
 # Of every rate that is tried the outcome at the highest one that passed counts.
@@ -26,40 +28,31 @@ def measure(plan: Plan) -> Iterator[Figure]:
         count = min(len(own_delays), len(rival_delays))
         name = f"Threshold passed → volume grown, at {calm} MiB/s"
         yield Figure(GROUP, name, "s", own_delays[:count], rival_delays[:count], beside=_RIVAL)
-        raw: list[float] = []
-        mirrored: list[float] = []
+        free: dict[Side, list[float]] = {Side.NOBODY: [], Side.NOBODY_MIRRORED: [], Side.OURS_ALONE: []}
         ours: list[_Found] = []
         rival: list[_Found] = []
         for _ in range(plan.searches):
-            raw.append(trial.run(stage, plan, Side.NOBODY, 0).rate / MEBIBYTE)
-            mirrored.append(trial.run(stage, plan, Side.NOBODY_MIRRORED, 0).rate / MEBIBYTE)
-            highest = max(1, int(raw[-1]))
+            for side, rates in free.items():
+                outcome = trial.run(stage, plan, side, 0)
+                print(f"  {side} without limit: {_ended(outcome)}", flush=True)
+                rates.append(outcome.rate / MEBIBYTE)
+            highest = max(1, int(free[Side.NOBODY][-1]))
             ours.append(_search(stage, plan, Side.OURS, start=ours[-1][0] if ours else highest, highest=highest))
             # What it can be sure of: the watermark is written between two looks.
             start = rival[-1][0] if rival else int(plan.thin.watermark / MEBIBYTE / 2)
             rival.append(_search(stage, plan, Side.RIVAL, start=start, highest=highest))
-        own_rates, rival_rates = (tuple(float(rate) for rate, _ in found) for found in (ours, rival))
-        what = "Highest steady write rate with no pause and a live mirror"
-        yield Figure(GROUP, what, "MiB/s", own_rates, rival_rates, beside=_RIVAL, goal=_TEN_TIMES)
-        yield Figure(
-            GROUP,
-            f"{what}, beside the disk",
-            "MiB/s",
-            own_rates,
-            tuple(raw),
-            beside="the same guest on full-size volumes with no mirror",
-            goal=_NEAR_THE_DISK,
-        )
-        yield Figure(
-            GROUP,
-            "Full-size volumes with a mirror, which nobody has to extend",
-            "MiB/s",
-            tuple(mirrored),
-            tuple(raw),
-            beside="with no mirror",
-            note="Not ours: what the mirror alone leaves of the disk's speed",
-        )
+        raw, mirrored, alone = (tuple(rates) for rates in free.values())
+        fastest = _reached(ours)
+        yield _rates("Highest rate with no pause and a live mirror", fastest, _reached(rival), _RIVAL, _TEN_TIMES)
+        yield _rates("The same, beside the disk", fastest, raw, _DISK, _NEAR_THE_DISK)
+        yield _rates("The same, beside the mirror alone", fastest, mirrored, _MIRROR, _NEAR_THE_DISK)
+        yield _rates("With no mirror, beside the disk", alone, raw, _DISK, _NEAR_THE_DISK)
+        yield _rates("The mirror alone, beside the disk (not ours)", mirrored, raw, _DISK, None)
         yield Figure(GROUP, "Over-allocated at the end, both sides", "MiB", _over(ours), _over(rival), beside=_RIVAL)
+
+
+def _rates(name: str, ours: tuple[float, ...], other: tuple[float, ...], beside: str, goal: Goal | None) -> Figure:
+    return Figure(GROUP, name, "MiB/s", ours, other, beside=beside, goal=goal)
 
 
 def _search(stage: Stage, plan: Plan, side: Side, *, start: int, highest: int) -> _Found:
@@ -67,13 +60,21 @@ def _search(stage: Stage, plan: Plan, side: Side, *, start: int, highest: int) -
 
     def passes(rate: int) -> bool:
         outcome = trial.run(stage, plan, side, rate)
-        print(f"  {side} at {rate} MiB/s: {'sustained' if outcome.sustained else 'not sustained'}", flush=True)
+        print(f"  {side} at {rate} MiB/s: {_ended(outcome)}", flush=True)
         if outcome.sustained:
             passed[rate] = outcome
         return outcome.sustained
 
     rate = highest_passing(passes, start=start, highest=highest)
     return rate, passed.get(rate)
+
+
+def _ended(outcome: Outcome) -> str:
+    return f"{outcome.rate / MEBIBYTE:.0f} MiB/s reached" if outcome.sustained else "not sustained"
+
+
+def _reached(found: list[_Found]) -> tuple[float, ...]:
+    return tuple(outcome.rate / MEBIBYTE if outcome is not None else 0.0 for _, outcome in found)
 
 
 def _over(found: list[_Found]) -> tuple[float, ...]:

@@ -15,19 +15,28 @@ class Plan:
     copies: tuple[tuple[int, int], ...]
     latency_moves: int
     thin: Thin
-    written_bytes: int
-    """How much a guest writes in a trial of the extender: the size of the trial's disk is twice that."""
+    trial_seconds: int
+    """How long a guest writes in a trial of the extender, unless that is less or more than the next two."""
+    least_written_bytes: int
+    most_written_bytes: int
     searches: int
     idle_machines: int
     idle_seconds: float
     is_quick: bool = False
+
+    def written_bytes(self, rate_mebibytes: int) -> int:
+        """Return how much a guest writes in a trial at so many MiB/s; 0, without limit, is the most of all."""
+        asked = self.trial_seconds * rate_mebibytes * MEBIBYTE
+        return min(max(asked, self.least_written_bytes), self.most_written_bytes) if asked else self.most_written_bytes
 
 
 WHOLE = Plan(
     copies=((GIBIBYTE, 5), (8 * GIBIBYTE, 3)),
     latency_moves=7,
     thin=Thin(watermark=16 * MEBIBYTE, chunk=64 * MEBIBYTE),
-    written_bytes=512 * MEBIBYTE,
+    trial_seconds=5,
+    least_written_bytes=512 * MEBIBYTE,
+    most_written_bytes=4 * GIBIBYTE,
     searches=3,
     idle_machines=100,
     idle_seconds=60,
@@ -36,7 +45,9 @@ QUICK = Plan(
     copies=((256 * MEBIBYTE, 2),),
     latency_moves=3,
     thin=Thin(watermark=8 * MEBIBYTE, chunk=16 * MEBIBYTE),
-    written_bytes=128 * MEBIBYTE,
+    trial_seconds=1,
+    least_written_bytes=128 * MEBIBYTE,
+    most_written_bytes=512 * MEBIBYTE,
     searches=1,
     idle_machines=10,
     idle_seconds=10,
