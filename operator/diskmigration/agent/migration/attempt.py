@@ -30,6 +30,9 @@ from diskmigration.api.disk_migration import DiskMigration, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
+SIDE_BY_SIDE = 3
+"""How many volumes of a chain are worked on at once: more would only share the same storage."""
+
 
 class Turns:
     """A lock a VM: the snapshots, pivots and merges of its disks take turns."""

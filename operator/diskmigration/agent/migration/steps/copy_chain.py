@@ -5,15 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.storage import qcow2_header, qemu_img
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import Reason
-
-SIDE_BY_SIDE = 3
-"""How many volumes are copied at once: more would only share the same storage."""
 
 
 def copy_chain(attempt: Attempt) -> None:

@@ -1,9 +1,9 @@
 """PreparingDestination: the chain of volumes at the destination, each as large as it must be, none filled yet."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
@@ -12,30 +12,32 @@ from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
 
-_SIDE_BY_SIDE = 3
-
 
 def prepare_destination(attempt: Attempt) -> None:
-    """Measures what is frozen, makes the destination's volumes base first, and links them into a chain.
+    """Measures what is frozen, makes the destination's volumes, and links them into a chain.
+
+    They are made side by side, as none is read yet: that one lies on another is only noted.
 
     Raises:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
     journal = attempt.journal
-    with ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE) as executor:
-        measured = tuple(executor.map(lambda pair: _required_bytes(journal, *pair), journal.internal_copies))
-    sizes = {
-        destination.name: _frozen_size(attempt, destination, required)
-        for (_, destination), required in zip(journal.internal_copies, measured, strict=True)
-    }
-    mirror = journal.mirror
-    sizes[mirror.name] = mirror_size(attempt)
-    _require_room(attempt, sum(sizes.values()))
-    below: JournalVolume | None = None
-    for volume in journal.at_destination:
-        _make(attempt, volume, sizes[volume.name], below)
-        below = volume
-        attempt.reach(Moment.MIDWAY)
+    with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="prepare") as pool:
+        measured = tuple(pool.map(lambda pair: _required_bytes(journal, *pair), journal.internal_copies))
+        sizes = {
+            destination.name: _frozen_size(attempt, destination, required)
+            for (_, destination), required in zip(journal.internal_copies, measured, strict=True)
+        }
+        sizes[journal.mirror.name] = mirror_size(attempt)
+        _require_room(attempt, sum(sizes.values()))
+        below = (None, *journal.at_destination)
+        making = [
+            pool.submit(_make, attempt, volume, sizes[volume.name], lower)
+            for volume, lower in zip(journal.at_destination, below, strict=False)
+        ]
+        for made in as_completed(making):
+            made.result()
+            attempt.reach(Moment.MIDWAY)
     _require_direct_io(attempt)
     attempt.reach(Moment.ACTED)
     attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
