@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
@@ -102,13 +103,25 @@ def write_until_there_is_room(machine: Machine, *, offset: int, length: int, pat
 
 def free_bytes(machine: Machine, path_end: str) -> int:
     """What is left of the open volume whose path ends so, by libvirt's statistics."""
+    reported = _reported(machine, path_end)
+    return int(reported["physical"] - reported["allocation"])
+
+
+def threshold_bytes(machine: Machine, path_end: str) -> int:
+    """The threshold that is armed on the open volume whose path ends so; 0 where none is."""
+    return int(_reported(machine, path_end).get("threshold", 0))
+
+
+def _reported(machine: Machine, path_end: str) -> dict[str, Any]:
+    """Its statistics by their last names, of one moment."""
     with machine.host.domain(machine.name) as domain:
         flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
         [(_, values)] = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
     position = next(
         key.split(".")[1] for key, value in values.items() if key.endswith(".path") and value.endswith(path_end)
     )
-    return int(values[f"block.{position}.physical"] - values[f"block.{position}.allocation"])
+    prefix = f"block.{position}."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
 def synchronized(stack: Stack, machine: Machine, to: str, **spec: object) -> Migration:

@@ -9,6 +9,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from testbed.processes import TestbedError
+from tests.integration.migrations.growth import synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import Migration, Stack, wait_until
@@ -26,12 +27,6 @@ def start(machine: Machine) -> None:
 
 def destroy(machine: Machine) -> None:
     machine.host.virsh("destroy", machine.name)
-
-
-def synchronized(stack: Stack, machine: Machine, to: str, **spec: Any) -> Migration:
-    migration = stack.migrate(machine, to, cutover={"policy": "Manual"}, **spec)
-    migration.wait_for_phase("Synchronized")
-    return migration
 
 
 def is_copying(stack: Stack, migration: Migration, to: str) -> bool:

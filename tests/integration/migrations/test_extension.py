@@ -4,6 +4,9 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
+
+from diskmigration.agent.extender.settled import LOOK_ANYWAY_SECONDS
 from testbed import qemu_io
 from tests.integration.migrations.growth import (
     extensions,
@@ -12,6 +15,7 @@ from tests.integration.migrations.growth import (
     is_in_chunks,
     size_bytes,
     synchronized,
+    threshold_bytes,
     watched,
     write_in_steps,
     write_until_there_is_room,
@@ -22,6 +26,7 @@ from tests.integration.migrations.stack import (
     REPLICATION_CHUNK_BYTES,
     WATERMARK_BYTES,
     Stack,
+    storage_domain,
     wait_until,
 )
 
@@ -117,6 +122,22 @@ def test_a_thin_volume_grows_with_no_migration_at_all(stack: Stack, machines: Ca
 
     assert is_in_chunks(grown, CHUNK_BYTES)
     machine.verify()
+
+
+def test_a_watermark_that_is_raised_is_kept_although_nobody_writes(
+    stack: Stack, machines: Callable[..., Machine], request: pytest.FixtureRequest
+) -> None:
+    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    volume = machine.volumes[0]
+    wait_until(lambda: threshold_bytes(machine, str(volume)), "the agent has looked after it")
+    request.addfinalizer(lambda: stack.apply(storage_domain(stack.domains["loop-a"])))
+    raised = 48 * MEBIBYTE
+    sizes = {"highWatermark": raised, "chunkSize": CHUNK_BYTES, "replicationChunkSize": REPLICATION_CHUNK_BYTES}
+
+    stack.apply(storage_domain(stack.domains["loop-a"], thinProvisioning=sizes))
+
+    # Sooner than a VM at rest is looked at anyway.
+    wait_until(lambda: size_bytes(volume) >= raised, "it has that much", seconds=LOOK_ANYWAY_SECONDS / 2)
 
 
 def test_a_moved_disk_grows_at_its_new_home(stack: Stack, machines: Callable[..., Machine]) -> None:

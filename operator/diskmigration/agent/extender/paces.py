@@ -43,6 +43,13 @@ class Paces:
                 before = self._paces.get(opened, Pace(at, 0))
                 self._paces[opened] = before.seen(at, volume.thin.allocated) if at >= before.at else before
 
+    def see_still(self, uuid: str, *, at: float) -> None:
+        """Takes in that nothing was written to any of the VM's volumes: a rate is that of the time since."""
+        with self._guard:
+            for opened, before in self._paces.items():
+                if opened[0] == uuid and at >= before.at:
+                    self._paces[opened] = before.seen(at, before.allocated)
+
     def see_passed(self, uuid: str, device: str, offset: int, *, at: float) -> None:
         """Takes in a write that went up to that offset."""
         with self._guard:

@@ -15,6 +15,7 @@ from diskmigration.agent.extender.doubts import Doubts
 from diskmigration.agent.extender.full_domains import FullDomains
 from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.paces import Paces
+from diskmigration.agent.extender.settled import Settled, Specs
 from diskmigration.agent.extender.watched import WatchedDisk, watched_as_known, watched_disks
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
@@ -54,6 +55,7 @@ class Extender:
         self._looking_since: dict[str, float] = {}
         self._doubts = Doubts()
         self._full = FullDomains(domains)
+        self._settled = Settled()
         self._believed: dict[str, DomainStatistics] = {}
         self._volumes: dict[str, int] = {}
         self._paused: set[str] = set()
@@ -171,17 +173,29 @@ class Extender:
         while not self._stopping.wait(POLL_SECONDS):
             self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS, waits_for=LIBVIRT)
             try:
-                running = {found.uuid for found in statistics.of_running_domains(self._connection)}
+                running = statistics.of_running_domains(self._connection)
                 # A copy in one go, as the workers write to it.
-                for uuid in set(self._volumes.copy()) - running:
+                for uuid in set(self._volumes.copy()) - {found.uuid for found in running}:
                     self._forget(uuid)
-                self._paces.export(known.name for known in self._domains.all())
-                for uuid in running:
-                    self.look_soon(uuid)
+                specs = self._specs()
+                self._paces.export(specs)
+                for found in running:
+                    self._look_unless_settled(found, specs)
             except MigrationError as error:
                 _log.warning("the node's VMs could not be listed", extra={"error": error.message})
 
+    def _look_unless_settled(self, found: DomainStatistics, specs: Specs) -> None:
+        now = time.monotonic()
+        if self._settled.includes(found, specs, at=now):
+            self._paces.see_still(found.uuid, at=now)
+        else:
+            self.look_soon(found.uuid)
+
+    def _specs(self) -> Specs:
+        return {known.name: known.domain.spec for known in self._domains.all()}
+
     def _forget(self, uuid: str) -> None:
+        self._settled.forget(uuid)
         self._doubts.forget(uuid)
         self._full.forget(uuid)
         self._paces.forget(uuid)
@@ -196,6 +210,8 @@ class Extender:
         Raises:
             MigrationError: libvirt failed; the next look tries again.
         """
+        self._settled.forget(uuid)
+        specs = self._specs()
         domain = Domain(self._connection, uuid)
         without_space = domain.disks_without_space() if domain.is_paused_by_io_error() else frozenset()
         relieved = self._growth.relieved(uuid)
@@ -214,9 +230,7 @@ class Extender:
         self._paces.see(uuid, [volume for disk in believed for volume in disk.volumes], at=found_at)
         targets = {disk.target for disk in believed}
         self._believed[uuid] = replace(found, layers=tuple(row for row in found.layers if row.target in targets))
-        for disk in believed:
-            if self._growth.may_start(uuid, disk.target):
-                self._tend(domain, self._paces.adapted(uuid, disk))
+        at_rest = [self._tend(domain, disk) for disk in believed]
         if without_space and without_space <= (relieved | relief.ready) - relief.waiting:
             # A disk that is full for another reason would pause the guest again at once.
             self._growth.forget_relieved(uuid)
@@ -225,6 +239,8 @@ class Extender:
             _log.info("resumed the VM that had met a full volume, as there is room now", extra={"vm": uuid})
         elif relieved and not without_space:
             self._growth.forget_relieved(uuid)
+        elif all(at_rest) and not (doubted or without_space or any(disk.mirror for disk in description.disks)):
+            self._settled.note(found, specs, at=found_at)
 
     def _count_pause(self, uuid: str, *, is_full: bool) -> None:
         if not is_full:
@@ -233,9 +249,14 @@ class Extender:
             self._paused.add(uuid)
             metrics.GUEST_PAUSES.inc()
 
-    def _tend(self, domain: Domain, disk: WatchedDisk) -> None:
-        if due := disk.plan():
-            self._growth.start(domain, disk, due)
-        else:
-            self._growth.forget_due(domain.uuid, disk.target)
-            self._growth.arm(domain, disk, {volume.thin.path: volume.thin.physical for volume in disk.volumes})
+    def _tend(self, domain: Domain, disk: WatchedDisk) -> bool:
+        """Whether the disk needs nothing, and will not for as long as nobody writes to it."""
+        if not self._growth.may_start(domain.uuid, disk.target):
+            return False
+        adapted = self._paces.adapted(domain.uuid, disk)
+        if due := adapted.plan():
+            self._growth.start(domain, adapted, due)
+            return False
+        self._growth.forget_due(domain.uuid, disk.target)
+        self._growth.arm(domain, adapted, {volume.thin.path: volume.thin.physical for volume in adapted.volumes})
+        return adapted == disk

@@ -3,6 +3,7 @@
 Formats: https://libvirt.org/formatdomain.html, https://libvirt.org/formatsnapshot.html.
 """
 
+import functools
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -68,8 +69,9 @@ class DomainDescription:
         return next((disk for disk in self.disks if disk.target == target), None)
 
 
+@functools.lru_cache(maxsize=512)
 def parse(xml: str) -> DomainDescription:
-    """Reads a domain's XML, live or inactive.
+    """Reads a domain's XML, live or inactive. Kept, as each VM's is read every few seconds and hardly ever changes.
 
     Raises:
         xml.etree.ElementTree.ParseError: it is no XML.

@@ -13,6 +13,8 @@ from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
 from diskmigration.api.errors import Reason
 
+_GROUPS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BLOCK
+
 
 @dataclass(frozen=True)
 class LayerStatistics:
@@ -38,11 +40,15 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class DomainStatistics:
-    """Every open volume of one running VM; `run` is libvirt's id of this run, another one each time it starts."""
+    """Every open volume of one running VM; `run` is libvirt's id of this run, another one each time it starts.
+
+    `state` is libvirt's virDomainState with its reason, as numbers.
+    """
 
     uuid: str
     run: int
     layers: tuple[LayerStatistics, ...]
+    state: tuple[int, int] = (0, 0)
 
     def layer(self, path: str, target: str) -> LayerStatistics | None:
         """The open volume at that path under that disk, or None."""
@@ -60,13 +66,15 @@ class DomainStatistics:
 
 
 def parse(uuid: str, run: int, values: Mapping[str, object]) -> DomainStatistics:
-    """Reads libvirt's flat `block.N.field` keys; a volume without a blockdev index is left out."""
+    """Reads libvirt's flat `state.field` and `block.N.field` keys; a volume without a blockdev index is left out."""
 
-    def number(position: int, field: str) -> int:
-        value = values.get(f"block.{position}.{field}", 0)
+    def whole(key: str) -> int:
+        value = values.get(key, 0)
         return value if isinstance(value, int) else 0
 
-    count = values.get("block.count", 0)
+    def number(position: int, field: str) -> int:
+        return whole(f"block.{position}.{field}")
+
     layers = tuple(
         LayerStatistics(
             target=str(values.get(f"block.{position}.name", "")),
@@ -77,10 +85,10 @@ def parse(uuid: str, run: int, values: Mapping[str, object]) -> DomainStatistics
             physical_bytes=number(position, "physical"),
             threshold_bytes=number(position, "threshold"),
         )
-        for position in range(count if isinstance(count, int) else 0)
+        for position in range(whole("block.count"))
         if f"block.{position}.backingIndex" in values
     )
-    return DomainStatistics(uuid=uuid, run=run, layers=layers)
+    return DomainStatistics(uuid, run, layers, state=(whole("state.state"), whole("state.reason")))
 
 
 def of_domain(domain: Domain) -> DomainStatistics:
@@ -94,7 +102,7 @@ def of_domain(domain: Domain) -> DomainStatistics:
             # libvirtd would open the disk of one that is shut off, and wait for ever where that is a FIFO.
             raise DomainGoneError(f"The VM {domain.uuid} does not run.")
         records = handle.connect().domainListGetStats(
-            [handle], libvirt.VIR_DOMAIN_STATS_BLOCK, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
+            [handle], _GROUPS, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
         )
         return parse(domain.uuid, handle.ID(), records[0][1] if records else {})
 
@@ -108,7 +116,7 @@ def of_running_domains(connection: Connection) -> tuple[DomainStatistics, ...]:
         | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
     )
     with answered("reading the block statistics of all VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
-        records = handle.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
+        records = handle.getAllDomainStats(_GROUPS, flags)
         return tuple(parse(domain.UUIDString(), domain.ID(), values) for domain, values in records)
 
 

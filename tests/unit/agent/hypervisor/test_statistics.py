@@ -10,6 +10,8 @@ GIB = 2**30
 
 # As virConnectGetAllDomainStats(BLOCK, BACKING) of libvirt 9.0 gives a disk of two layers with a mirror, and a CD-ROM.
 RUNNING: dict[str, object] = {
+    "state.state": 3,
+    "state.reason": 5,
     "block.count": 4,
     "block.0.name": "vda",
     "block.0.path": "/dev/vg0/top",
@@ -38,7 +40,7 @@ RUNNING: dict[str, object] = {
 
 def test_every_open_volume_is_read_by_its_index() -> None:
     found = statistics.parse("u", 3, RUNNING)
-    assert (found.uuid, found.run) == ("u", 3)
+    assert (found.uuid, found.run, found.state) == ("u", 3, (3, 5))
     assert [(layer.device, layer.path) for layer in found.layers] == [
         ("vda[2]", "/dev/vg0/top"),
         ("vda[1]", "/dev/vg0/base"),
