@@ -31,7 +31,7 @@ class Plan:
 
 
 WHOLE = Plan(
-    copies=((GIBIBYTE, 5), (8 * GIBIBYTE, 3)),
+    copies=((GIBIBYTE, 5), (8 * GIBIBYTE, 5)),
     latency_moves=7,
     thin=Thin(watermark=16 * MEBIBYTE, chunk=64 * MEBIBYTE),
     trial_seconds=5,

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from diskmigration.agent.extender.watermark import largest_useful_size
-from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage import qcow2_header, qemu_img
 from diskmigration.agent.storage.backing_names import backing_paths
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.file import FileDriver
@@ -354,3 +356,51 @@ def test_the_formats_are_stated_never_probed(file_driver: FileDriver, scratch: P
 def test_what_can_be_opened_directly(driver: Driver) -> None:
     assert qemu_img.supports_direct_io(make(driver, "v").path)
     assert not qemu_img.supports_direct_io(Path("/proc/version"))
+
+
+@pytest.fixture
+def write_unseen(loop_driver: LoopDriver) -> Iterator[Callable[[Image], None]]:
+    """Writes to a volume as QEMU does, past the page cache, which keeps what the volume's first MiB was before.
+
+    Beside QEMU that takes a read in the midst of a write. Here it is certain, as it is the file that is written to. The
+    device is kept open, as QEMU keeps it: the cache goes with the last who has it open.
+    """
+    with ExitStack() as opened:
+
+        def write(image: Image) -> None:
+            opened.enter_context(image.path.open("rb")).read(MIB)
+            file = loop_driver.root / image.path.name
+            writing = ["qemu-io", "-t", "none", "-f", "qcow2", "-c", f"write -P 7 0 {4 * MIB}", str(file)]
+            subprocess.run(writing, check=True, capture_output=True)
+
+        yield write
+
+
+def test_what_the_page_cache_keeps_of_a_device_is_not_believed(
+    loop_driver: LoopDriver, file_driver: FileDriver, write_unseen: Callable[[Image], None]
+) -> None:
+    image, plain = make(loop_driver, "v"), make(file_driver, "plain")
+    write(plain, 0, 4 * MIB, 7)
+    write_unseen(image)
+    assert qemu_img.measure([image], target=QCOW2) == qemu_img.measure([plain], target=QCOW2)
+    assert qemu_img.is_equal([image], [plain])
+
+
+def test_what_is_merged_below_is_not_what_the_page_cache_keeps(
+    loop_driver: LoopDriver, file_driver: FileDriver, write_unseen: Callable[[Image], None]
+) -> None:
+    base, plain = make(loop_driver, "base"), make(file_driver, "plain")
+    top = make(loop_driver, "top", backing=base)
+    write(plain, 0, 4 * MIB, 7)
+    write_unseen(top)
+    qemu_img.commit(top, base)
+    assert qemu_img.is_equal([base], [plain])
+
+
+def test_a_header_is_not_what_the_page_cache_keeps(loop_driver: LoopDriver) -> None:
+    image = make(loop_driver, "v")
+    with image.path.open("rb") as opened:
+        opened.read(MIB)
+        rebase = ["qemu-img", "rebase", "-t", "none", "-u", "-b", "below", "-F", "raw", str(loop_driver.root / "v")]
+        subprocess.run(rebase, check=True)
+        assert qcow2_header.read(image.path).backing_name == "below"

@@ -4,6 +4,8 @@ Only for volumes that libvirt says are qcow2: a guest writes the first bytes of 
 docs/interop/qcow2.txt.
 """
 
+import fcntl
+import mmap
 import os
 import stat
 import struct
@@ -51,11 +53,18 @@ def read(path: Path) -> Header:
     """
     try:
         # On a FIFO, an open would wait for whoever writes to it.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            kind = os.fstat(opened.fileno()).st_mode
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            kind = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):
                 raise MigrationError(Reason.STORAGE_FAILED, f"{path} is no file and no block device.")
-            return parse(opened.read(HEADER_BYTES))
+            if stat.S_ISBLK(kind):
+                # QEMU writes past the page cache, which may keep what was there before: see qemu_img.
+                fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK | os.O_DIRECT)
+            with mmap.mmap(-1, HEADER_BYTES) as aligned:
+                return parse(aligned[: os.preadv(descriptor, [aligned], 0)])
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise MigrationError(Reason.STORAGE_FAILED, f"While reading the header of {path}: {error}") from error
     except ValueError as error:

@@ -2,6 +2,9 @@
 
 A chain is base first, and says all that is opened: what an image's own header names below it is the word of whoever
 made the image.
+
+Nothing is read through the host's page cache where that can be helped: QEMU writes past it, and of a block device it
+may keep what was there before. Linux drops cached pages before such a write begins, but not again when it has ended.
 """
 
 import json
@@ -84,7 +87,9 @@ def _named(chain: Sequence[Image]) -> str:
     for image in chain:
         protocol = "host_device" if image.type is StorageType.BLOCK else "file"
         below = {"backing": node} if image.format is VolumeFormat.QCOW2 else {}
-        node = {"driver": image.format, "file": {"driver": protocol, "filename": str(image.path)}, **below}
+        cache = {"direct": supports_direct_io(image.path)}
+        file = {"driver": protocol, "filename": str(image.path), "cache": cache}
+        node = {"driver": image.format, "file": file, **below}
     return _JSON + json.dumps(node)
 
 
@@ -178,7 +183,19 @@ def commit(overlay: Image, base: Image) -> None:
         MigrationError: MergeFailed; NoRoomError.
     """
     command.run(
-        ["qemu-img", "commit", "-q", "-d", "-f", overlay.format, "-b", str(base.path), str(overlay.path)],
+        [
+            "qemu-img",
+            "commit",
+            "-q",
+            "-d",
+            "-t",
+            _cache(overlay),
+            "-f",
+            overlay.format,
+            "-b",
+            str(base.path),
+            str(overlay.path),
+        ],
         doing=f"merging {overlay.path} into {base.path}",
         failure=Reason.MERGE_FAILED,
         timeout=_WHOLE_DISK_SECONDS,
