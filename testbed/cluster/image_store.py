@@ -64,7 +64,14 @@ def load(directory: Path, *images: Image) -> None:
     for image in images:
         if loaded.get(image.name) == str(image.archive):
             continue
+        before = f"{image.name}-before"
+        if image.name in loaded:
+            # containerd collects the layers of an image whose name has gone to another, even while that one counts on
+            # those that both have: "parent snapshot does not exist".
+            ctr(directory, "images", "tag", "--force", image.name, before)
         ctr(directory, "images", "import", str(image.archive))
+        if image.name in loaded:
+            ctr(directory, "images", "remove", before)
         if image.name not in ctr(directory, "images", "list", "--quiet").split():
             raise TestbedError(f"{image.archive} does not hold the image {image.name}.")
         loaded[image.name] = str(image.archive)
