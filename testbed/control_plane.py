@@ -203,10 +203,12 @@ class ControlPlane:
         return self.token_kubeconfig(user, self._user_tokens[user])
 
     def install_manifests(self) -> None:
-        """Apply deploy/base and wait until its CRDs, roles and admission policies are in force."""
+        """Apply deploy/base and wait until its CRDs, roles, admission policies and priorities are in force."""
         self.kubectl("apply", "--server-side", f"--kustomize={_MANIFESTS}")
         names = self.kubectl("get", "customresourcedefinitions", "--output=name").split()
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        # It notes this when it has taken them in.
+        self.kubectl("wait", "--for=condition=Dangling=False", "--timeout=30s", "flowschema/diskmigration-leases")
         for account, policy in _FENCES.items():
             self._wait_until_refused(account, policy)
 

@@ -13,6 +13,7 @@ _EVENTS = re.compile(
     r'^apiserver_watch_events_total\{.*(?:resource="diskmigrations"|kind="DiskMigration").*\} (\S+)$', re.MULTILINE
 )
 _STORED = re.compile(r"^apiserver_storage_size_bytes\{.*\} (\S+)$", re.MULTILINE)
+_REFUSED = re.compile(r"^apiserver_flowcontrol_rejected_requests_total\{(?P<labels>.*)\} (?P<count>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -71,6 +72,14 @@ def served(metrics: str) -> Served:
         sum(int(float(count)) for count in _EVENTS.findall(metrics)),
         max((int(float(size)) for size in _STORED.findall(metrics)), default=0),
     )
+
+
+def refused(metrics: str) -> dict[str, int]:
+    """The requests for which the apiserver had no room (429), by their priority level; from the same text."""
+    counts: Counter[str] = Counter()
+    for found in _REFUSED.finditer(metrics):
+        counts[dict(_LABEL.findall(found["labels"]))["priority_level"]] += int(float(found["count"]))
+    return dict(counts)
 
 
 def quantile(values: Iterable[float], share: float) -> float:

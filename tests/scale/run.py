@@ -12,7 +12,7 @@ from diskmigration.cluster.client import Cluster, connect
 from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.programs import Program, running_operator
 from tests.scale.load import Applied, PhaseWatch, apply_all
-from tests.scale.measures import Served, quantile, served, usage
+from tests.scale.measures import Served, quantile, refused, served, usage
 from tests.scale.simulated_node import NARROW, PLACES, WIDE, domain_name
 from tests.scale.stage import Stage, free_port
 
@@ -38,8 +38,11 @@ class Load:
     """Of the narrow pair of storage domains, for which `queued` migrations wait."""
     narrow_step_seconds: float = 0.5
     idle_seconds: float = IDLE_SECONDS
-    patience_seconds: float = 1200.0
-    """For each part of the run."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """For each part of the run: more than two cores need for it, and the time of all phases."""
+        return 600.0 + 0.3 * self.migrations + 20.0 * self.step_seconds
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Figures:
     idle_api_server_cpu_share: float = 0.0
     idle_requests: dict[str, int] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     apply_requests_per_second: float = 0.0
     watch_events: int = 0
     queue_seconds: float = 0.0
@@ -143,6 +147,7 @@ class _Run:
                 self._measure_queue(operator, nodes, namespaces, succeeded)
             self._restart(operator, "all ended")
             found.object_bytes = self._object_bytes()
+            found.refused = refused(self._metrics())
             found.operator_peak_bytes = max(
                 [found.operator_peak_bytes, *(restart.peak_bytes for restart in found.restarts)]
             )
@@ -285,7 +290,10 @@ class _Run:
             time.sleep(0.2)
 
     def _served(self) -> Served:
-        return served(self._control_plane.kubectl("get", "--raw", "/metrics"))
+        return served(self._metrics())
+
+    def _metrics(self) -> str:
+        return self._control_plane.kubectl("get", "--raw", "/metrics")
 
     def _api_server_cpu(self) -> float:
         return usage(self._control_plane.pids["kube-apiserver"]).cpu_seconds

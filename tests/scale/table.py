@@ -9,6 +9,8 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 MEMORY_GOAL_BYTES = 500 * 10**6
 LATENCY_GOAL_SECONDS = 2.0
+LEASES = "diskmigration-leases"
+"""The priority level of the agents' and the operator's Leases (deploy/base/request-priority.yaml)."""
 LINEAR = 1.1
 """Ten times the load may cost eleven times: the rest is the machine's noise."""
 
@@ -90,6 +92,13 @@ def _rows(figures: Sequence[Figures]) -> list[Row]:
         ),
         ("operator: share of a core, idle", "", [f"{one.idle_operator_cpu_share:.0%}" for one in figures], ""),
         _growing("requests at the apiserver", "linear", [_own(one.requests) for one in figures], "{:,.0f}", figures),
+        ("requests refused (429)", "", [f"{sum(one.refused.values()):,}" for one in figures], ""),
+        (
+            "requests refused (429): Leases",
+            "0",
+            [f"{one.refused.get(LEASES, 0):,}" for one in figures],
+            _met(not any(one.refused.get(LEASES) for one in figures)),
+        ),
         ("requests a second while applying", "", [f"{one.apply_requests_per_second:.0f}" for one in figures], ""),
         ("requests a second, idle", "", [f"{one.idle_requests_per_second:.0f}" for one in figures], ""),
         _growing("apiserver: processor time", "", [one.api_server_cpu_seconds for one in figures], "{:.0f} s", figures),

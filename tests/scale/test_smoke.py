@@ -19,7 +19,6 @@ LOAD = Load(
     places=8,
     narrow_step_seconds=0.1,
     idle_seconds=2,
-    patience_seconds=200,
 )
 
 

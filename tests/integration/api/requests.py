@@ -92,8 +92,17 @@ def delete(path: str) -> Request:
     return Request("DELETE", path)
 
 
-def ask(kubeconfig: Path, request: Request) -> tuple[Answer, str]:
-    """What came of the request, and what the server said. A 404 or another status that judges nothing is an error."""
+@dataclass(frozen=True)
+class Response:
+    """What the server answered."""
+
+    status: int
+    headers: dict[str, str]
+    said: str
+
+
+def send(kubeconfig: Path, request: Request) -> Response:
+    """Sends the request with the account's token."""
     with config.new_client_from_config(str(kubeconfig)) as client:
         query = [] if request.verb == "GET" else [("dryRun", "All")]
         if request.content_type == APPLY:
@@ -109,9 +118,15 @@ def ask(kubeconfig: Path, request: Request) -> tuple[Answer, str]:
         )
         response = client.call_api(*serialized, _request_timeout=15)
         said = response.read().decode()
+        return Response(response.status, dict(response.getheaders()), said)
+
+
+def ask(kubeconfig: Path, request: Request) -> tuple[Answer, str]:
+    """What came of the request, and what the server said. A 404 or another status that judges nothing is an error."""
+    response = send(kubeconfig, request)
     if 200 <= response.status < 300:
-        return Answer.ALLOWED, said
-    message = str(json.loads(said).get("message", ""))
+        return Answer.ALLOWED, response.said
+    message = str(json.loads(response.said).get("message", ""))
     if response.status == 422:
         return Answer.BY_SCHEMA, message
     assert response.status == 403, f"{request}: HTTP {response.status}: {message}"

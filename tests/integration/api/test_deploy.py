@@ -55,6 +55,8 @@ def test_it_is_installed_once_and_removed_whole(own_control_plane: ControlPlane)
     kubectl = own_control_plane.kubectl
     assert {line.split()[-1] for line in kubectl("apply", DEV).splitlines()} == {"created"}
     kubectl("wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinitions", "--all")
+    # The server writes this into the object.
+    kubectl("wait", "--for=condition=Dangling=False", "--timeout=30s", "flowschema/diskmigration-leases")
     before = versions(own_control_plane)
 
     changed = [line for line in kubectl("apply", DEV).splitlines() if not line.endswith(" unchanged")]
