@@ -115,7 +115,7 @@ class Announcer:
         """The Node's labels decide which storage domains reach it; they are kept while the API server is away."""
         if time.monotonic() < self._labels_until:
             return
-        node = self._cluster.get_node(self._node_name)
+        node = self._cluster.get_node(self._node_name, may_be_older=True)
         self._labels = node[1] if node is not None else {}
         self._labels_until = time.monotonic() + LABELS_SECONDS
 

@@ -100,6 +100,7 @@ class StatusWriter:
                     namespace=entry.migration.metadata.namespace,
                     uid=entry.migration.metadata.uid,
                     field_manager=AGENT_FIELD_MANAGER,
+                    seen_version=entry.migration.metadata.resource_version,
                 )
             except ObjectGoneError:
                 entry.is_gone = True

@@ -152,10 +152,14 @@ class Cluster:
                 return
             query["continue"] = token
 
-    def get(self, plural: str, name: str, namespace: str = "") -> JsonObject | None:
-        """One object, or None if there is no such one."""
+    def get(self, plural: str, name: str, namespace: str = "", *, may_be_older: bool = False) -> JsonObject | None:
+        """One object, or None if there is no such one.
+
+        One that may be older comes from the server's memory, as it was a moment ago, and is no work for etcd.
+        """
+        path = resources.BY_PLURAL[plural].path(name, namespace=namespace)
         try:
-            return self._request("GET", resources.BY_PLURAL[plural].path(name, namespace=namespace))
+            return self._request("GET", path, query={"resourceVersion": "0"} if may_be_older else None)
         except ObjectGoneError:
             return None
 
@@ -187,6 +191,7 @@ class Cluster:
         uid: str,
         field_manager: str,
         resource_version: str = "",
+        seen_version: str = "",
     ) -> JsonObject:
         """Server-side apply of an object's status, forced over other managers; the object as it is now.
 
@@ -195,7 +200,7 @@ class Cluster:
 
         The server passes over the uid of a status that is applied, so that one meant for a deleted object would land on
         another that has taken its name. Each apply therefore carries a resourceVersion that this uid is known to have
-        had: mostly that of the last answer, so that no more requests are made.
+        had: mostly that of the last answer, at first `seen_version` where it is given, so that no more requests are made.
 
         Raises:
             ObjectGoneError: the object is gone, or another uid has its name: nothing was written.
@@ -205,13 +210,15 @@ class Cluster:
         tries = 1 if resource_version else APPLY_TRIES
         while True:
             tries -= 1
-            version = resource_version or self._versions.get(uid) or self._version(plural, name, namespace, uid)
+            known = resource_version or self._versions.get(uid) or seen_version
+            version = known or self._version(plural, name, namespace, uid)
             try:
                 body = self._apply_status(
                     plural, name, status, namespace=namespace, field_manager=field_manager, resource_version=version
                 )
             except ConflictError as error:
                 self._versions.forget(uid)
+                seen_version = ""
                 if tries == 0:
                     self._raise_if_replaced(plural, name, namespace, uid, error)
                     raise
@@ -314,9 +321,9 @@ class Cluster:
         path = resources.BY_PLURAL[plural].path(metadata["name"], namespace=metadata.get("namespace", ""))
         return self._request("PUT", path, body=body, content_type=_JSON)
 
-    def get_node(self, name: str) -> tuple[str, dict[str, str]] | None:
-        """A Node's uid and labels, or None if there is no such Node."""
-        node = self.get(resources.NODES, name)
+    def get_node(self, name: str, *, may_be_older: bool = False) -> tuple[str, dict[str, str]] | None:
+        """A Node's uid and labels, or None if there is no such Node; perhaps as they were a moment ago, see `get`."""
+        node = self.get(resources.NODES, name, may_be_older=may_be_older)
         return (node["metadata"]["uid"], dict(node["metadata"].get("labels") or {})) if node is not None else None
 
     def _raise_if_replaced(self, plural: str, name: str, namespace: str, uid: str, error: Exception) -> None:

@@ -12,6 +12,7 @@ from diskmigration.cluster import events, leases
 from diskmigration.cluster.client import Cluster, connect
 from diskmigration.cluster.errors import ClusterUnavailableError, ConflictError, ObjectGoneError, RefusedError
 from testbed.control_plane import ControlPlane
+from testbed.processes import TestbedError
 from tests.integration.controller.world import World, connect_admin, until
 
 OPERATOR, AGENT = names.OPERATOR_FIELD_MANAGER, names.AGENT_FIELD_MANAGER
@@ -40,7 +41,13 @@ def nobody(control_plane: ControlPlane, world: World) -> Cluster:
 
 
 def write(
-    cluster: Cluster, metadata: ObjectMeta, status: dict[str, Any], manager: str, resource_version: str = ""
+    cluster: Cluster,
+    metadata: ObjectMeta,
+    status: dict[str, Any],
+    manager: str,
+    resource_version: str = "",
+    *,
+    seen_version: str = "",
 ) -> dict[str, Any]:
     body = cluster.apply_status(
         names.DISK_MIGRATIONS,
@@ -50,6 +57,7 @@ def write(
         uid=metadata.uid,
         field_manager=manager,
         resource_version=resource_version,
+        seen_version=seen_version,
     )
     found: dict[str, Any] = body["status"]
     return found
@@ -122,6 +130,41 @@ def test_a_status_lands_although_others_write_meanwhile(admin: Cluster, world: W
     status = write(admin, metadata, {"phase": "Merging", "attempts": 5}, AGENT)
     assert (status["phase"], status["attempts"]) == ("Merging", 5)
     assert status["conditions"][0]["reason"] == "Round4"
+
+
+def test_a_version_that_was_seen_is_not_asked_for(control_plane: ControlPlane, world: World) -> None:
+    metadata = made(world)
+    writer = nobody(control_plane, world)
+    subject = f"--serviceaccount={world.namespace()}:nobody"
+    in_namespace = f"--namespace={world.namespace()}"
+    resource = "--resource=diskmigrations.diskmigration.dev/status"
+    control_plane.kubectl("create", "role", "writer", "--verb=patch", resource, in_namespace)
+    control_plane.kubectl("create", "rolebinding", "writer", "--role=writer", subject, in_namespace)
+
+    def is_granted() -> bool:
+        asked = ("auth", "can-i", "patch", "diskmigrations", "--subresource=status", in_namespace)
+        try:
+            control_plane.kubectl(*asked, f"--as=system:serviceaccount:{world.namespace()}:nobody")
+        except TestbedError:
+            return False
+        return True
+
+    until(is_granted, "the role counts")
+    status = write(writer, metadata, {"phase": "PreparingDestination"}, AGENT, seen_version=metadata.resource_version)
+    assert status["phase"] == "PreparingDestination"
+
+
+def test_a_version_that_was_seen_may_be_an_old_one(admin: Cluster, world: World) -> None:
+    metadata = made(world)
+    write(admin, metadata, {"conditions": [condition("Accepted", "True")]}, OPERATOR)
+    other = connect_admin(world.control_plane)
+    status = write(other, metadata, {"phase": "PreparingDestination"}, AGENT, seen_version=metadata.resource_version)
+    assert (status["phase"], status["conditions"][0]["type"]) == ("PreparingDestination", "Accepted")
+    admin.delete(names.DISK_MIGRATIONS, metadata.name, metadata.namespace, uid=metadata.uid)
+    made(world)
+    another = connect_admin(world.control_plane)
+    with pytest.raises(ObjectGoneError):
+        write(another, metadata, {"phase": "PreparingDestination"}, AGENT, seen_version=metadata.resource_version)
 
 
 def test_finalizers_of_others_are_never_lost(admin: Cluster, world: World, control_plane: ControlPlane) -> None:
