@@ -145,7 +145,7 @@ def copy(
     source, destination = chain[-1], onto[-1]
     coroutines = _coroutines(bandwidth_bytes_per_second)
     arguments = ["qemu-img", "convert", "-p", "-n", "-U", "-m", str(coroutines)]
-    arguments += ["-T", _cache(source), "-t", _cache(destination)]
+    arguments += ["-t", _cache(destination)]
     if len(onto) > 1:
         arguments += ["-B", str(onto[-2].path), "-F", onto[-2].format]
     elif target_is_zero:
