@@ -6,7 +6,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.migrations.growth import is_in_chunks, total, watched, write_until_there_is_room
+from tests.integration.migrations.growth import (
+    finish,
+    is_in_chunks,
+    size_bytes,
+    synchronized,
+    total,
+    watched,
+    write_until_there_is_room,
+)
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack, wait_until
@@ -74,6 +82,38 @@ def test_the_extension_races_a_writer_at_full_speed(stack: Stack, machines: Mach
     assert status["attempts"] == 1
     machine.verify()
     assert_moved(stack, machine, "lvm-a", "lvm-b", migration.uid, length=1)
+
+
+def test_a_destination_group_that_hangs_does_not_stop_the_guest(
+    stack: Stack, machines: Machines, wrappers: Wrappers
+) -> None:
+    machine = machines("lvm-a")
+    migration = synchronized(stack, machine, "lvm-b", strategy="Direct")
+    source = machine.volumes[0]
+    mirror = stack.domains["lvm-b"].root / f"dm-{migration.uid}-0"
+    size = size_bytes(mirror)
+
+    with wrappers.held("lvextend", "lvm-b"), watched(source) as grown:
+        write(machine, source, mebibytes=60)
+        assert size_bytes(mirror) == size
+
+    assert grown
+    finish(migration, machine)
+
+
+def test_a_destination_group_that_runs_full_does_not_stop_the_guest(
+    stack: Stack, machines: Machines, lvs: Lvs, filler: Callable[[int], None]
+) -> None:
+    machine = machines("lvm-a")
+    migration = synchronized(stack, machine, "lvm-small", strategy="Direct")
+    source = machine.volumes[0]
+    filler(0)
+
+    write(machine, source, mebibytes=60)
+
+    assert migration.wait_for_phase("Failed")["failure"]["reason"] == "DestinationFull"
+    assert {name for name in lvs("after") if name.startswith("lvm-small/")} == {"lvm-small/somebody-elses"}
+    machine.verify()
 
 
 def test_an_extension_that_fails_once_is_tried_again(

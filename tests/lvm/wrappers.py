@@ -1,6 +1,8 @@
 """Commands of LVM that do what they always do, and once something beside it."""
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,11 @@ if mv "$armed.fails" "$armed.failed" 2>/dev/null; then
     echo "  Volume group lock failed: another command holds it" >&2
     exit 5
 fi
+for group in $(cd "{directory}" && compgen -G "{command}.held-*"); do
+    while [[ " $* " == *" ${{group#*.held-}}/"* && -e "{directory}/$group" ]]; do
+        sleep 0.05
+    done
+done
 exec /usr/sbin/{command} "$@"
 """
 
@@ -56,6 +63,16 @@ class Wrappers:
     def has_failed(self, command: str) -> bool:
         """Whether it has."""
         return (self.root / f"{command}.failed").exists()
+
+    @contextmanager
+    def held(self, command: str, group: str) -> Iterator[None]:
+        """For the block the command does not begin on the volumes of that group."""
+        hold = self.root / f"{command}.held-{group}"
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
 
     def disarm(self) -> None:
         """As they were at first."""

@@ -15,6 +15,8 @@ from tests.integration.faults.held_agent import DIRECTORY
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link, running_link
 from tests.integration.migrations.conftest import machines
+from tests.integration.migrations.machines import Domain
+from tests.integration.migrations.small import small_domain
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain
 
 # The fixture is asked for by its name.
@@ -97,6 +99,13 @@ def stack(
         )
         stack.make_ready(domains)
         yield stack
+
+
+@pytest.fixture
+def block(stack: Stack, scratch: Path) -> Iterator[Domain]:
+    """A storage domain of its own: how long an extension took on one makes the next ones there larger."""
+    with small_domain(stack, scratch, "loop") as small:
+        yield small.domain
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

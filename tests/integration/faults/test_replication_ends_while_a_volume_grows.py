@@ -15,17 +15,9 @@ from tests.integration.faults.held_agent import EXTENSION
 from tests.integration.faults.holds import Holds
 from tests.integration.migrations.growth import free_bytes, size_bytes, synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
-from tests.integration.migrations.small import small_domain
 from tests.integration.migrations.stack import WATERMARK_BYTES, Migration, Stack, wait_until
 
 Machines = Callable[..., Machine]
-
-
-@pytest.fixture
-def block(stack: Stack, scratch: Path) -> Iterator[Domain]:
-    """A storage domain of its own: how long an extension took on one makes the next ones there larger."""
-    with small_domain(stack, scratch, "loop") as small:
-        yield small.domain
 
 
 @dataclass(frozen=True)

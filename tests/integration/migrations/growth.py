@@ -4,15 +4,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import libvirt
+import pytest
 
 from diskmigration.agent.extender.watermark import largest_useful_size
 from testbed.processes import TestbedError
-from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
-from tests.integration.migrations.stack import Migration, Stack, wait_until
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
+from tests.integration.migrations.stack import (
+    CHUNK_BYTES,
+    REPLICATION_CHUNK_BYTES,
+    Migration,
+    Stack,
+    storage_domain,
+    wait_until,
+)
 
 _WATCH_SECONDS = 0.001
 _METADATA_BYTES = 128 * 1024
@@ -129,6 +138,18 @@ def synchronized(stack: Stack, machine: Machine, to: str, **spec: object) -> Mig
     migration = stack.migrate(machine, to, cutover={"policy": "Manual"}, **spec)
     migration.wait_for_phase("Synchronized")
     return migration
+
+
+def set_watermark(stack: Stack, request: pytest.FixtureRequest, *domains: Domain, watermark_bytes: int) -> None:
+    """Gives the storage domains another one until the end of the test."""
+    sizes = {
+        "highWatermark": watermark_bytes,
+        "chunkSize": CHUNK_BYTES,
+        "replicationChunkSize": REPLICATION_CHUNK_BYTES,
+    }
+    for domain in domains:
+        request.addfinalizer(partial(stack.apply, storage_domain(domain)))
+        stack.apply(storage_domain(domain, thinProvisioning=sizes))
 
 
 def extensions(migration: Migration, side: str) -> set[int]:

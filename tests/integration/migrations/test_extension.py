@@ -13,6 +13,7 @@ from tests.integration.migrations.growth import (
     finish,
     free_bytes,
     is_in_chunks,
+    set_watermark,
     size_bytes,
     synchronized,
     threshold_bytes,
@@ -26,14 +27,16 @@ from tests.integration.migrations.stack import (
     REPLICATION_CHUNK_BYTES,
     WATERMARK_BYTES,
     Stack,
-    storage_domain,
     wait_until,
 )
 
 
 def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
-    stack: Stack, machines: Callable[..., Machine]
+    stack: Stack, machines: Callable[..., Machine], request: pytest.FixtureRequest
 ) -> None:
+    # So much that the source has the time to wait, however busy the machine is.
+    both = (stack.domains["loop-a"], stack.domains["loop-b"])
+    set_watermark(stack, request, *both, watermark_bytes=4 * WATERMARK_BYTES)
     machine = machines("loop-a")
     migration = synchronized(stack, machine, "loop-b")
     source = stack.domains["loop-a"].root / f"dm-{migration.uid}-snapshot"
@@ -130,11 +133,9 @@ def test_a_watermark_that_is_raised_is_kept_although_nobody_writes(
     machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
     volume = machine.volumes[0]
     wait_until(lambda: threshold_bytes(machine, str(volume)), "the agent has looked after it")
-    request.addfinalizer(lambda: stack.apply(storage_domain(stack.domains["loop-a"])))
     raised = 48 * MEBIBYTE
-    sizes = {"highWatermark": raised, "chunkSize": CHUNK_BYTES, "replicationChunkSize": REPLICATION_CHUNK_BYTES}
 
-    stack.apply(storage_domain(stack.domains["loop-a"], thinProvisioning=sizes))
+    set_watermark(stack, request, stack.domains["loop-a"], watermark_bytes=raised)
 
     # Sooner than a VM at rest is looked at anyway.
     wait_until(lambda: size_bytes(volume) >= raised, "it has that much", seconds=LOOK_ANYWAY_SECONDS / 2)

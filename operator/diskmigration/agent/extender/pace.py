@@ -20,6 +20,9 @@ SAFETY = 2.0
 STRIDE = 4.0
 """One extension lasts for so many more: a fast writer must not be extended without pause."""
 
+UNMEASURED_SECONDS = 0.1
+"""Taken for what an extension takes, before one was measured: as lvextend on a local disk."""
+
 MOST_CHUNKS = 8
 """Neither the head room nor a stride grows past so many of the administrator's chunks, whatever is measured."""
 
@@ -94,3 +97,8 @@ def adapted(policy: Policy, *, rate: float, latency: float) -> Policy:
 def seconds_until_full(*, free: int, rate: float) -> float:
     """How long a volume lasts with that much free; for ever where nothing is written."""
     return max(free, 0) / rate if rate > 0 else math.inf
+
+
+def patience(*, free: int, rate: float, seconds: float) -> float:
+    """How long an extension that takes so many seconds can be put off, so that a volume with that much free lasts."""
+    return max(0.0, seconds_until_full(free=free, rate=rate) - SAFETY * seconds)

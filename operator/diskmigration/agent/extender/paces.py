@@ -29,6 +29,7 @@ class Paces:
         self._armed: dict[_Opened, _Armed] = {}
         self._paths: dict[_Opened, str] = {}
         self._latencies: dict[str, Peak] = {}
+        self._durations: dict[str, Peak] = {}
         self._in_force: dict[_Opened, tuple[str, int]] = {}
 
     def see(self, uuid: str, volumes: Iterable[WatchedVolume], *, at: float) -> None:
@@ -63,12 +64,13 @@ class Paces:
             if (uuid, device) in self._paces:
                 self._armed[uuid, device] = _Armed(offset, time.monotonic())
 
-    def note_latency(self, storage_domain: str, seconds: float) -> None:
-        """A volume of the storage domain has grown so long after its threshold was passed."""
+    def note_growth(self, storage_domain: str, *, since_due: float, since_begun: float) -> None:
+        """A volume of the storage domain has grown so long after its threshold was passed, and after it was begun."""
         with self._guard:
             now = time.monotonic()
-            latency = self._latencies.get(storage_domain, Peak()).raised_to(seconds, now)
+            latency = self._latencies.get(storage_domain, Peak()).raised_to(since_due, now)
             self._latencies[storage_domain] = latency
+            self._durations[storage_domain] = self._durations.get(storage_domain, Peak()).raised_to(since_begun, now)
             metrics.EXTENSION_LATENCY.labels(storage_domain).set(latency.now(now))
 
     def due_since(self, uuid: str, disk: WatchedDisk) -> float:
@@ -88,6 +90,22 @@ class Paces:
                 )
                 for volume in disk.volumes
             )
+
+    def patience(self, uuid: str, *, source: WatchedVolume, mirror: WatchedVolume) -> float:
+        """How long the source's extension may wait for the destination's, in seconds.
+
+        Until the guest would run full before its own is done. Where it has, it stands still anyway, and goes on beside
+        a destination that has grown, or that takes longer than it ever did.
+        """
+        with self._guard:
+            if source.thin.is_full:
+                return pace.SAFETY * self._duration(mirror)
+            now = time.monotonic()
+            opened = (uuid, source.statistics.device)
+            rate = self._rate(opened, now)
+            seen = self._paces.get(opened, Pace(now, 0))
+            allocated = max(source.thin.allocated, seen.allocated + int(rate * (now - seen.at)))
+            return pace.patience(free=source.thin.physical - allocated, rate=rate, seconds=self._duration(source))
 
     def adapted(self, uuid: str, disk: WatchedDisk) -> WatchedDisk:
         """The disk with the head room and the chunks that its pace asks for.
@@ -136,6 +154,11 @@ class Paces:
     def _rate(self, opened: _Opened, now: float) -> float:
         found = self._paces.get(opened)
         return found.rate.now(now) if found is not None else 0.0
+
+    def _duration(self, volume: WatchedVolume) -> float:
+        """Without the time that it waited, and not faded: a domain that was slow a minute ago is slow still."""
+        found = self._durations.get(volume.domain.name)
+        return found.value if found is not None else pace.UNMEASURED_SECONDS
 
     def _passed_at(self, uuid: str, volume: WatchedVolume, now: float) -> float:
         opened = (uuid, volume.statistics.device)

@@ -124,12 +124,11 @@ class Extender:
         domain = Domain(self._connection, event.uuid)
         target = event.device.partition("[")[0]
         try:
-            if self._growth.may_start(event.uuid, target):
-                found = believed.written_up_to(event.device, event.offset_bytes)
-                disk = watched_as_known(domain.describe(), found, self._domains, target=target)
-                disk = self._paces.adapted(event.uuid, disk) if disk is not None else None
-                if disk is not None and (due := disk.plan()):
-                    self._growth.start(domain, disk, due)
+            found = believed.written_up_to(event.device, event.offset_bytes)
+            disk = watched_as_known(domain.describe(), found, self._domains, target=target)
+            disk = self._paces.adapted(event.uuid, disk) if disk is not None else None
+            if disk is not None and (due := disk.plan()):
+                self._growth.start(domain, disk, due)
         except MigrationError as error:
             _log.debug("an event is left to the look", extra={"vm": event.uuid, "error": error.message})
         except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
@@ -251,12 +250,14 @@ class Extender:
 
     def _tend(self, domain: Domain, disk: WatchedDisk) -> bool:
         """Whether the disk needs nothing, and will not for as long as nobody writes to it."""
-        if not self._growth.may_start(domain.uuid, disk.target):
-            return False
         adapted = self._paces.adapted(domain.uuid, disk)
-        if due := adapted.plan():
-            self._growth.start(domain, adapted, due)
+        due = adapted.plan()
+        self._growth.start(domain, adapted, due)
+        paths = {extension.path for extension in due}
+        for volume in adapted.volumes:
+            if volume.thin.path not in paths:
+                self._growth.arm(domain, volume, volume.thin.physical)
+        if due:
             return False
         self._growth.forget_due(domain.uuid, disk.target)
-        self._growth.arm(domain, adapted, {volume.thin.path: volume.thin.physical for volume in adapted.volumes})
         return adapted == disk

@@ -1,11 +1,12 @@
-"""A disk's volumes grow in their order, and what fails keeps the rest from growing past it.
+"""A disk's volumes grow in their order for as long as the guest has room, and the guest comes first when it has not.
 
 The volumes are as large as they may be once they have grown, so that no threshold is armed and libvirt is not asked.
 """
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -25,14 +26,19 @@ CAPACITY = 60 * MIB
 LARGEST = largest_useful_size(CAPACITY)
 SMALL = 32 * MIB
 DOMAIN = Domain(cast("Connection", None), "vm")
+PATIENCE_SECONDS = 10.0
 
 
 @dataclass
 class Sizes:
-    """A storage domain that has volumes of these sizes; `order` is in which it was asked to extend them."""
+    """Storage domains that have volumes of these sizes; `order` is in which they were asked to extend them.
+
+    Those that `hold` names answer when it is set.
+    """
 
     now: dict[str, int]
     refuses: frozenset[str] = frozenset()
+    holds: dict[str, threading.Event] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
 
     def size_bytes(self, volume: str) -> int:
@@ -40,89 +46,156 @@ class Sizes:
 
     def extend(self, volume: str, size_bytes: int) -> int:
         self.order.append(volume)
+        if volume in self.holds:
+            assert self.holds[volume].wait(PATIENCE_SECONDS)
         if volume in self.refuses:
             raise NoRoomError("It is full.")
         self.now[volume] = size_bytes
         return size_bytes
 
 
-def replication(sizes: Sizes) -> WatchedDisk:
-    """A disk both of whose volumes were small when it was looked at, and are written to their ends."""
+def replication(sizes: Sizes, *, is_full: bool = False, armed: tuple[str, ...] = ()) -> WatchedDisk:
+    """A disk both of whose volumes were small when it was looked at; its threshold is armed on those that stay so."""
 
-    def volume(name: str, index: int) -> WatchedVolume:
-        # One that stays as it is has its threshold already; a refused mirror keeps both.
-        stays = name in sizes.refuses or "mirror" in sizes.refuses
-        armed = SMALL - 16 * MIB if stays else 0
-        statistics = LayerStatistics("vda", index, f"/dev/{name}", SMALL, CAPACITY, SMALL, armed)
-        pool = OpenDomain(storage_domain("pool", "loop"), cast("StorageDriver", sizes))
-        thin = ThinVolume(f"/dev/{name}", SMALL, SMALL, CAPACITY, Policy(16 * MIB, GIB))
+    def volume(name: str, index: int, allocated: int) -> WatchedVolume:
+        threshold = SMALL - 16 * MIB if name in sizes.refuses or name in armed else 0
+        statistics = LayerStatistics("vda", index, f"/dev/{name}", allocated, CAPACITY, SMALL, threshold)
+        pool = OpenDomain(storage_domain(f"of-{name}", "loop"), cast("StorageDriver", sizes))
+        thin = ThinVolume(f"/dev/{name}", allocated, SMALL, CAPACITY, Policy(16 * MIB, GIB))
         return WatchedVolume(statistics, pool, name, thin)
 
-    return WatchedDisk("vda", active=volume("source", 1), mirror=volume("mirror", 2), is_copy=True)
+    source = volume("source", 1, SMALL - 8 * MIB)
+    source = replace(source, thin=replace(source.thin, is_full=is_full))
+    return WatchedDisk("vda", active=source, mirror=volume("mirror", 2, SMALL - 8 * MIB), is_copy=True)
+
+
+@dataclass
+class Bench:
+    """What grows, and whom it tells."""
+
+    growth: Growth
+    paces: Paces
+    looks: list[str]
+
+    def start(self, disk: WatchedDisk) -> None:
+        self.growth.start(DOMAIN, disk, disk.plan())
+
+    def writes(self, disk: WatchedDisk, *, bytes_per_second: int) -> None:
+        """The guest has written at that rate to the source, and goes on so."""
+        assert disk.active is not None
+        now = time.monotonic()
+        before = replace(disk.active.thin, allocated=disk.active.thin.allocated - bytes_per_second)
+        self.paces.see("vm", [replace(disk.active, thin=before)], at=now - 1)
+        self.paces.see("vm", [disk.active], at=now)
 
 
 @pytest.fixture
-def extend() -> Callable[[Sizes], tuple[Growth, list[str]]]:
-    """Has the disk extended, to the end; gives the VMs that are to be looked at again as well."""
-
-    def run(sizes: Sizes) -> tuple[Growth, list[str]]:
-        looks: list[str] = []
-        growth = Growth(Paces(), look_again=looks.append)
-        disk = replication(sizes)
-        started = threading.Event()
-        size_bytes = sizes.size_bytes
-
-        def tell(volume: str) -> int:
-            started.set()
-            return size_bytes(volume)
-
-        sizes.size_bytes = tell  # type: ignore[method-assign]  # to know that it is under way before it is stopped
-        growth.start(DOMAIN, disk, disk.plan())
-        assert started.wait(10)
-        growth.stop()
-        return growth, looks
-
-    return run
+def bench() -> Iterator[Bench]:
+    paces, looks = Paces(), list[str]()
+    growth = Growth(paces, look_again=looks.append)
+    yield Bench(growth, paces, looks)
+    growth.stop()
 
 
-def test_the_destination_grows_before_the_source(extend: Callable[[Sizes], tuple[Growth, list[str]]]) -> None:
+def until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_the_destination_grows_before_the_source(bench: Bench) -> None:
     sizes = Sizes({"source": SMALL, "mirror": SMALL})
-    growth, looks = extend(sizes)
+    bench.start(replication(sizes))
+    until(lambda: len(bench.looks) == 2)
     assert sizes.order == ["mirror", "source"]
     assert sizes.now == {"source": LARGEST, "mirror": LARGEST}
-    assert looks == ["vm"]
-    assert [growth.extensions_of(path) for path in ("/dev/source", "/dev/mirror")] == [1, 1]
+    assert [bench.growth.extensions_of(path) for path in ("/dev/source", "/dev/mirror")] == [1, 1]
+    assert bench.growth.relieved("vm") == {"vda"}
 
 
-def test_a_destination_that_does_not_grow_keeps_its_source_from_growing(
-    extend: Callable[[Sizes], tuple[Growth, list[str]]],
-) -> None:
+def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_looked_at(bench: Bench) -> None:
+    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    disk = replication(sizes)
+    bench.writes(disk, bytes_per_second=MIB // 16)
+    for _ in range(3):
+        bench.start(disk)
+    # By then its storage domain has had its turn.
+    another = replace(disk, target="vdb", mirror=None, is_copy=False)
+    bench.start(another)
+    until(lambda: bench.growth.relieved("vm") == {"vdb"})
+    assert sizes.order == ["mirror", "source"]
+    sizes.now["source"] = SMALL
+    sizes.holds["mirror"].set()
+    until(lambda: len(bench.looks) == 3)
+    assert sizes.order == ["mirror", "source", "source"]
+
+
+def test_a_source_that_is_almost_full_does_not_wait(bench: Bench) -> None:
+    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    disk = replication(sizes)
+    bench.writes(disk, bytes_per_second=20 * MIB)
+    bench.start(disk)
+    until(lambda: sizes.now["source"] == LARGEST)
+    assert sizes.now["mirror"] == SMALL
+    sizes.holds["mirror"].set()
+    until(lambda: sizes.now["mirror"] == LARGEST)
+
+
+def test_a_source_waits_no_longer_than_it_has_room(bench: Bench) -> None:
+    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    disk = replication(sizes)
+    # Full in half a second.
+    bench.writes(disk, bytes_per_second=16 * MIB)
+    bench.start(disk)
+    until(lambda: sizes.now["source"] == LARGEST)
+    assert sizes.order == ["mirror", "source"]
+    sizes.holds["mirror"].set()
+
+
+def test_a_source_that_is_found_to_fill_faster_waits_no_longer(bench: Bench) -> None:
+    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    disk = replication(sizes)
+    bench.start(disk)
+    until(lambda: sizes.order == ["mirror"])
+    bench.writes(disk, bytes_per_second=20 * MIB)
+    bench.start(disk)
+    until(lambda: sizes.now["source"] == LARGEST)
+    sizes.holds["mirror"].set()
+
+
+def test_a_guest_that_stands_still_waits_for_the_destination_no_longer_than_that_ever_took(bench: Bench) -> None:
+    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    bench.start(replication(sizes, is_full=True))
+    until(lambda: bench.growth.relieved("vm") == {"vda"})
+    assert sizes.order == ["mirror", "source"]
+    assert sizes.now == {"source": LARGEST, "mirror": SMALL}
+    sizes.holds["mirror"].set()
+
+
+def test_a_destination_that_cannot_grow_does_not_stop_the_guest(bench: Bench) -> None:
     sizes = Sizes({"source": SMALL, "mirror": SMALL}, refuses=frozenset({"mirror"}))
-    growth, looks = extend(sizes)
-    assert sizes.order == ["mirror"]
-    assert sizes.now == {"source": SMALL, "mirror": SMALL}
-    assert growth.trouble_of("/dev/mirror") is not None
-    assert looks == []
-    assert growth.relieved("vm") == frozenset()
+    bench.start(replication(sizes))
+    until(lambda: bench.looks == ["vm"])
+    assert sizes.order == ["mirror", "source"]
+    assert sizes.now == {"source": LARGEST, "mirror": SMALL}
+    assert bench.growth.trouble_of("/dev/mirror") is not None
+    assert bench.growth.relieved("vm") == {"vda"}
 
 
-def test_a_source_that_does_not_grow_leaves_the_destination_the_larger_one(
-    extend: Callable[[Sizes], tuple[Growth, list[str]]],
-) -> None:
+def test_a_source_that_does_not_grow_leaves_the_destination_the_larger_one(bench: Bench) -> None:
     sizes = Sizes({"source": SMALL, "mirror": SMALL}, refuses=frozenset({"source"}))
-    growth, looks = extend(sizes)
+    bench.start(replication(sizes))
+    until(lambda: bench.growth.trouble_of("/dev/source") is not None)
     assert sizes.now == {"source": SMALL, "mirror": LARGEST}
-    assert growth.trouble_of("/dev/source") is not None
-    assert growth.trouble_of("/dev/mirror") is None
-    assert looks == []
+    assert bench.growth.trouble_of("/dev/mirror") is None
+    assert bench.growth.relieved("vm") == frozenset()
 
 
-def test_what_has_grown_since_the_look_is_not_extended_twice(
-    extend: Callable[[Sizes], tuple[Growth, list[str]]],
-) -> None:
+def test_what_has_grown_since_the_look_is_not_extended_twice(bench: Bench) -> None:
     sizes = Sizes({"source": LARGEST, "mirror": LARGEST})
-    growth, looks = extend(sizes)
+    bench.start(replication(sizes))
+    until(lambda: len(bench.looks) == 2)
     assert sizes.order == []
-    assert growth.trouble_of("/dev/mirror") is None
-    assert growth.extensions_of("/dev/mirror") == 0
-    assert looks == ["vm"]
+    assert bench.growth.trouble_of("/dev/mirror") is None
+    assert bench.growth.extensions_of("/dev/mirror") == 0

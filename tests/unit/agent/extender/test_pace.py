@@ -1,5 +1,7 @@
 """Head room and chunks follow what is measured, between the administrator's bounds."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,3 +111,18 @@ def test_when_a_threshold_was_passed_is_reckoned_but_never_before_it_was_armed()
     assert passed(99.5, 10.0 * MIB) == 99.5
     assert passed(0.0, 0.0) == 100.0
     assert pace.passed_at(allocated=MIB, armed=2 * MIB, armed_at=0.0, rate=1.0, now=100.0) == 100.0
+
+
+@given(st.integers(0, 64 * GIB), rates, latencies)
+def test_who_waits_so_long_has_grown_before_the_volume_is_full(free: int, rate: float, seconds: float) -> None:
+    patience = pace.patience(free=free, rate=rate, seconds=seconds)
+    assert patience >= 0
+    if 0 < patience < math.inf:
+        assert rate * (patience + seconds) <= free * (1 + 1e-9)
+
+
+def test_who_has_no_room_for_an_extension_does_not_wait() -> None:
+    assert pace.patience(free=MIB, rate=float(MIB), seconds=0.5) == 0
+    assert pace.patience(free=0, rate=1.0, seconds=0.0) == 0
+    assert pace.patience(free=10 * MIB, rate=float(MIB), seconds=1.0) == 8
+    assert pace.patience(free=0, rate=0.0, seconds=1.0) == math.inf
