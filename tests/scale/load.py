@@ -71,7 +71,10 @@ class PhaseWatch:
         with self._changed:
             for line in lines:
                 event = json.loads(line)
-                # An error, where the apiserver has forgotten that version, has no metadata: it ends the thread.
+                if event["type"] == "ERROR":
+                    # The apiserver has forgotten that version, and ends the watch: all that is there comes once more.
+                    self._resource_version = "0"
+                    continue
                 self._resource_version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] in ("ADDED", "MODIFIED"):
                     self.seen.setdefault(event["object"]["metadata"]["name"], now)
