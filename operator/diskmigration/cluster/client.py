@@ -200,7 +200,7 @@ class Cluster:
 
         The server passes over the uid of a status that is applied, so that one meant for a deleted object would land on
         another that has taken its name. Each apply therefore carries a resourceVersion that this uid is known to have
-        had: mostly that of the last answer, at first `seen_version` where it is given, so that no more requests are made.
+        had: that of the last answer, at first `seen_version` where it is given, so that mostly no more is asked.
 
         Raises:
             ObjectGoneError: the object is gone, or another uid has its name: nothing was written.

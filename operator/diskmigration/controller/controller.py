@@ -34,7 +34,10 @@ RELIST_SECONDS = 180.0
 POSITIONS_SECONDS = 5.0
 POSITIONS_AT_ONCE = 50
 DOMAIN_DELAY_SECONDS = 0.5
+LONGEST_DOMAIN_DELAY_SECONDS = 30.0
 """Many nodes report at once: one write of a StorageDomain's status for all of them."""
+NODES_PER_SECOND = 100
+"""The delay is a second longer for so many nodes: each write is an event for each of their agents."""
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 30.0
 STUCK_SECONDS = 120.0
@@ -69,10 +72,7 @@ class Controller:
         self._reporting = Reporting(cluster, Reporter(f"{names.GROUP}/operator", instance), self._executor)
         self.books = Books(
             system_namespace=options.namespace,
-            wake=Wake(
-                migration=self._work.add,
-                domain=lambda name: self._work.add_after(_DOMAIN_PREFIX + name, DOMAIN_DELAY_SECONDS),
-            ),
+            wake=Wake(migration=self._work.add, domain=self._write_domain_soon),
         )
         self._reconciler = Reconciler(
             cluster,
@@ -162,6 +162,10 @@ class Controller:
         pages = self._cluster.pages(plural)
         while (page := await self._request(next, pages, None)) is not None:
             yield page
+
+    def _write_domain_soon(self, name: str) -> None:
+        delay = DOMAIN_DELAY_SECONDS + len(self.books.inventory.hypervisor_names()) / NODES_PER_SECOND
+        self._work.add_after(_DOMAIN_PREFIX + name, min(delay, LONGEST_DOMAIN_DELAY_SECONDS))
 
     def _forget_migration(self, key: str) -> None:
         if (uid := self.books.view.uid_of(key)) is not None:
