@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +63,9 @@ class Served:
 def served(metrics: str) -> Served:
     """Reads the text of the apiserver's /metrics."""
     requests: Counter[str] = Counter()
-    for found in _REQUESTS.finditer(metrics):
-        labels = dict(_LABEL.findall(found["labels"]))
+    for labels, count in _labelled(_REQUESTS, metrics):
         resource = "/".join(part for part in (labels.get("resource"), labels.get("subresource")) if part)
-        requests[f"{labels['verb']} {resource}"] += int(float(found["count"]))
+        requests[f"{labels['verb']} {resource}"] += count
     return Served(
         dict(requests),
         sum(int(float(count)) for count in _EVENTS.findall(metrics)),
@@ -77,9 +76,15 @@ def served(metrics: str) -> Served:
 def refused(metrics: str) -> dict[str, int]:
     """The requests for which the apiserver had no room (429), by their priority level; from the same text."""
     counts: Counter[str] = Counter()
-    for found in _REFUSED.finditer(metrics):
-        counts[dict(_LABEL.findall(found["labels"]))["priority_level"]] += int(float(found["count"]))
+    for labels, count in _labelled(_REFUSED, metrics):
+        counts[labels["priority_level"]] += count
     return dict(counts)
+
+
+def _labelled(series: re.Pattern[str], metrics: str) -> Iterator[tuple[dict[str, str], int]]:
+    """The labels and the count of each line of that series."""
+    for found in series.finditer(metrics):
+        yield dict(_LABEL.findall(found["labels"])), int(float(found["count"]))
 
 
 def quantile(values: Iterable[float], share: float) -> float:

@@ -38,11 +38,12 @@ class Load:
     """Of the narrow pair of storage domains, for which `queued` migrations wait."""
     narrow_step_seconds: float = 0.5
     idle_seconds: float = IDLE_SECONDS
+    least_patience_seconds: float = 600.0
 
     @property
     def patience_seconds(self) -> float:
         """For each part of the run: more than two cores need for it, and the time of all phases."""
-        return 600.0 + 0.3 * self.migrations + 20.0 * self.step_seconds
+        return self.least_patience_seconds + 0.3 * self.migrations + 20.0 * self.step_seconds
 
 
 @dataclass(frozen=True)

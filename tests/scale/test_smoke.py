@@ -19,6 +19,7 @@ LOAD = Load(
     places=8,
     narrow_step_seconds=0.1,
     idle_seconds=2,
+    least_patience_seconds=150,
 )
 
 

@@ -34,10 +34,10 @@ RELIST_SECONDS = 180.0
 POSITIONS_SECONDS = 5.0
 POSITIONS_AT_ONCE = 50
 DOMAIN_DELAY_SECONDS = 0.5
-LONGEST_DOMAIN_DELAY_SECONDS = 30.0
 """Many nodes report at once: one write of a StorageDomain's status for all of them."""
 NODES_PER_SECOND = 100
 """The delay is a second longer for so many nodes: each write is an event for each of their agents."""
+LONGEST_DOMAIN_DELAY_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 30.0
 STUCK_SECONDS = 120.0

@@ -14,14 +14,7 @@ import pytest
 from diskmigration.agent.extender.watermark import largest_useful_size
 from testbed.processes import TestbedError
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
-from tests.integration.migrations.stack import (
-    CHUNK_BYTES,
-    REPLICATION_CHUNK_BYTES,
-    Migration,
-    Stack,
-    storage_domain,
-    wait_until,
-)
+from tests.integration.migrations.stack import Migration, Stack, storage_domain, wait_until
 
 _WATCH_SECONDS = 0.001
 _METADATA_BYTES = 128 * 1024
@@ -142,14 +135,11 @@ def synchronized(stack: Stack, machine: Machine, to: str, **spec: object) -> Mig
 
 def set_watermark(stack: Stack, request: pytest.FixtureRequest, *domains: Domain, watermark_bytes: int) -> None:
     """Gives the storage domains another one until the end of the test."""
-    sizes = {
-        "highWatermark": watermark_bytes,
-        "chunkSize": CHUNK_BYTES,
-        "replicationChunkSize": REPLICATION_CHUNK_BYTES,
-    }
     for domain in domains:
         request.addfinalizer(partial(stack.apply, storage_domain(domain)))
-        stack.apply(storage_domain(domain, thinProvisioning=sizes))
+        changed = storage_domain(domain)
+        changed["spec"]["thinProvisioning"]["highWatermark"] = watermark_bytes
+        stack.apply(changed)
 
 
 def extensions(migration: Migration, side: str) -> set[int]:

@@ -5,7 +5,7 @@ The volumes are as large as they may be once they have grown, so that no thresho
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -21,19 +21,19 @@ from diskmigration.agent.hypervisor.statistics import LayerStatistics
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import NoRoomError, StorageDriver
 from tests.unit.agent.builders import GIB, MIB, storage_domain
+from tests.unit.agent.waiting import PATIENCE_SECONDS, until
 
 CAPACITY = 60 * MIB
 LARGEST = largest_useful_size(CAPACITY)
 SMALL = 32 * MIB
 DOMAIN = Domain(cast("Connection", None), "vm")
-PATIENCE_SECONDS = 10.0
 
 
 @dataclass
 class Sizes:
     """Storage domains that have volumes of these sizes; `order` is in which they were asked to extend them.
 
-    Those that `hold` names answer when it is set.
+    Those that `holds` names answer when it is set.
     """
 
     now: dict[str, int]
@@ -54,19 +54,25 @@ class Sizes:
         return size_bytes
 
 
-def replication(sizes: Sizes, *, is_full: bool = False, armed: tuple[str, ...] = ()) -> WatchedDisk:
+def slow_destination() -> Sizes:
+    """Small volumes of which the mirror does not grow before it is let go."""
+    return Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+
+
+def replication(sizes: Sizes, *, is_full: bool = False) -> WatchedDisk:
     """A disk both of whose volumes were small when it was looked at; its threshold is armed on those that stay so."""
 
-    def volume(name: str, index: int, allocated: int) -> WatchedVolume:
-        threshold = SMALL - 16 * MIB if name in sizes.refuses or name in armed else 0
+    def volume(name: str, index: int) -> WatchedVolume:
+        allocated = SMALL - 8 * MIB
+        threshold = SMALL - 16 * MIB if name in sizes.refuses else 0
         statistics = LayerStatistics("vda", index, f"/dev/{name}", allocated, CAPACITY, SMALL, threshold)
         pool = OpenDomain(storage_domain(f"of-{name}", "loop"), cast("StorageDriver", sizes))
         thin = ThinVolume(f"/dev/{name}", allocated, SMALL, CAPACITY, Policy(16 * MIB, GIB))
         return WatchedVolume(statistics, pool, name, thin)
 
-    source = volume("source", 1, SMALL - 8 * MIB)
+    source = volume("source", 1)
     source = replace(source, thin=replace(source.thin, is_full=is_full))
-    return WatchedDisk("vda", active=source, mirror=volume("mirror", 2, SMALL - 8 * MIB), is_copy=True)
+    return WatchedDisk("vda", active=source, mirror=volume("mirror", 2), is_copy=True)
 
 
 @dataclass
@@ -88,6 +94,13 @@ class Bench:
         self.paces.see("vm", [replace(disk.active, thin=before)], at=now - 1)
         self.paces.see("vm", [disk.active], at=now)
 
+    def grow_the_source_of(self, sizes: Sizes, *, bytes_per_second: int) -> None:
+        """Has a disk that is written at that rate extended, and waits for its source."""
+        disk = replication(sizes)
+        self.writes(disk, bytes_per_second=bytes_per_second)
+        self.start(disk)
+        until(lambda: sizes.now["source"] == LARGEST)
+
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
@@ -95,13 +108,6 @@ def bench() -> Iterator[Bench]:
     growth = Growth(paces, look_again=looks.append)
     yield Bench(growth, paces, looks)
     growth.stop()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def test_the_destination_grows_before_the_source(bench: Bench) -> None:
@@ -115,7 +121,7 @@ def test_the_destination_grows_before_the_source(bench: Bench) -> None:
 
 
 def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_looked_at(bench: Bench) -> None:
-    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    sizes = slow_destination()
     disk = replication(sizes)
     bench.writes(disk, bytes_per_second=MIB // 16)
     for _ in range(3):
@@ -132,29 +138,23 @@ def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_loo
 
 
 def test_a_source_that_is_almost_full_does_not_wait(bench: Bench) -> None:
-    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
-    disk = replication(sizes)
-    bench.writes(disk, bytes_per_second=20 * MIB)
-    bench.start(disk)
-    until(lambda: sizes.now["source"] == LARGEST)
+    sizes = slow_destination()
+    bench.grow_the_source_of(sizes, bytes_per_second=20 * MIB)
     assert sizes.now["mirror"] == SMALL
     sizes.holds["mirror"].set()
     until(lambda: sizes.now["mirror"] == LARGEST)
 
 
 def test_a_source_waits_no_longer_than_it_has_room(bench: Bench) -> None:
-    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
-    disk = replication(sizes)
+    sizes = slow_destination()
     # Full in half a second.
-    bench.writes(disk, bytes_per_second=16 * MIB)
-    bench.start(disk)
-    until(lambda: sizes.now["source"] == LARGEST)
+    bench.grow_the_source_of(sizes, bytes_per_second=16 * MIB)
     assert sizes.order == ["mirror", "source"]
     sizes.holds["mirror"].set()
 
 
 def test_a_source_that_is_found_to_fill_faster_waits_no_longer(bench: Bench) -> None:
-    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    sizes = slow_destination()
     disk = replication(sizes)
     bench.start(disk)
     until(lambda: sizes.order == ["mirror"])
@@ -165,7 +165,7 @@ def test_a_source_that_is_found_to_fill_faster_waits_no_longer(bench: Bench) -> 
 
 
 def test_a_guest_that_stands_still_waits_for_the_destination_no_longer_than_that_ever_took(bench: Bench) -> None:
-    sizes = Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
+    sizes = slow_destination()
     bench.start(replication(sizes, is_full=True))
     until(lambda: bench.growth.relieved("vm") == {"vda"})
     assert sizes.order == ["mirror", "source"]

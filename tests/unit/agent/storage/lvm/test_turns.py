@@ -1,17 +1,9 @@
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
 from diskmigration.agent.storage.lvm.turns import Turns
-
-
-def until(look: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not look():
-        assert time.monotonic() < end
-        time.sleep(0.001)
+from tests.unit.agent.waiting import until
 
 
 def test_the_urgent_come_first_and_nobody_shares_a_turn() -> None:
