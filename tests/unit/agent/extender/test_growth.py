@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from diskmigration.agent.extender.growth import Growth
+from diskmigration.agent.extender.pace import SAFETY, UNMEASURED_SECONDS
 from diskmigration.agent.extender.paces import Paces
 from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume
 from diskmigration.agent.extender.watermark import Policy, ThinVolume, largest_useful_size
@@ -31,7 +32,7 @@ DOMAIN = Domain(cast("Connection", None), "vm")
 
 @dataclass
 class Sizes:
-    """Storage domains that have volumes of these sizes; `order` is in which they were asked to extend them.
+    """Storage domains that have volumes of these sizes; `order` and `asked_at` tell when they were asked to extend them.
 
     Those that `holds` names answer when it is set.
     """
@@ -40,11 +41,13 @@ class Sizes:
     refuses: frozenset[str] = frozenset()
     holds: dict[str, threading.Event] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    asked_at: dict[str, float] = field(default_factory=dict)
 
     def size_bytes(self, volume: str) -> int:
         return self.now[volume]
 
     def extend(self, volume: str, size_bytes: int) -> int:
+        self.asked_at[volume] = time.monotonic()
         self.order.append(volume)
         if volume in self.holds:
             assert self.holds[volume].wait(PATIENCE_SECONDS)
@@ -86,20 +89,22 @@ class Bench:
     def start(self, disk: WatchedDisk) -> None:
         self.growth.start(DOMAIN, disk, disk.plan())
 
-    def writes(self, disk: WatchedDisk, *, bytes_per_second: int) -> None:
-        """The guest has written at that rate to the source, and goes on so."""
+    def writes(self, disk: WatchedDisk, *, bytes_per_second: int) -> float:
+        """The guest has written at that rate to the source, and goes on so from the time that is returned."""
         assert disk.active is not None
         now = time.monotonic()
         before = replace(disk.active.thin, allocated=disk.active.thin.allocated - bytes_per_second)
         self.paces.see("vm", [replace(disk.active, thin=before)], at=now - 1)
         self.paces.see("vm", [disk.active], at=now)
+        return now
 
-    def grow_the_source_of(self, sizes: Sizes, *, bytes_per_second: int) -> None:
-        """Has a disk that is written at that rate extended, and waits for its source."""
+    def grow_the_source_of(self, sizes: Sizes, *, bytes_per_second: int) -> float:
+        """Has a disk that is written at that rate extended; returns after how many seconds of it the source was."""
         disk = replication(sizes)
-        self.writes(disk, bytes_per_second=bytes_per_second)
+        written_at = self.writes(disk, bytes_per_second=bytes_per_second)
         self.start(disk)
         until(lambda: sizes.now["source"] == LARGEST)
+        return sizes.asked_at["source"] - written_at
 
 
 @pytest.fixture
@@ -126,6 +131,7 @@ def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_loo
     bench.writes(disk, bytes_per_second=MIB // 16)
     for _ in range(3):
         bench.start(disk)
+    until(lambda: sizes.order == ["mirror"])
     # By then its storage domain has had its turn.
     another = replace(disk, target="vdb", mirror=None, is_copy=False)
     bench.start(another)
@@ -148,8 +154,9 @@ def test_a_source_that_is_almost_full_does_not_wait(bench: Bench) -> None:
 def test_a_source_waits_no_longer_than_it_has_room(bench: Bench) -> None:
     sizes = slow_destination()
     # Full in half a second.
-    bench.grow_the_source_of(sizes, bytes_per_second=16 * MIB)
-    assert sizes.order == ["mirror", "source"]
+    seconds = bench.grow_the_source_of(sizes, bytes_per_second=16 * MIB)
+    assert seconds >= 0.5 - SAFETY * UNMEASURED_SECONDS
+    assert sizes.now["mirror"] == SMALL
     sizes.holds["mirror"].set()
 
 
@@ -166,9 +173,10 @@ def test_a_source_that_is_found_to_fill_faster_waits_no_longer(bench: Bench) -> 
 
 def test_a_guest_that_stands_still_waits_for_the_destination_no_longer_than_that_ever_took(bench: Bench) -> None:
     sizes = slow_destination()
+    started_at = time.monotonic()
     bench.start(replication(sizes, is_full=True))
     until(lambda: bench.growth.relieved("vm") == {"vda"})
-    assert sizes.order == ["mirror", "source"]
+    assert sizes.asked_at["source"] - started_at >= SAFETY * UNMEASURED_SECONDS
     assert sizes.now == {"source": LARGEST, "mirror": SMALL}
     sizes.holds["mirror"].set()
 
