@@ -20,8 +20,8 @@ if mv "$armed.fails" "$armed.failed" 2>/dev/null; then
     echo "  Volume group lock failed: another command holds it" >&2
     exit 5
 fi
-for group in $(cd "{directory}" && compgen -G "{command}.held-*"); do
-    while [[ " $* " == *" ${{group#*.held-}}/"* && -e "{directory}/$group" ]]; do
+for hold in $(cd "{directory}" && compgen -G "{command}.held-*"); do
+    while [[ " $* " == *" ${{hold#*.held-}}/"* && -e "{directory}/$hold" ]]; do
         sleep 0.05
     done
 done

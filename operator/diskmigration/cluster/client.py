@@ -400,12 +400,17 @@ def _as_yaml(body: JsonObject) -> bytes:
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", whole).encode()
 
 
+_EXCERPT_BYTES = 200
+"""Of an answer that is not the API's: an overloaded server's words, or a proxy's page."""
+
+
 def _answer(doing: str, status: int, content: bytes) -> JsonObject:
     """The decoded object, or the error that the HTTP status stands for."""
     try:
         decoded = json.loads(content)
     except ValueError as error:
-        raise ClusterUnavailableError(f"{doing}: HTTP {status} with a body that is not JSON") from error
+        said = content[:_EXCERPT_BYTES].decode(errors="replace").strip()
+        raise ClusterUnavailableError(f"{doing}: HTTP {status} with a body that is not JSON: {said!r}") from error
     if 200 <= status < 300:
         return dict(decoded)
     said = f"{doing}: HTTP {status}: {decoded.get('message', 'no message') if isinstance(decoded, dict) else decoded}"

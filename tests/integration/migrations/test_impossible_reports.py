@@ -3,8 +3,16 @@
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.integration.migrations.growth import free_bytes, size_bytes, synchronized
+from tests.integration.migrations.growth import (
+    finish,
+    free_bytes,
+    size_bytes,
+    synchronized,
+    watched,
+    write_in_steps,
+)
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import WATERMARK_BYTES, Stack, wait_until
 
@@ -19,7 +27,7 @@ def test_a_volume_that_has_shrunk_stalls_the_migration_until_it_is_whole_again(
     whole = size_bytes(volume)
     shrunk = whole - free_bytes(machine, str(volume)) // MEBIBYTE * MEBIBYTE + WATERMARK_BYTES // 2
 
-    _resize(stack, machine, shrunk)
+    _resize(volume, shrunk)
     wait_until(lambda: migration.condition("Stalled")["status"] == "True", "it says that it is stalled")
 
     found = migration.condition("Stalled")
@@ -32,16 +40,38 @@ def test_a_volume_that_has_shrunk_stalls_the_migration_until_it_is_whole_again(
     assert migration.phase() == "Synchronized", "nothing pivots away from a volume that may be damaged"
     assert size_bytes(volume) == shrunk, "less than the watermark is free, and still it is not extended"
 
-    _resize(stack, machine, whole)
+    _resize(volume, whole)
     migration.succeed()
     assert migration.condition("Stalled")["status"] == "False"
     machine.verify()
 
 
+def test_a_mirror_that_has_shrunk_does_not_stop_the_guest(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("loop-a")
+    [source] = machine.volumes
+    migration = synchronized(stack, machine, "loop-b", strategy="Direct")
+    [mirror] = (Path(volume["path"]) for volume in migration.status()["destination"]["volumes"])
+    whole = size_bytes(mirror)
+    _resize(mirror, whole - MEBIBYTE)
+    wait_until(lambda: migration.condition("Stalled")["status"] == "True", "it says that it is stalled")
+    assert str(mirror) in migration.condition("Stalled")["message"]
+
+    # Past the source's threshold, and not to the end of either volume.
+    length = free_bytes(machine, str(source)) - WATERMARK_BYTES // 2
+    with watched(source) as grown:
+        write_in_steps(machine, start=20 * MEBIBYTE, length=length, free=lambda: free_bytes(machine, str(source)))
+        wait_until(lambda: bool(grown), "the source has grown")
+    assert size_bytes(mirror) == whole - MEBIBYTE
+
+    _resize(mirror, whole)
+    finish(migration, machine)
+
+
 def test_a_stalled_migration_can_be_cancelled(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("loop-a")
     migration = synchronized(stack, machine, "file-b", strategy="Direct")
-    _resize(stack, machine, 48 * MEBIBYTE)
+    [volume] = machine.volumes
+    _resize(volume, 48 * MEBIBYTE)
     wait_until(lambda: migration.condition("Stalled")["status"] == "True", "it says that it is stalled")
 
     migration.patch({"cancel": True})
@@ -49,8 +79,8 @@ def test_a_stalled_migration_can_be_cancelled(stack: Stack, machines: Callable[.
     machine.verify()
 
 
-def _resize(stack: Stack, machine: Machine, to_bytes: int) -> None:
+def _resize(device: Path, to_bytes: int) -> None:
     """Behind everybody's back."""
-    [device] = machine.volumes
-    os.truncate(stack.domains["loop-a"].root / f"{machine.name}-0", to_bytes)
+    file = (Path("/sys/class/block") / device.resolve().name / "loop/backing_file").read_text().rstrip("\n")
+    os.truncate(file, to_bytes)
     subprocess.run(["losetup", "--set-capacity", str(device)], check=True)

@@ -225,9 +225,10 @@ class Extender:
         disks = watched_disks(description, found, self._domains, without_space=full)
         self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
         doubted = self._doubts.judge(uuid, found.run, [volume for disk in disks for volume in disk.volumes])
-        believed = [disk for disk in disks if not any(volume.thin.path in doubted for volume in disk.volumes)]
+        # A damaged destination must not stop the guest: each side grows without the other.
+        believed = [disk for disk in (disk.without(doubted) for disk in disks) if disk.volumes]
         self._paces.see(uuid, [volume for disk in believed for volume in disk.volumes], at=found_at)
-        targets = {disk.target for disk in believed}
+        targets = {disk.target for disk in disks if disk in believed}
         self._believed[uuid] = replace(found, layers=tuple(row for row in found.layers if row.target in targets))
         at_rest = [self._tend(domain, disk) for disk in believed]
         if without_space and without_space <= (relieved | relief.ready) - relief.waiting:

@@ -1,6 +1,6 @@
 """Which volumes of a running VM are to be watched, read from its XML and statistics. Pure but for the domains asked."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +38,12 @@ class WatchedDisk:
     def volumes(self) -> tuple[WatchedVolume, ...]:
         """What is watched: the mirror first."""
         return tuple(volume for volume in (self.mirror, self.active) if volume is not None)
+
+    def without(self, paths: Collection[str]) -> "WatchedDisk":
+        """The disk with the volumes at these paths left out: the other one grows by what is known of itself."""
+        active = None if self.active is None or self.active.thin.path in paths else self.active
+        mirror = None if self.mirror is None or self.mirror.thin.path in paths else self.mirror
+        return replace(self, active=active, mirror=mirror)
 
     def plan(self) -> tuple[watermark.Extension, ...]:
         """The extensions that are due, in their order."""

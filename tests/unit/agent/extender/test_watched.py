@@ -86,5 +86,15 @@ def test_a_mirror_that_has_ended_has_the_source_watched_alone(domains: Located) 
     assert found.mirror is None
 
 
+def test_a_volume_that_is_left_out_does_not_keep_the_other_from_growing() -> None:
+    domains = Located({"source": 64 * MIB, "mirror": 64 * MIB})
+    full = known(SOURCE, MIRROR).written_up_to("vda[1]", 60 * MIB).written_up_to("vda[2]", 60 * MIB)
+    found = watched_as_known(disk(MIRROR), full, domains, target="vda")
+    assert found is not None
+    for left_out in ("/dev/source", "/dev/mirror"):
+        [extension] = found.without({left_out}).plan()
+        assert {extension.path, left_out} == {"/dev/source", "/dev/mirror"}
+
+
 def test_a_disk_that_is_gone_is_none_at_all(domains: Located) -> None:
     assert watched_as_known(disk(None), known(SOURCE), domains, target="vdb") is None
