@@ -1,4 +1,4 @@
-"""What the measurements run on: a control plane, a libvirt host, the operator, the agent and four storage domains."""
+"""What the measurements run on: a control plane, a libvirt host, the operator, the agent and five storage domains."""
 
 import shutil
 import tempfile
@@ -15,10 +15,13 @@ from testbed.libvirt_host import running_libvirt
 from testbed.programs import running_agent, running_operator
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain, wait_until
 
-# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
+# On a disk; and short, as libvirt's sockets lie in it.
 _SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - the directory in it is made by mkdtemp
 # Where etcd has its data: in a cluster its syncs do not wait behind the copy on the hypervisor's disk, nor it for them.
+# The storage domain APART is there too.
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it is made by mkdtemp
+APART = "loop-memory"
+"""The storage domain that does not share the others' disk."""
 MIGRATIONS_AT_ONCE = 8
 
 
@@ -51,6 +54,7 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
         running.callback(loops.detach, directory)
         in_memory = Path(tempfile.mkdtemp(prefix="dmb-", dir=_IN_MEMORY))
         running.callback(shutil.rmtree, in_memory)
+        running.callback(loops.detach, in_memory)
         host = running.enter_context(running_libvirt(directory / "libvirt"))
         control_plane = running.enter_context(running_control_plane(in_memory / "control-plane"))
         control_plane.install_manifests()
@@ -61,6 +65,7 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
         domains = {
             name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
         }
+        domains[APART] = make_domain(in_memory, APART, "loop")
         stack = Stack(control_plane, client.connect(control_plane.admin_kubeconfig), host, agent, domains)
         for domain in domains.values():
             document = storage_domain(domain, maxConcurrentMigrations=MIGRATIONS_AT_ONCE)

@@ -31,27 +31,25 @@ _BOOT_SECONDS = 60
 _GROWTHS_WATCHED = 6
 
 
-class Side(StrEnum):
-    """Who keeps the volumes extended."""
+class Extender(StrEnum):
+    """Who keeps the volumes extended; they begin with one chunk."""
 
     OURS = "ours"
-    OURS_ALONE = "ours, no mirror"
-    """We extend the volume, and there is no mirror."""
     RIVAL = "rival"
     NOBODY = "nobody"
-    """The volume is as large as it can get, and there is no mirror."""
-    NOBODY_MIRRORED = "nobody, mirrored"
-    """Both volumes are as large as they can get."""
+    """They are as large as they can get."""
 
-    @property
-    def is_thin(self) -> bool:
-        """Whether the volumes begin with one chunk."""
-        return self in (Side.OURS, Side.OURS_ALONE, Side.RIVAL)
 
-    @property
-    def has_mirror(self) -> bool:
-        """Whether the disk is mirrored."""
-        return self not in (Side.NOBODY, Side.OURS_ALONE)
+@dataclass(frozen=True)
+class Side:
+    """Who extends the volumes, and on which storage domain the mirror is, if there is one."""
+
+    extender: Extender
+    mirror: str | None
+
+    def __str__(self) -> str:
+        """Return it as it is told while it runs."""
+        return f"{self.extender}, {f'mirrored to {self.mirror}' if self.mirror else 'no mirror'}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: boo
     name = f"writer-{uuid.uuid4().hex[:8]}"
     written = plan.written_bytes(rate_mebibytes)
     capacity = 2 * written
-    size = plan.thin.chunk if side.is_thin else whole_volume_bytes(capacity)
+    size = whole_volume_bytes(capacity) if side.extender is Extender.NOBODY else plan.thin.chunk
     volume = _image(stage, "loop-a", f"{name}-0", size, capacity)
     layout = Layout(seed=9, record_bytes=_RECORD_BYTES, span_bytes=written)
     writer = Writer(layout, records_per_second=rate_mebibytes, plain=True)
@@ -90,7 +88,7 @@ def run(stage: Stage, plan: Plan, side: Side, rate_mebibytes: int, *, watch: boo
         delays = ending.enter_context(delays_of(host, name, plan.thin.watermark)) if watch else []
         host.virsh("resume", name)
         rate = _write_all(guest, happened, written, rate_mebibytes, is_over=lambda: len(delays) >= _GROWTHS_WATCHED)
-        is_whole = not side.has_mirror or "<mirror" in machine.xml()
+        is_whole = side.mirror is None or "<mirror" in machine.xml()
         sustained = rate > 0 and happened.is_unharmed and is_whole
         return Outcome(sustained, rate, _free_bytes(machine), tuple(delays))
 
@@ -113,10 +111,13 @@ def _write_all(
 @contextmanager
 def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, *, capacity: int, size: int) -> Iterator[None]:
     """For the block there is a mirror that is in step, and whoever keeps both volumes extended."""
-    if side in (Side.OURS, Side.OURS_ALONE):
+    if side.extender is Extender.OURS:
         await_known(stage, machine, "loop-a")
-    if side is Side.OURS:
-        migration = begin(stage, machine, "loop-b", strategy="Direct", cutover={"policy": "Manual"})
+    if side.mirror is None:
+        yield
+        return
+    if side.extender is Extender.OURS:
+        migration = begin(stage, machine, side.mirror, strategy="Direct", cutover={"policy": "Manual"})
         migration.wait_for_phase("Synchronized")
         try:
             yield
@@ -124,16 +125,13 @@ def _mirrored(stage: Stage, plan: Plan, side: Side, machine: Machine, *, capacit
             migration.patch({"cancel": True})
             wait_until(lambda: migration.phase() in ("Cancelled", "Failed"), "the migration has ended", seconds=60)
         return
-    if not side.has_mirror:
-        yield
-        return
     stage.stack.agent.stop()
     try:
-        made = _image(stage, "loop-b", f"{machine.name}-mirror", size, capacity)
+        made = _image(stage, side.mirror, f"{machine.name}-mirror", size, capacity)
         options = ["--format", "qcow2", "--blockdev", "--reuse-external", "--transient-job"]
         machine.host.virsh("blockcopy", machine.name, "vda", "--dest", str(made), *options)
         wait_until(lambda: "ready='yes'" in machine.xml(), "the mirror is in step")
-        if side is Side.NOBODY_MIRRORED:
+        if side.extender is Extender.NOBODY:
             yield
             return
         rival = _rival(stage, plan)
