@@ -30,6 +30,10 @@ REPLICATION_CHUNK_BYTES = 32 * 2**20
 class Kubectl(Protocol):
     """A control plane, as its administrator sees it."""
 
+    @property
+    def admin_kubeconfig(self) -> Path:
+        """The administrator's credentials."""
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl, and return what it printed."""
 
