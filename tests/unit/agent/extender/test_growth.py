@@ -32,7 +32,7 @@ DOMAIN = Domain(cast("Connection", None), "vm")
 
 @dataclass
 class Sizes:
-    """Storage domains that have volumes of these sizes; `order` and `asked_at` tell when they were asked to extend them.
+    """Storage domains that have volumes of these sizes; `order` and `asked_at` tell when they were asked to grow them.
 
     Those that `holds` names answer when it is set.
     """
