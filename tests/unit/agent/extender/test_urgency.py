@@ -4,6 +4,7 @@ import math
 import threading
 
 from diskmigration.agent.extender.urgency import UrgentFirst
+from tests.unit.agent.waiting import until
 
 
 def test_the_nearest_to_full_comes_first_whenever_it_came() -> None:
@@ -39,9 +40,19 @@ def test_what_waits_at_the_end_is_dropped() -> None:
 
     queue.submit(0.0, block)
     assert is_blocked.wait(10)
-    queue.submit(1.0, lambda: done.append(1))
     stopper = threading.Thread(target=queue.stop)
+
+    def is_refused() -> bool:
+        try:
+            queue.submit(1.0, lambda: done.append(1))
+        except RuntimeError:
+            return True
+        return False
+
+    assert not is_refused()
     stopper.start()
+    until(is_refused)
     may_go_on.set()
     stopper.join(10)
     assert not stopper.is_alive()
+    assert done == []
