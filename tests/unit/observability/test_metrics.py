@@ -1,16 +1,19 @@
-"""docs/metrics.md and the two programs tell of the same metrics."""
+"""docs/metrics.md, the two programs and the alerts tell of the same metrics."""
 
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from diskmigration.agent import metrics as agent_metrics
 from diskmigration.controller import metrics as operator_metrics
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs" / "metrics.md"
+RULES = ROOT / "deploy" / "components" / "prometheus" / "rules.yaml"
 BOUNDED_LABELS = {"phase", "storage_domain"}
 
 
@@ -47,3 +50,13 @@ def test_no_label_is_a_users_word(module: ModuleType) -> None:
     for name, _, labels, _ in defined(module):
         assert name.startswith("diskmigration_")
         assert set(labels) <= BOUNDED_LABELS
+
+
+def test_alerts_ask_for_metrics_that_there_are_and_are_documented() -> None:
+    alerts = {rule["alert"]: rule["expr"] for rule in yaml.safe_load(RULES.read_text())["spec"]["groups"][0]["rules"]}
+    metrics = {name for module in (operator_metrics, agent_metrics) for name, _, _, _ in defined(module)}
+    for expression in alerts.values():
+        asked = {name.removesuffix("_bucket") for name in re.findall(r"diskmigration_\w+", expression)}
+        assert asked <= metrics
+    install = (ROOT / "docs" / "install.md").read_text()
+    assert re.findall(r"^\| (DiskMigration\w+) \|", install, re.MULTILINE) == list(alerts)
