@@ -130,8 +130,12 @@ class Player:
         for domain in self._stack.domains.values():
             found = {file for file in domain.files() if file.startswith(names)}
             assert found == (set(disk.volumes) if domain is disk.home else set()), f"in {domain.name}"
-        attached = {name for name in attached_files() if name.startswith(names)}
-        assert attached == (set(disk.volumes) if disk.home.kind == "loop" else set())
+        attached = set(disk.volumes) if disk.home.kind == "loop" else set()
+        # A device goes when nobody looks at it any more, and other programs of the machine do now and then.
+        wait_until(
+            lambda: {name for name in attached_files() if name.startswith(names)} == attached,
+            f"the loop devices of {machine.name} are those of its volumes",
+        )
 
     def _note(self, step: str) -> None:
         self._log.note(f"{self._number}: {step}")
