@@ -9,6 +9,7 @@ import pytest
 from diskmigration.agent.storage.driver import Owner
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
+from tests.integration.migrations.stack import wait_until
 
 OWNER = Owner(migration="m", virtual_machine="v", node="n")
 
@@ -28,7 +29,9 @@ def root(scratch: Path) -> Iterator[Path]:
     made.mkdir()
     yield made
     for device in attached(scratch):
-        subprocess.run(["losetup", "--detach", device], check=True)
+        # One that was removed goes by itself in the meantime.
+        subprocess.run(["losetup", "--detach", device], check=False)
+    wait_until(lambda: attached(scratch) == {}, "every loop device is detached")
 
 
 @pytest.fixture
