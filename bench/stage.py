@@ -49,12 +49,7 @@ class Stage:
 def running_stage(thin: Thin) -> Iterator[Stage]:
     """Run it all; at the end, an interrupt included, nothing of it is left."""
     with ExitStack() as running:
-        directory = Path(tempfile.mkdtemp(prefix="dmb-", dir=_SCRATCH_ROOT))
-        running.callback(shutil.rmtree, directory)
-        running.callback(loops.detach, directory)
-        in_memory = Path(tempfile.mkdtemp(prefix="dmb-", dir=_IN_MEMORY))
-        running.callback(shutil.rmtree, in_memory)
-        running.callback(loops.detach, in_memory)
+        directory, in_memory = _scratch(running, _SCRATCH_ROOT), _scratch(running, _IN_MEMORY)
         host = running.enter_context(running_libvirt(directory / "libvirt"))
         control_plane = running.enter_context(running_control_plane(in_memory / "control-plane"))
         control_plane.install_manifests()
@@ -74,6 +69,13 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
             stack.apply(document)
         wait_until(lambda: _all_ready(stack), "the storage domains are ready", seconds=60)
         yield Stage(stack, directory)
+
+
+def _scratch(running: ExitStack, root: Path) -> Path:
+    made = Path(tempfile.mkdtemp(prefix="dmb-", dir=root))
+    running.callback(shutil.rmtree, made)
+    running.callback(loops.detach, made)
+    return made
 
 
 def _all_ready(stack: Stack) -> bool:

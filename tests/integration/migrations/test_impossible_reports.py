@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from diskmigration.agent.storage import loop_devices
 from tests.integration.migrations.growth import (
     finish,
     free_bytes,
@@ -81,6 +82,7 @@ def test_a_stalled_migration_can_be_cancelled(stack: Stack, machines: Callable[.
 
 def _resize(device: Path, to_bytes: int) -> None:
     """Behind everybody's back."""
-    file = (Path("/sys/class/block") / device.resolve().name / "loop/backing_file").read_text().rstrip("\n")
-    os.truncate(file, to_bytes)
+    backing = loop_devices.backing_of(device)
+    assert backing is not None
+    os.truncate(backing.shown_as, to_bytes)
     subprocess.run(["losetup", "--set-capacity", str(device)], check=True)

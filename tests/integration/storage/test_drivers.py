@@ -11,6 +11,7 @@ import pytest
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.loop_devices import backing_of
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
 from tests.integration.migrations.stack import wait_until
@@ -23,14 +24,6 @@ Driver = FileDriver | LoopDriver
 def device_bytes(path: Path) -> int:
     printed = subprocess.run(["blockdev", "--getsize64", str(path)], capture_output=True, text=True, check=True).stdout
     return int(printed)
-
-
-def backing_file(device: Path) -> str:
-    """As the kernel shows it; empty where the device has none."""
-    try:
-        return Path("/sys/block", device.name, "loop", "backing_file").read_text().strip()
-    except FileNotFoundError:
-        return ""
 
 
 def test_a_domain_that_is_there_is_ready_and_has_room(driver: Driver, root: Path) -> None:
@@ -371,14 +364,19 @@ def test_a_volume_of_another_mount_namespace_is_found(scratch: Path) -> None:
     attach = 'mount --bind "$0" "$1" && losetup --find --show "$1/volume"'
     command = ["unshare", "--mount", "sh", "-c", attach, str(scratch / "loops"), str(elsewhere)]
     device = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    attached_to = backing_of(device)
+    assert attached_to is not None
+
+    def is_detached() -> bool:
+        # The device's number may be another test's by now.
+        found = backing_of(device)
+        return found is None or (found.file_system, found.inode) != (attached_to.file_system, attached_to.inode)
+
     try:
-        shown = backing_file(device)
-        assert shown
-        assert not Path(shown).exists()
+        assert not attached_to.shown_as.exists()
         assert driver.volume_at(device) == "volume"
         assert driver.path("volume") == device
         assert driver.extend("volume", 3 * 2**20) == 3 * 2**20
     finally:
         driver.remove("volume")
-    # Its number may be another test's by then.
-    wait_until(lambda: not backing_file(device).startswith(shown), "the device is detached")
+    wait_until(is_detached, "the device is detached")

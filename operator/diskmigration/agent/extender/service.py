@@ -228,7 +228,7 @@ class Extender:
         # A damaged destination must not stop the guest: each side grows without the other.
         believed = [disk for disk in (disk.without(doubted) for disk in disks) if disk.volumes]
         self._paces.see(uuid, [volume for disk in believed for volume in disk.volumes], at=found_at)
-        targets = {disk.target for disk in disks if disk in believed}
+        targets = {disk.target for disk in disks if doubted.isdisjoint(each.thin.path for each in disk.volumes)}
         self._believed[uuid] = replace(found, layers=tuple(row for row in found.layers if row.target in targets))
         at_rest = [self._tend(domain, disk) for disk in believed]
         if without_space and without_space <= (relieved | relief.ready) - relief.waiting:
