@@ -12,7 +12,8 @@ from diskmigration.api import names
 from testbed import processes
 from testbed.guest.running import Guest
 from tests.integration.migrations.machines import Machine
-from tests.integration.migrations.stack import FINAL, NAMESPACE, Migration, wait_until
+from tests.integration.migrations.stack import FINAL, NAMESPACE, Migration
+from tests.waiting import wait_until
 
 _BARE_MOVE = Path(__file__).with_name("bare_move.sh")
 _TIMEOUT_SECONDS = 600

@@ -13,7 +13,8 @@ from testbed.cluster import loops
 from testbed.control_plane import running_control_plane
 from testbed.libvirt_host import running_libvirt
 from testbed.programs import running_agent, running_operator
-from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain, wait_until
+from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain
+from tests.waiting import wait_until
 
 # On a disk; and short, as libvirt's sockets lie in it.
 _SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - the directory in it is made by mkdtemp

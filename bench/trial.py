@@ -23,7 +23,7 @@ from testbed.guest.records import Layout
 from testbed.guest.running import Guest, running_guest
 from testbed.programs import Program
 from tests.integration.migrations.machines import Machine
-from tests.integration.migrations.stack import wait_until
+from tests.waiting import wait_until
 
 _RECORD_BYTES = MEBIBYTE
 _LOOK_SECONDS = 0.05

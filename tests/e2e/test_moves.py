@@ -4,7 +4,8 @@ from pathlib import Path
 
 from testbed.cluster import Cluster
 from tests.e2e import installation
-from tests.e2e.user import FILES, LOOPS, apply_migration, wait_until, writing_guest
+from tests.e2e.user import FILES, LOOPS, apply_migration, writing_guest
+from tests.waiting import wait_until
 
 LEASE_SECONDS = 15
 
@@ -29,7 +30,7 @@ def test_a_rolling_update_in_mid_migration_loses_nothing(installed: Cluster, scr
             }
             return not before & now
 
-        wait_until(none_of_them, "every pod is another one")
+        wait_until(none_of_them, "every pod is another one", seconds=60)
         assert migration.status()["phase"] == "Synchronized"
         machine.goes_on()
         migration.let_pivot()

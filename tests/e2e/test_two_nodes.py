@@ -1,6 +1,7 @@
 """Two nodes with a VM of one name each; and what an agent that was taken over could do to the other node."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from diskmigration.cluster import client, leases
 from diskmigration.cluster.errors import RefusedError
 from testbed.cluster import Cluster
 from tests.e2e import installation
-from tests.e2e.user import FILES, LOOPS, NAMESPACE, apply_migration, wait_until, writing_guest
+from tests.e2e.user import FILES, LOOPS, NAMESPACE, apply_migration, writing_guest
+from tests.waiting import wait_until
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path, no secret
 
@@ -22,7 +24,7 @@ def test_one_name_on_two_nodes(installed: Cluster, scratch: Path) -> None:
         writing_guest(nodes["node-b"], "twin", scratch) as there,
     ):
         for node in nodes:
-            wait_until(lambda node=node: _knows(installed, node, "twin"), f"{node} has told of its VM")  # type: ignore[misc]  # bound now
+            wait_until(partial(_knows, installed, node, "twin"), f"{node} has told of its VM", seconds=60)
         refused = apply_migration(installed, "which-one", "twin", to=LOOPS)
         failure = refused.wait_for_phase("Failed")["failure"]
         assert failure["reason"] == "VirtualMachineAmbiguous"

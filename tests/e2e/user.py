@@ -2,19 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from testbed import processes
 from testbed.cluster import STORAGE_ROOT, Cluster, Node
 from testbed.guest.domain import Disk, Writer
 from testbed.guest.records import Layout
 from testbed.guest.running import Guest, running_guest, verify_volume
-
-_T = TypeVar("_T")
 
 NAMESPACE = "vms"
 FILES = "files"
@@ -157,12 +155,3 @@ def storage_domains() -> str:
         for name, domain in zip((FILES, LOOPS), domains, strict=True)
     ]
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-
-
-def wait_until(observe: Callable[[], _T | None], what: str, *, seconds: float = 60) -> _T:
-    """The first true thing that is observed; each look is a kubectl, which takes its time."""
-    deadline = time.monotonic() + seconds
-    while not (found := observe()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-    return found

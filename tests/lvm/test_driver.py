@@ -6,8 +6,7 @@ import os
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType, WipeAfterDelete
 from tests.lvm.groups import MIB, Group, run, volume_group
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lvm
 
@@ -79,13 +79,6 @@ def count_lines(group: Group, word: str) -> int:
 
 def is_parent_of(pid: int | None, program: str) -> bool:
     return subprocess.run(["pgrep", "--parent", str(pid), program], capture_output=True, check=False).returncode == 0
-
-
-def until(look: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 60
-    while not look():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def test_a_group_that_is_there_is_ready_and_tells_its_room_and_its_identity(driver: LvmDriver, group: Group) -> None:
@@ -412,12 +405,12 @@ def test_a_command_outlives_the_agent_that_started_it(driver: LvmDriver, group: 
         fcntl.flock(lock, fcntl.LOCK_SH)
         agent.start()
         try:
-            until(lambda: is_parent_of(agent.pid, "lvextend"), "lvextend runs")
+            wait_until(lambda: is_parent_of(agent.pid, "lvextend"), "lvextend runs")
         finally:
             agent.kill()
             agent.join()
-    until(lambda: (group.row(VOLUME) or {}).get("lv_size") == str(2 * EXTENT), "lvextend came to its end")
-    until(lambda: driver.size_bytes(VOLUME) == 2 * EXTENT, "the kernel knows it")
+    wait_until(lambda: (group.row(VOLUME) or {}).get("lv_size") == str(2 * EXTENT), "lvextend came to its end")
+    wait_until(lambda: driver.size_bytes(VOLUME) == 2 * EXTENT, "the kernel knows it")
 
 
 def test_a_qcow2_on_a_volume_grows_with_it(driver: LvmDriver) -> None:

@@ -17,10 +17,11 @@ from tests.integration.migrations.growth import (
 )
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
-from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack, wait_until
+from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack
 from tests.lvm.groups import run
 from tests.lvm.wrappers import Wrappers
 from tests.lvm.writing import STEP_BYTES, write
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lvm
 

@@ -20,9 +20,10 @@ from tests.integration.migrations.growth import (
 )
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
 from tests.integration.migrations.moves import assert_moved, move
-from tests.integration.migrations.stack import REPLICATION_CHUNK_BYTES, Migration, Stack, wait_until
+from tests.integration.migrations.stack import REPLICATION_CHUNK_BYTES, Migration, Stack
 from tests.lvm.groups import Group
 from tests.lvm.writing import write
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lvm
 

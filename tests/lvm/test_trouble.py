@@ -10,10 +10,11 @@ import pytest
 from tests.integration.migrations.growth import finish, synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
-from tests.integration.migrations.stack import NODE, Stack, wait_until
+from tests.integration.migrations.stack import NODE, Stack
 from tests.lvm.groups import Group, run
 from tests.lvm.wrappers import Wrappers
 from tests.lvm.writing import write
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lvm
 

@@ -14,8 +14,8 @@ from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import SYSTEM_NAMESPACE, Program, running_agent
 from tests.integration.agent.probes import Probes, free_port
-from tests.integration.controller.world import until
 from tests.integration.freezing import frozen_api_server
+from tests.waiting import wait_until
 
 NODE = "node-of-the-probes"
 SHORT_SECONDS = 10
@@ -31,7 +31,7 @@ def probes() -> Probes:
 @pytest.fixture
 def agent(control_plane: ControlPlane, libvirt_host: LibvirtHost, probes: Probes, scratch: Path) -> Iterator[Program]:
     with running_agent(control_plane, libvirt_host, NODE, scratch, f"--http-port={probes.port}") as program:
-        until(probes.is_ready, "the agent is ready", seconds=60)
+        wait_until(probes.is_ready, "the agent is ready", seconds=60)
         yield program
 
 
@@ -48,13 +48,13 @@ def test_a_libvirtd_that_hangs_makes_it_unready_and_never_unlive(
     assert probes.is_live()
     libvirt_host.freeze_daemon()
     try:
-        told = until(probes.why_not_ready, "it says that it cannot work", seconds=60)
+        told = wait_until(probes.why_not_ready, "it says that it cannot work", seconds=60)
         assert told.startswith("libvirtd does not answer")
         assert "diskmigration_libvirt_up 0.0" in probes.ask("metrics")[1]
         assert probes.is_live(), probes.ask("livez")
     finally:
         libvirt_host.thaw_daemon()
-    until(probes.is_ready, "it works again", seconds=60)
+    wait_until(probes.is_ready, "it works again", seconds=60)
     assert "diskmigration_libvirt_up 1.0" in probes.ask("metrics")[1]
 
 
@@ -63,11 +63,11 @@ def test_a_libvirtd_that_is_away_makes_it_unready_and_never_unlive(
 ) -> None:
     libvirt_host.stop_daemon()
     try:
-        assert "libvirtd" in until(probes.why_not_ready, "it says that it cannot work")
+        assert "libvirtd" in wait_until(probes.why_not_ready, "it says that it cannot work")
         assert probes.is_live()
     finally:
         libvirt_host.start_daemon()
-    until(probes.is_ready, "it works again")
+    wait_until(probes.is_ready, "it works again")
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
@@ -76,17 +76,17 @@ def test_an_api_server_that_is_away_makes_it_unready_and_never_unlive(
 ) -> None:
     if is_frozen:
         with frozen_api_server(control_plane):
-            told = until(probes.why_not_ready, "it says that it cannot work", seconds=90)
+            told = wait_until(probes.why_not_ready, "it says that it cannot work", seconds=90)
             assert probes.is_live()
     else:
         control_plane.stop_api_server()
         try:
-            told = until(probes.why_not_ready, "it says that it cannot work")
+            told = wait_until(probes.why_not_ready, "it says that it cannot work")
             assert probes.is_live()
         finally:
             control_plane.start_api_server()
     assert told.startswith("the Kubernetes API does not answer")
-    until(probes.is_ready, "it works again", seconds=60)
+    wait_until(probes.is_ready, "it works again", seconds=60)
 
 
 def test_nobody_waits_for_ever_for_a_libvirtd_that_hangs(libvirt_host: LibvirtHost) -> None:
@@ -104,7 +104,7 @@ def test_nobody_waits_for_ever_for_a_libvirtd_that_hangs(libvirt_host: LibvirtHo
             assert time.monotonic() - begun < OPEN_SECONDS + 3
     finally:
         libvirt_host.thaw_daemon()
-    until(lambda: connection.versions()[0], "libvirtd answers again")
+    wait_until(lambda: connection.versions()[0], "libvirtd answers again")
 
 
 def test_told_to_end_it_ends_soon_and_well(agent: Program) -> None:

@@ -16,7 +16,8 @@ import pytest
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
 from testbed.control_plane import ControlPlane
-from tests.integration.controller.world import World, connect_admin, making, until
+from tests.integration.controller.world import World, connect_admin, making
+from tests.waiting import wait_until
 
 GRACE_SECONDS = 3
 STALE_SECONDS = 3600
@@ -56,7 +57,7 @@ class Operator:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(source)}
             )
-        until(self.is_ready, f"the operator is ready; see {self._log}", seconds=60)
+        wait_until(self.is_ready, f"the operator is ready; see {self._log}", seconds=60)
 
     def is_live(self) -> bool:
         """What the kubelet's liveness probe would find."""

@@ -13,7 +13,8 @@ from diskmigration.cluster.client import Cluster, connect
 from diskmigration.cluster.errors import ClusterUnavailableError, ConflictError, ObjectGoneError, RefusedError
 from testbed.control_plane import ControlPlane
 from testbed.processes import TestbedError
-from tests.integration.controller.world import World, connect_admin, until
+from tests.integration.controller.world import World, connect_admin
+from tests.waiting import wait_until
 
 OPERATOR, AGENT = names.OPERATOR_FIELD_MANAGER, names.AGENT_FIELD_MANAGER
 
@@ -149,7 +150,7 @@ def test_a_version_that_was_seen_is_not_asked_for(control_plane: ControlPlane, w
             return False
         return True
 
-    until(is_granted, "the role counts")
+    wait_until(is_granted, "the role counts")
     status = write(writer, metadata, {"phase": "PreparingDestination"}, AGENT, seen_version=metadata.resource_version)
     assert status["phase"] == "PreparingDestination"
 
@@ -250,7 +251,7 @@ def test_an_event_is_told_to_who_describes_the_object(
         action="Try",
         event_type=events.EventType.WARNING,
     )
-    said = until(
+    said = wait_until(
         lambda: json.loads(
             control_plane.kubectl(
                 "get",

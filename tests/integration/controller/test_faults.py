@@ -9,7 +9,8 @@ from diskmigration.cluster.client import Cluster
 from testbed.control_plane import ControlPlane
 from tests.integration.controller.conftest import Operator
 from tests.integration.controller.test_queue import LIMIT, is_active, watched, work_through
-from tests.integration.controller.world import World, agent_status, disk, machine, until
+from tests.integration.controller.world import World, agent_status, disk, machine
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_killed_in_the_middle_it_goes_on_and_gives_no_place_twice(world: World, 
     mortal.start()
     with watched(world) as looks:
         handles = [world.migrate(f"m{n}", world.name(f"vm-{n}")) for n in range(10)]
-        until(lambda: any(is_active(one) for one in world.statuses().values()), "the first is active")
+        wait_until(lambda: any(is_active(one) for one in world.statuses().values()), "the first is active")
         mortal.kill()
         handles += [world.migrate(f"m{n}", world.name(f"vm-{n}")) for n in range(10, 20)]
         for handle in handles[:10]:
@@ -81,13 +82,13 @@ def test_with_the_api_server_away_it_waits_and_goes_on(
     world.migrate("m0", world.name("vm-0")).until_phase("Scheduled")
     control_plane.stop_api_server()
     try:
-        until(lambda: not mortal.is_ready(), "it says that it cannot work")
+        wait_until(lambda: not mortal.is_ready(), "it says that it cannot work")
         assert mortal.is_live()
     finally:
         control_plane.start_api_server()
     world.migrate("m1", world.name("vm-1")).until_phase("Scheduled", seconds=60)
     assert mortal.is_live()
-    until(mortal.is_ready, "it says that it works again")
+    wait_until(mortal.is_ready, "it says that it works again")
 
 
 def test_an_agent_that_is_not_alive_gets_no_work_until_it_is(world: World, mortal: Operator) -> None:
@@ -114,10 +115,10 @@ def test_a_deletion_that_waits_for_a_dead_agent_says_so_and_goes_with_the_node(
         world.renew(node)
         return handle.status().get("phase") == "Scheduled"
 
-    until(is_scheduled_while_the_agent_lives, "it is scheduled")
+    wait_until(is_scheduled_while_the_agent_lives, "it is scheduled")
     handle.agent_writes(agent_status(handle.status(), "Replicating"))
     handle.delete()
-    until(
+    wait_until(
         lambda: "WaitingForAgent" in event_reasons(control_plane, handle.namespace),
         "it says for whom it waits",
         seconds=60,
@@ -127,6 +128,6 @@ def test_a_deletion_that_waits_for_a_dead_agent_says_so_and_goes_with_the_node(
     assert found is not None
     control_plane.kubectl("delete", "node", node)
     handle.until_gone(seconds=60)
-    until(
+    wait_until(
         lambda: "ReleasedWithoutCleanUp" in event_reasons(control_plane, handle.namespace), "it says what may be left"
     )

@@ -14,7 +14,8 @@ from diskmigration.api import names
 from diskmigration.api.disk_migration import read_status
 from diskmigration.cluster.errors import ClusterUnavailableError, RefusedError
 from tests.integration.controller.conftest import Operator
-from tests.integration.controller.world import Handle, World, until
+from tests.integration.controller.world import Handle, World
+from tests.waiting import wait_until
 
 # One world for all examples: each has names of its own. To shrink would make thousands of objects.
 together = settings(
@@ -174,7 +175,7 @@ def test_a_migration_is_refused_or_gets_a_status(operator: Operator, world: Worl
         for handle, spec in zip(handles, specs, strict=True)
         if made(world, names.DISK_MIGRATIONS, "DiskMigration", handle.name, {"spec": spec}, namespace=namespace)
     ]
-    until(lambda: all(handle.condition("Accepted") for handle in taken), "each has a status", seconds=10)
+    wait_until(lambda: all(handle.condition("Accepted") for handle in taken), "each has a status", seconds=10)
 
 
 @given(st.lists(mutants(DOMAIN), min_size=8, max_size=8))
@@ -188,7 +189,7 @@ def test_a_storage_domain_is_refused_or_gets_a_status(
             name = f"odd-{next(numbers)}"
             if made(world, names.STORAGE_DOMAINS, "StorageDomain", name, {"spec": spec}):
                 taken.append(name)
-        until(
+        wait_until(
             lambda: all((world.admin.get(names.STORAGE_DOMAINS, name) or {}).get("status") for name in taken),
             "each has a status",
             seconds=10,

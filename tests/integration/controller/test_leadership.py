@@ -11,8 +11,9 @@ from diskmigration.api import names
 from testbed.control_plane import ControlPlane
 from tests.integration.controller.conftest import Operator
 from tests.integration.controller.test_queue import LIMIT, is_active, watched, work_through
-from tests.integration.controller.world import World, machine, until
+from tests.integration.controller.world import World, machine
 from tests.integration.freezing import frozen_api_server
+from tests.waiting import wait_until
 
 DURATION_SECONDS = 6
 TERMS = (
@@ -31,7 +32,7 @@ class Pair:
         self.first = Operator(control_plane, directory / "first.log")
         self.second = Operator(control_plane, directory / "second.log")
         self.first.start(*TERMS)
-        until(lambda: leads(self.first), "the first leads")
+        wait_until(lambda: leads(self.first), "the first leads")
         self.second.start(*TERMS)
         assert not leads(self.second)
 
@@ -75,9 +76,9 @@ def queue_of(world: World, count: int) -> list[Any]:
 def test_a_leader_that_is_killed_is_followed_and_nothing_is_lost(world: World, pair: Pair) -> None:
     with watched(world) as looks:
         handles = queue_of(world, 10)
-        until(lambda: len(active(world)) == LIMIT, "every place is taken")
+        wait_until(lambda: len(active(world)) == LIMIT, "every place is taken")
         pair.first.kill()
-        until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
+        wait_until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
         work_through(world, handles)
     assert max(counts[world.name("dst")] for counts in looks) == LIMIT
     assert {handle.status()["phase"] for handle in handles} == {"Succeeded"}
@@ -90,7 +91,7 @@ def test_a_leader_that_is_told_to_end_makes_way_at_once(world: World, pair: Pair
     before = pair.holder()
     assert pair.first.stop() == 0
     assert pair.holder() != before
-    until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS - 1)
+    wait_until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS - 1)
 
 
 def test_one_that_stands_by_and_is_told_to_end_disturbs_nobody(pair: Pair) -> None:
@@ -109,11 +110,11 @@ def test_a_leader_that_gets_no_answer_ends_in_time(world: World, pair: Pair, con
         # Before another might lead, were it only this one that got no answer.
         assert time.monotonic() - begun < DURATION_SECONDS
         assert "another operator may lead now" in str(pair.first.log()[-1]["message"])
-        until(lambda: not pair.second.is_ready(), "the second says that it cannot work")
+        wait_until(lambda: not pair.second.is_ready(), "the second says that it cannot work")
         assert pair.second.is_live()
         assert not leads(pair.second)
-    until(lambda: leads(pair.second), "the second leads")
-    until(pair.second.is_ready, "the second is ready")
+    wait_until(lambda: leads(pair.second), "the second leads")
+    wait_until(pair.second.is_ready, "the second is ready")
 
 
 def test_one_that_stands_by_is_ready_and_hands_over_nothing(world: World, pair: Pair) -> None:
@@ -123,10 +124,10 @@ def test_one_that_stands_by_is_ready_and_hands_over_nothing(world: World, pair: 
         assert pair.second.is_ready()
         handles = queue_of(world, 1)
         assert handles[0].status().get("nodeName") is None
-        until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
+        wait_until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
         handles[0].until_phase("Scheduled")
     finally:
         # It held places in books that are old: it must end without a word to the API server.
         assert pair.first.thaw() == 1
-    until(lambda: leads(pair.second), "the second leads still")
+    wait_until(lambda: leads(pair.second), "the second leads still")
     assert "another operator may lead now" in str(pair.first.log()[-1]["message"])

@@ -8,7 +8,8 @@ import pytest
 
 from diskmigration.api import names
 from tests.integration.controller.conftest import GRACE_SECONDS, Operator
-from tests.integration.controller.world import Handle, World, agent_status, disk, machine, ready, until
+from tests.integration.controller.world import Handle, World, agent_status, disk, machine, ready
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -60,14 +61,14 @@ def test_it_is_handed_to_the_agent_of_its_node(world: World, handle: Handle) -> 
     assert body is not None
     assert body["metadata"]["finalizers"] == [names.FINALIZER]
     assert "annotations" not in body["metadata"]
-    until(lambda: "Scheduled" in events(world, handle), "the event")
+    wait_until(lambda: "Scheduled" in events(world, handle), "the event")
 
 
 def test_the_agent_takes_the_status_over_and_the_operator_does_not_fight(world: World, handle: Handle) -> None:
     scheduled = handle.until_phase("Scheduled")
     handle.agent_writes(agent_status(scheduled, "Replicating"))
     handle.patch(bandwidth="100Mi")
-    until(lambda: handle.condition("Accepted").get("observedGeneration") == 2, "Accepted is of the new generation")
+    wait_until(lambda: handle.condition("Accepted").get("observedGeneration") == 2, "Accepted is of the new generation")
     status = handle.status()
     assert status["phase"] == "Replicating"
     assert status["attempts"] == 1
@@ -75,7 +76,9 @@ def test_the_agent_takes_the_status_over_and_the_operator_does_not_fight(world: 
     assert said(status)["Reconciling"] == ("True", "Replicating")
     handle.agent_writes({**agent_status(status, "Merging"), "attempts": 2})
     handle.patch(bandwidth="200Mi")
-    until(lambda: handle.condition("Accepted").get("observedGeneration") == 3, "Accepted is of the newest generation")
+    wait_until(
+        lambda: handle.condition("Accepted").get("observedGeneration") == 3, "Accepted is of the newest generation"
+    )
     status = handle.status()
     assert (status["phase"], status["attempts"]) == ("Merging", 2)
     assert len(status["conditions"]) == 6
@@ -84,7 +87,7 @@ def test_the_agent_takes_the_status_over_and_the_operator_does_not_fight(world: 
 def test_a_change_before_the_agent_takes_over_loses_nothing(handle: Handle) -> None:
     before = handle.until_phase("Scheduled")
     handle.patch(bandwidth="100Mi")
-    until(lambda: handle.status().get("observedGeneration") == 2, "the new generation is observed")
+    wait_until(lambda: handle.status().get("observedGeneration") == 2, "the new generation is observed")
     status = handle.status()
     assert {name: status[name] for name in ("phase", "nodeName", "startTime", "source")} == {
         name: before[name] for name in ("phase", "nodeName", "startTime", "source")
@@ -100,7 +103,7 @@ def test_the_agents_end_frees_the_object(handle: Handle) -> None:
         body = handle.body()
         return body is not None and not body["metadata"].get("finalizers")
 
-    until(is_free, "the finalizer is gone")
+    wait_until(is_free, "the finalizer is gone")
     assert handle.status()["phase"] == "Succeeded"
 
 
@@ -191,7 +194,7 @@ def test_a_change_after_the_end_is_observed(handle: Handle) -> None:
     handle.until_phase("Succeeded")
     handle.patch(ttlSecondsAfterFinished=3600)
     handle.patch(cancel=True)
-    until(lambda: handle.status()["observedGeneration"] == 3, "the change is observed")
+    wait_until(lambda: handle.status()["observedGeneration"] == 3, "the change is observed")
     assert handle.status()["phase"] == "Succeeded"
 
 
@@ -217,9 +220,9 @@ def test_deleted_before_it_is_handed_over_it_goes_at_once(world: World) -> None:
 def test_deleted_while_it_runs_it_waits_for_its_agent(handle: Handle) -> None:
     handle.agent_writes(agent_status(handle.until_phase("Scheduled"), "Replicating"))
     handle.delete()
-    until(lambda: (handle.body() or {"metadata": {}})["metadata"].get("deletionTimestamp"), "it is to go")
+    wait_until(lambda: (handle.body() or {"metadata": {}})["metadata"].get("deletionTimestamp"), "it is to go")
     handle.agent_writes(agent_status(handle.status(), "CleaningUp"))
-    until(lambda: handle.status()["phase"] == "CleaningUp", "the agent cleans up")
+    wait_until(lambda: handle.status()["phase"] == "CleaningUp", "the agent cleans up")
     assert handle.body() is not None
     handle.agent_ends("Cancelled")
     handle.until_gone()
@@ -248,13 +251,15 @@ def test_a_storage_domains_status_tells_where_it_is_ready(world: World) -> None:
         conditions = status().get("conditions", [])
         return bool(conditions) and (conditions[0]["status"], status().get("readyNodes", 0)) == (ready_status, nodes)
 
-    until(lambda: is_said("False", 0), "no node has it")
+    wait_until(lambda: is_said("False", 0), "no node has it")
     assert status()["type"] == "Block"
     node = world.node("n1", [], [ready("dst")])
     world.node("n2", [], [ready("dst", is_ready=False, reason="NotMounted")])
-    until(lambda: is_said("True", 1) and "NotMounted" in status()["conditions"][0]["message"], "one of two is ready")
+    wait_until(
+        lambda: is_said("True", 1) and "NotMounted" in status()["conditions"][0]["message"], "one of two is ready"
+    )
     world.report(node, [], [ready("dst", is_ready=False, reason="Lost")])
-    until(lambda: is_said("False", 0), "none is ready any more")
+    wait_until(lambda: is_said("False", 0), "none is ready any more")
 
 
 def test_kubectl_wait_returns_when_it_is_done(world: World, handle: Handle) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from diskmigration.api import names
 from tests.integration.controller.conftest import Operator
-from tests.integration.controller.world import FINAL, Handle, World, disk, machine, ready, until
+from tests.integration.controller.world import FINAL, Handle, World, disk, machine, ready
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -59,7 +60,7 @@ def work_through(world: World, handles: list[Handle], *, seconds: float = 120) -
                 handle.agent_ends()
         return all(status.get("phase") in FINAL for status in statuses.values())
 
-    until(step, "all have ended", seconds=seconds)
+    wait_until(step, "all have ended", seconds=seconds)
     return order
 
 
@@ -116,7 +117,7 @@ def test_a_full_domain_holds_up_no_other(world: World) -> None:
     world.node("n1", machines, reports)
     for number in range(3):
         world.migrate(f"m{number}", world.name(f"vm-{number}"))
-    until(lambda: sum(is_active(one) for one in world.statuses().values()) == 1, "one of three is active")
+    wait_until(lambda: sum(is_active(one) for one in world.statuses().values()) == 1, "one of three is active")
     world.migrate("elsewhere", world.name("elsewhere"), to="free").until_phase("Scheduled")
 
 
@@ -135,10 +136,10 @@ def test_positions_count_down(world: World) -> None:
         return {handle.status().get("queuePosition"): handle for handle in waiting}
 
     # Of those made within one second the uid decides.
-    before = until(lambda: found if set(found := positions()) == {1, 2, 3} else None, "each has its position")
+    before = wait_until(lambda: found if set(found := positions()) == {1, 2, 3} else None, "each has its position")
     first.agent_ends()
     before[1].until_phase("Scheduled")
-    until(lambda: positions() == {None: before[1], 1: before[2], 2: before[3]}, "they moved up")
+    wait_until(lambda: positions() == {None: before[1], 1: before[2], 2: before[3]}, "they moved up")
 
 
 def test_a_limit_that_is_raised_lets_more_go(world: World) -> None:
@@ -147,7 +148,7 @@ def test_a_limit_that_is_raised_lets_more_go(world: World) -> None:
     world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(3)])
     for number in range(3):
         world.migrate(f"m{number}", world.name(f"vm-{number}"))
-    until(lambda: sum(is_active(one) for one in world.statuses().values()) == 1, "one is active")
+    wait_until(lambda: sum(is_active(one) for one in world.statuses().values()) == 1, "one is active")
     for name in ("src", "dst"):
         world.domain(name, maxConcurrentMigrations=2)
-    until(lambda: sum(is_active(one) for one in world.statuses().values()) == 2, "two are active")
+    wait_until(lambda: sum(is_active(one) for one in world.statuses().values()) == 2, "two are active")

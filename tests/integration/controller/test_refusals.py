@@ -8,7 +8,8 @@ import pytest
 
 from diskmigration.api import names
 from tests.integration.controller.conftest import GRACE_SECONDS, Operator
-from tests.integration.controller.world import GIB, Handle, World, disk, machine, ready, until
+from tests.integration.controller.world import GIB, Handle, World, disk, machine, ready
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -209,12 +210,12 @@ def test_a_group_that_was_shared_unlocked_is_used_once_it_is_locked(world: World
         found: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
         return {one["type"]: one for one in found}.get("Ready", {})
 
-    until(lambda: domain_condition().get("reason") == "SharedVolumeGroupUnlocked", "the domain tells it")
+    wait_until(lambda: domain_condition().get("reason") == "SharedVolumeGroupUnlocked", "the domain tells it")
     assert domain_condition()["status"] == "False"
     for node, machines, others in (("n1", [vm], [ready("src")]), ("n2", [], [])):
         world.report(world.name(node), machines, [*others, ready("dst", group=group, lock_type="sanlock")])
     assert handle.until_phase("Scheduled")["nodeName"] == world.name("n1")
-    until(lambda: domain_condition().get("status") == "True", "the domain is ready")
+    wait_until(lambda: domain_condition().get("status") == "True", "the domain is ready")
 
 
 def test_groups_of_one_name_on_two_nodes_are_two_groups(world: World) -> None:

@@ -7,7 +7,7 @@ by nothing but its Hypervisor, its Lease and the statuses that it writes.
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,23 +16,13 @@ from diskmigration.api import names
 from diskmigration.cluster import leases
 from diskmigration.cluster.client import Cluster, connect
 from testbed.control_plane import ControlPlane
+from tests.waiting import wait_until
 
 GIB = 2**30
 PATIENCE_SECONDS = 30.0
 FINAL = ("Succeeded", "Failed", "Cancelled")
 
 _numbers = itertools.count(1)
-
-
-def until(look: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS, every_seconds: float = 0.05) -> Any:
-    """What `look` finds as soon as it finds something; fails the test with `what` if it does not in time."""
-    end = time.monotonic() + seconds
-    while True:
-        if found := look():
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(every_seconds)
 
 
 def machine(name: str, *, state: str = "Running", disks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -212,7 +202,7 @@ class Handle:
             return last[0] if last[0].get("phase") in phases else None
 
         try:
-            return until(look, "", seconds=seconds)  # type: ignore[no-any-return]
+            return wait_until(look, "", seconds=seconds)
         except AssertionError:
             raise AssertionError(f"{self.name} is not {' or '.join(phases)} but {last[0]}") from None
 
@@ -225,12 +215,12 @@ class Handle:
             return last[0] if (last[0].get("status"), last[0].get("reason")) == (status, reason) else None
 
         try:
-            return until(look, "", seconds=seconds)  # type: ignore[no-any-return]
+            return wait_until(look, "", seconds=seconds)
         except AssertionError:
             raise AssertionError(f"Accepted of {self.name} is not {status}/{reason} but {last[0]}") from None
 
     def until_gone(self, seconds: float = PATIENCE_SECONDS) -> None:
-        until(lambda: self.body() is None, f"{self.name} is gone", seconds=seconds)
+        wait_until(lambda: self.body() is None, f"{self.name} is gone", seconds=seconds)
 
     def patch(self, **spec: Any) -> None:
         """A user's change of the spec."""

@@ -7,7 +7,8 @@ from typing import Any
 from tests.integration.faults.faults import COLD_FAULTS, FAULTS, Fault, World
 from tests.integration.faults.moments import BACK, can_be_given_up
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import FINAL, Migration, wait_until
+from tests.integration.migrations.stack import FINAL, Migration
+from tests.waiting import wait_until
 
 LENGTH = 2
 """Volumes of the chain."""

@@ -9,7 +9,8 @@ from testbed.programs import Program
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
 from tests.integration.migrations.machines import Machine
-from tests.integration.migrations.stack import Migration, Stack, wait_until
+from tests.integration.migrations.stack import Migration, Stack
+from tests.waiting import wait_until
 
 STALE_SECONDS = 3.0
 """After how long the operator takes an agent for dead here."""

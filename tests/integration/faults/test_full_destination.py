@@ -11,7 +11,8 @@ from tests.integration.migrations.as_it_was import AsItWas
 from tests.integration.migrations.guests import assert_nothing_lost, writing_guest
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.small import SmallDomain, small_domain
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 MakeSmall = Callable[[str], SmallDomain]

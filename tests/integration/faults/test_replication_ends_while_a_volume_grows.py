@@ -15,7 +15,8 @@ from tests.integration.faults.held_agent import EXTENSION
 from tests.integration.faults.holds import Holds
 from tests.integration.migrations.growth import free_bytes, size_bytes, synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
-from tests.integration.migrations.stack import WATERMARK_BYTES, Migration, Stack, wait_until
+from tests.integration.migrations.stack import WATERMARK_BYTES, Migration, Stack
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

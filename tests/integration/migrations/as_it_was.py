@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tests.integration.migrations.machines import Domain, Machine
-from tests.integration.migrations.stack import wait_until
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 from diskmigration.agent.extender.watermark import largest_useful_size
 from testbed.processes import TestbedError
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
-from tests.integration.migrations.stack import Migration, Stack, storage_domain, wait_until
+from tests.integration.migrations.stack import Migration, Stack, storage_domain
+from tests.waiting import wait_until
 
 _WATCH_SECONDS = 0.001
 _METADATA_BYTES = 128 * 1024

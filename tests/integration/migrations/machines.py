@@ -15,6 +15,7 @@ import libvirt
 
 from testbed import qemu_io
 from testbed.libvirt_host import LibvirtHost
+from tests.integration import loop_devices
 
 MEBIBYTE = 2**20
 CAPACITY_BYTES = 128 * MEBIBYTE
@@ -277,13 +278,9 @@ def empty(domain: Domain, *, volumes: Collection[str] | None = None) -> None:
     """Detaches and removes the volumes of these names, or every one, of a domain in a directory, whoever made it."""
 
     def goes(path: Path) -> bool:
-        return path.is_relative_to(domain.root) and (volumes is None or path.name in volumes)
+        return volumes is None or path.name in volumes
 
-    attached = _run("losetup", "--list", "--noheadings", "--output=NAME,BACK-FILE")
-    for line in attached.splitlines():
-        device, _, backing = line.partition(" ")
-        if goes(Path(backing.strip())):
-            _run("losetup", "--detach", device)
+    loop_devices.detach(domain.root, only=goes)
     for entry in domain.root.rglob("*"):
         if goes(entry) and not entry.is_dir():
             entry.unlink()

@@ -1,7 +1,8 @@
 """A whole move of a disk whose contents are known, and what it must have left."""
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack
+from tests.waiting import wait_until
 
 
 def move(stack: Stack, machine: Machine, to: str, **spec: object) -> str:

@@ -1,10 +1,7 @@
 """Everything that runs in a cluster with one node, and how a user drives it: through kubectl and the API."""
 
 import json
-import os
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,13 +11,12 @@ from diskmigration.cluster.client import Cluster
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program
 from tests.integration.migrations.machines import Domain, Machine
+from tests.waiting import wait_until
 
 _T = TypeVar("_T")
 
 NAMESPACE = "vms"
 NODE = "node-a"
-# How many times slower than a machine of its own this one is, as the LVM lane's emulated one.
-PATIENCE = float(os.environ.get("DISKMIGRATION_TESTPATIENCE", "1"))
 FINAL = ("Succeeded", "Failed", "Cancelled")
 WATERMARK_BYTES = 8 * 2**20
 CHUNK_BYTES = 16 * 2**20
@@ -179,15 +175,6 @@ class Migration:
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition."""
         return next(found for found in self.status()["conditions"] if found["type"] == kind)
-
-
-def wait_until(observe: Callable[[], _T | None], what: str, *, seconds: float = 30) -> _T:
-    """The first true thing that is observed, within that time or what this machine takes for as much."""
-    deadline = time.monotonic() + seconds * PATIENCE
-    while not (found := observe()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 def storage_domain(domain: Domain, *, allowed: tuple[str, ...] = (NAMESPACE,), **spec: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from diskmigration.agent.extender.service import POLL_SECONDS
 from tests.integration.migrations.guests import assert_nothing_lost, writing_guest
 from tests.integration.migrations.lifecycle import lifecycle_of
 from tests.integration.migrations.machines import MEBIBYTE
-from tests.integration.migrations.stack import NODE, PATIENCE, Stack, wait_until
+from tests.integration.migrations.stack import NODE, Stack
+from tests.waiting import PATIENCE, wait_until
 
 # The event is enough; one that is lost is made up for at the next poll. Then the file and its device grow, which takes
 # one run of losetup.

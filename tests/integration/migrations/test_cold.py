@@ -12,7 +12,8 @@ from testbed.processes import TestbedError
 from tests.integration.migrations.growth import synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
-from tests.integration.migrations.stack import Migration, Stack, wait_until
+from tests.integration.migrations.stack import Migration, Stack
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

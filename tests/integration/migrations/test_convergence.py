@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import Migration, Stack, wait_until
+from tests.integration.migrations.stack import Migration, Stack
+from tests.waiting import wait_until
 
 SLOW = 2 * MEBIBYTE
 START = 40 * MEBIBYTE

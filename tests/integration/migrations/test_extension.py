@@ -22,13 +22,8 @@ from tests.integration.migrations.growth import (
     write_until_there_is_room,
 )
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
-from tests.integration.migrations.stack import (
-    CHUNK_BYTES,
-    REPLICATION_CHUNK_BYTES,
-    WATERMARK_BYTES,
-    Stack,
-    wait_until,
-)
+from tests.integration.migrations.stack import CHUNK_BYTES, REPLICATION_CHUNK_BYTES, WATERMARK_BYTES, Stack
+from tests.waiting import wait_until
 
 
 def test_from_block_to_block_the_destination_grows_first_and_then_the_source(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack, wait_until
+from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack
 from tests.integration.migrations.test_lifecycle import Held, assert_moved, hold
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

@@ -10,8 +10,9 @@ import pytest
 
 from testbed.guest.records import raw_copy
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack
 from tests.integration.migrations.test_refusals import refuse
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from tests.integration.migrations.growth import (
     write_in_steps,
 )
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import WATERMARK_BYTES, Stack, wait_until
+from tests.integration.migrations.stack import WATERMARK_BYTES, Stack
+from tests.waiting import wait_until
 
 
 def test_a_volume_that_has_shrunk_stalls_the_migration_until_it_is_whole_again(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack, wait_until
+from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

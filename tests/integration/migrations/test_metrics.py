@@ -6,7 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.agent.probes import Probes
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack
+from tests.waiting import wait_until
 
 
 def read(probes: Probes) -> Callable[[str, str], float]:

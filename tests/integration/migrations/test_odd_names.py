@@ -8,8 +8,9 @@ import pytest
 from testbed.processes import TestbedError
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.moves import assert_moved, move
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack
 from tests.integration.migrations.test_refusals import refuse
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

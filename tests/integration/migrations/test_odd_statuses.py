@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.integration.migrations.machines import Machine
-from tests.integration.migrations.stack import NAMESPACE, Stack, wait_until
+from tests.integration.migrations.stack import NAMESPACE, Stack
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.migrations.machines import Domain, Machine
-from tests.integration.migrations.stack import Stack, make_domain, wait_until
+from tests.integration.migrations.stack import Stack, make_domain
 from tests.integration.migrations.test_refusals import refuse
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 Plant = Callable[[Path, Path], None]

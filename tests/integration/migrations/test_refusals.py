@@ -12,7 +12,8 @@ import pytest
 
 from testbed.processes import TestbedError
 from tests.integration.migrations.machines import Domain, Machine
-from tests.integration.migrations.stack import NAMESPACE, Migration, Stack, make_domain, storage_domain, wait_until
+from tests.integration.migrations.stack import NAMESPACE, Migration, Stack, make_domain, storage_domain
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

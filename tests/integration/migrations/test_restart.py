@@ -10,7 +10,8 @@ import pytest
 
 from testbed.programs import Program
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import FINAL, Migration, Stack, wait_until
+from tests.integration.migrations.stack import FINAL, Migration, Stack
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

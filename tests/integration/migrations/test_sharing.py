@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine, add_disk
-from tests.integration.migrations.stack import Stack, wait_until
+from tests.integration.migrations.stack import Stack
+from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 

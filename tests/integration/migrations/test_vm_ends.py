@@ -6,7 +6,8 @@ import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.monitor import Monitor, monitor_of
-from tests.integration.migrations.stack import Migration, Stack, wait_until
+from tests.integration.migrations.stack import Migration, Stack
+from tests.waiting import wait_until
 
 PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
 

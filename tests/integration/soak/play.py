@@ -1,7 +1,6 @@
 """One disk's way through the soak: moved again and again while it is written to, and every byte compared each time."""
 
 import random
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -9,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.integration.loop_devices import attached
 from tests.integration.migrations.machines import empty, remove_machine
-from tests.integration.migrations.stack import FINAL, Migration, Stack, wait_until
+from tests.integration.migrations.stack import FINAL, Migration, Stack
 from tests.integration.soak import chance
 from tests.integration.soak.chance import Move
 from tests.integration.soak.disk import SoakDisk, make_disk
 from tests.integration.soak.writer import Writer
+from tests.waiting import wait_until
 
 _END_SECONDS = 180
 _MOST_MOVES_OF_A_DISK = 4
@@ -130,21 +131,12 @@ class Player:
         for domain in self._stack.domains.values():
             found = {file for file in domain.files() if file.startswith(names)}
             assert found == (set(disk.volumes) if domain is disk.home else set()), f"in {domain.name}"
-        attached = set(disk.volumes) if disk.home.kind == "loop" else set()
+        expected = set(disk.volumes) if disk.home.kind == "loop" else set()
         # A device goes when nobody looks at it any more, and other programs of the machine do now and then.
         wait_until(
-            lambda: {name for name in attached_files() if name.startswith(names)} == attached,
+            lambda: {file.name for file in attached(Path("/")).values() if file.name.startswith(names)} == expected,
             f"the loop devices of {machine.name} are those of its volumes",
         )
 
     def _note(self, step: str) -> None:
         self._log.note(f"{self._number}: {step}")
-
-
-def attached_files(root: Path = Path("/")) -> set[str]:
-    """The names of the files below a directory that are behind loop devices."""
-    printed = subprocess.run(
-        ["losetup", "--list", "--noheadings", "--output=BACK-FILE"], capture_output=True, text=True, check=True
-    ).stdout
-    found = (Path(line.strip()) for line in printed.splitlines())
-    return {file.name for file in found if file.is_relative_to(root)}

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.loop_devices import attached
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import Stack
-from tests.integration.soak.play import Log, Player, attached_files
+from tests.integration.soak.play import Log, Player
 
 SECONDS = int(os.environ.get("DISKMIGRATION_SOAK_SECONDS", "120"))
 SEED = int(os.environ.get("DISKMIGRATION_SOAK_SEED") or random.SystemRandom().randrange(2**32))
@@ -42,7 +43,7 @@ def test_disks_move_about_by_chance(stack: Stack, machines: Callable[..., Machin
     assert log.ended["Succeeded"] > 0
     for domain in stack.domains.values():
         assert domain.files() == []
-        assert attached_files(domain.root) == set()
+        assert attached(domain.root) == {}
     log.note(f"SEED={SEED}: {log.summary()}")
 
 

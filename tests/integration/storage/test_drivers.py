@@ -14,8 +14,9 @@ from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.loop_devices import backing_of
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
-from tests.integration.migrations.stack import wait_until
-from tests.integration.storage.conftest import OWNER, attached
+from tests.integration.loop_devices import attached
+from tests.integration.storage.conftest import OWNER
+from tests.waiting import wait_until
 
 MIB = 2**20
 Driver = FileDriver | LoopDriver
@@ -257,10 +258,10 @@ def test_a_creation_that_broke_off_in_the_middle_is_completed(loop_driver: LoopD
 def test_the_device_is_released_with_its_volume(loop_driver: LoopDriver, root: Path) -> None:
     loop_driver.create("v", MIB, OWNER)
     loop_driver.create("w", MIB, OWNER)
-    assert sorted(attached(root).values()) == [str(root / "v"), str(root / "w")]
+    assert sorted(attached(root).values()) == [root / "v", root / "w"]
     loop_driver.remove("v")
     # A device goes when nobody looks at it any more, and other programs of the machine do now and then.
-    wait_until(lambda: list(attached(root).values()) == [str(root / "w")], "the device of v is detached")
+    wait_until(lambda: list(attached(root).values()) == [root / "w"], "the device of v is detached")
     assert sorted(path.name for path in root.rglob("*")) == ["dev", "w", "w"]
 
 

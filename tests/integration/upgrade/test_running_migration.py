@@ -11,8 +11,9 @@ from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import SYSTEM_NAMESPACE, Program, running_agent, running_operator
 from tests.integration.migrations.machines import MEBIBYTE, Machine, make_machine, remove_machine
-from tests.integration.migrations.stack import NODE, Stack, make_domain, storage_domain, wait_until
+from tests.integration.migrations.stack import NODE, Stack, make_domain, storage_domain
 from tests.integration.upgrade.conftest import PREVIOUS_PROGRAMS
+from tests.waiting import wait_until
 
 
 @pytest.fixture

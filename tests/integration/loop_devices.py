@@ -1,0 +1,28 @@
+"""The loop devices over files of a directory, as this mount namespace names them; root may detach them."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+
+def attached(root: Path) -> dict[str, Path]:
+    """Each loop device with a file below the root, and that file; a file may have several."""
+    printed = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output=NAME,BACK-FILE"], capture_output=True, text=True, check=True
+    ).stdout
+    pairs = (line.split(maxsplit=1) for line in printed.splitlines())
+    return {device: file for device, name in pairs if (file := Path(name.strip())).is_relative_to(root)}
+
+
+def detach(root: Path, *, only: Callable[[Path], bool] = lambda _: True) -> None:
+    """Detaches all of them, or those of some files, and waits until they are: one that somebody has open stays."""
+
+    def left() -> list[str]:
+        return [device for device, file in attached(root).items() if only(file)]
+
+    for device in left():
+        # It fails of one that was detached before, and went by itself in the meantime.
+        subprocess.run(["losetup", "--detach", device], check=False)
+    wait_until(lambda: not left(), f"no loop device below {root} is left")
