@@ -106,6 +106,7 @@ class Attempt:
         self.was_in_step = False
         self.convergence = Convergence()
         self.has_cold_copy = False
+        self.made_ahead: frozenset[str] = frozenset()
         self._locks = ExitStack()
         self.step = Step.FINISH
         self._on_progress = on_progress

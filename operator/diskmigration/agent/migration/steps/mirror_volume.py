@@ -40,6 +40,17 @@ def mirror_size(attempt: Attempt) -> int:
     )
 
 
+def fresh_mirror_size(attempt: Attempt) -> int:
+    """The size it is made with where what it mirrors is not there yet, and so is empty: a chunk of head room."""
+    driver, spec = attempt.destination.driver, attempt.destination.domain.spec
+    return written_volume_size(
+        allocated=0,
+        at_least=0,
+        capacity=attempt.journal.mirror.capacity_bytes,
+        chunk=spec.thin_provisioning.replication_chunk_size if driver.type is StorageType.BLOCK else 0,
+    )
+
+
 def extend_mirror(attempt: Attempt) -> None:
     """Makes it as large as it must be by now, and verifies it.
 

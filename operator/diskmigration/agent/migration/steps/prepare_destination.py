@@ -1,61 +1,102 @@
 """PreparingDestination: the chain of volumes at the destination, each as large as it must be, none filled yet."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
-from diskmigration.agent.migration.steps.mirror_volume import format_volume, mirror_size
+from diskmigration.agent.migration.steps.mirror_volume import format_volume, fresh_mirror_size, mirror_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
 
 
-def prepare_destination(attempt: Attempt) -> None:
-    """Measures what is frozen, makes the destination's volumes, and links them into a chain.
+@contextmanager
+def making_ahead(attempt: Attempt) -> Iterator[None]:
+    """Makes, while the snapshot is taken, what does not depend on what the guest writes until then.
 
-    They are made side by side, as none is read yet: that one lies on another is only noted.
+    That is every volume but the copy of the active layer, which can be measured only when it is frozen.
+
+    Raises:
+        MigrationError: DestinationFull, StorageFailed; when the block has ended well.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        making = pool.submit(_make_ahead, attempt)
+        yield
+        making.result()
+
+
+def prepare_destination(attempt: Attempt) -> None:
+    """Measures what is frozen, makes the destination's volumes that are not made yet, and links them into a chain.
 
     Raises:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
     journal = attempt.journal
+    measured = _measure(journal, journal.internal_copies)
+    sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
+    _require_room(attempt, sum(sizes.values()))
+    missing = {name: size for name, size in sizes.items() if name not in attempt.made_ahead}
+    _make(attempt, missing, on_made=lambda: attempt.reach(Moment.MIDWAY))
+    _require_direct_io(attempt)
+    attempt.reach(Moment.ACTED)
+    attempt.record(stage=Stage.PREPARED, copy_bytes=tuple(measured.values()))
+
+
+def _make_ahead(attempt: Attempt) -> None:
+    journal = attempt.journal
+    frozen = _measure(journal, journal.internal_copies[:-1])
+    sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
+    _require_room(attempt, sum(sizes.values()))
+    _make(attempt, sizes)
+    attempt.made_ahead = frozenset(sizes)
+
+
+def _measure(journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]]) -> dict[str, int]:
+    """What each copy takes, by the destination's volume, in the same order; measured side by side."""
+
+    def required_bytes(copy: tuple[JournalVolume, JournalVolume]) -> int:
+        source, destination = copy
+        chain = journal.chain_of(source) if journal.flattens else (source.image,)
+        return qemu_img.measure(chain, target=destination.format).required_bytes
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="measure") as pool:
+        measured = pool.map(required_bytes, copies)
+        return {destination.name: required for (_, destination), required in zip(copies, measured, strict=True)}
+
+
+def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, int]:
+    journal = attempt.journal
+    return {
+        volume.name: frozen_volume_size(
+            required=measured[volume.name],
+            capacity=volume.capacity_bytes,
+            image_format=volume.format,
+            provisioning=journal.migration.spec.destination.provisioning,
+            is_whole_disk=volume == journal.destination[-1],
+        )
+        for volume in journal.at_destination
+        if volume.name in measured
+    }
+
+
+def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], None] = lambda: None) -> None:
+    """Makes these volumes, side by side: none is read yet, and that one lies on another is only noted."""
+    journal = attempt.journal
+    pairs = zip(journal.at_destination, (None, *journal.at_destination), strict=False)
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="prepare") as pool:
-        measured = tuple(pool.map(lambda pair: _required_bytes(journal, *pair), journal.internal_copies))
-        sizes = {
-            destination.name: _frozen_size(attempt, destination, required)
-            for (_, destination), required in zip(journal.internal_copies, measured, strict=True)
-        }
-        sizes[journal.mirror.name] = mirror_size(attempt)
-        _require_room(attempt, sum(sizes.values()))
-        below = (None, *journal.at_destination)
         making = [
-            pool.submit(_make, attempt, volume, sizes[volume.name], lower)
-            for volume, lower in zip(journal.at_destination, below, strict=False)
+            pool.submit(_make_one, attempt, volume, sizes[volume.name], below)
+            for volume, below in pairs
+            if volume.name in sizes
         ]
         for made in as_completed(making):
             made.result()
-            attempt.reach(Moment.MIDWAY)
-    _require_direct_io(attempt)
-    attempt.reach(Moment.ACTED)
-    attempt.record(stage=Stage.PREPARED, copy_bytes=measured)
-
-
-def _required_bytes(journal: Journal, source: JournalVolume, destination: JournalVolume) -> int:
-    chain = journal.chain_of(source) if journal.flattens else (source.image,)
-    return qemu_img.measure(chain, target=destination.format).required_bytes
-
-
-def _frozen_size(attempt: Attempt, volume: JournalVolume, required: int) -> int:
-    return frozen_volume_size(
-        required=required,
-        capacity=volume.capacity_bytes,
-        image_format=volume.format,
-        provisioning=attempt.journal.migration.spec.destination.provisioning,
-        is_whole_disk=volume == attempt.journal.destination[-1],
-    )
+            on_made()
 
 
 def _require_room(attempt: Attempt, needed: int) -> None:
@@ -87,7 +128,7 @@ def _require_direct_io(attempt: Attempt) -> None:
         )
 
 
-def _make(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolume | None) -> None:
+def _make_one(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolume | None) -> None:
     destination = attempt.destination
     with lacking_room(Reason.DESTINATION_FULL):
         destination.driver.create(volume.name, size, attempt.owner)

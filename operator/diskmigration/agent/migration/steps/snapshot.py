@@ -9,6 +9,7 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.sizing import written_volume_size
 from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
+from diskmigration.agent.migration.steps.prepare_destination import making_ahead
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
@@ -19,9 +20,14 @@ def take_snapshot(attempt: Attempt) -> None:
     """Makes the migration's snapshot on the source and lets the guest write to it.
 
     Raises:
-        MigrationError: SnapshotFailed, StorageFailed, SourceFull.
+        MigrationError: SnapshotFailed, StorageFailed, SourceFull, DestinationFull.
         DomainGoneError: the VM has just ended.
     """
+    with making_ahead(attempt):
+        _freeze(attempt)
+
+
+def _freeze(attempt: Attempt) -> None:
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where the strategy takes one
     below = attempt.journal.source[-1]
@@ -61,6 +67,8 @@ def forgo_snapshot(attempt: Attempt) -> None:
     in_use = paths_in_use(attempt.node.connection)
     attempt.reach(Moment.MIDWAY)
     remove_unless_in_use(attempt.source.driver, snapshot, in_use)
+    # It may have been made ahead.
+    remove_unless_in_use(attempt.destination.driver, attempt.journal.mirror, in_use)
     attempt.reach(Moment.ACTED)
     attempt.record(snapshot=None, overlay=None)
 
