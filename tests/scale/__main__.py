@@ -12,6 +12,7 @@ from tests.scale.table import table, write_document
 
 _ROOT = Path(__file__).parents[2]
 DOCUMENT = _ROOT / "docs" / "scale.md"
+CALM = 100
 FIGURES = _ROOT / "dist" / "scale.json"
 
 
@@ -33,9 +34,10 @@ def main() -> None:
             migrations=migrations,
             rate=options.rate,
             step_seconds=options.step_seconds[min(number, len(options.step_seconds) - 1)],
-            calm=100,
+            calm=CALM,
             queued=migrations // 10,
             places=max(1, migrations // 100),
+            cluster_for=max(options.migrations) + CALM,
         )
         figures.append(_run(load, started))
         # After each run: the second takes long.

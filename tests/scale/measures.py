@@ -74,10 +74,14 @@ def served(metrics: str) -> Served:
 
 
 def refused(metrics: str) -> dict[str, int]:
-    """The requests for which the apiserver had no room (429), by their priority level; from the same text."""
+    """The requests for which the apiserver had no room, by their priority level and why; from the same text.
+
+    Why is what API Priority and Fairness says: `queue-full`, `concurrency-limit`, `time-out` (each a 429), or
+    `cancelled`, where the caller waited no longer.
+    """
     counts: Counter[str] = Counter()
     for labels, count in _labelled(_REFUSED, metrics):
-        counts[labels["priority_level"]] += count
+        counts[f"{labels['priority_level']}: {labels['reason']}"] += count
     return dict(counts)
 
 

@@ -39,6 +39,13 @@ class Load:
     narrow_step_seconds: float = 0.5
     idle_seconds: float = IDLE_SECONDS
     least_patience_seconds: float = 600.0
+    cluster_for: int = 0
+    """How many migrations the nodes have VMs for, and the storage domains places; as many as there are, if more."""
+
+    @property
+    def room(self) -> int:
+        """For how many migrations of the wide storage domains there are VMs and places."""
+        return max(self.migrations + self.calm, self.cluster_for)
 
     @property
     def patience_seconds(self) -> float:
@@ -130,7 +137,7 @@ class _Run:
         kubeconfigs = stage.make_nodes(nodes)
         stage.make_domains(self._places())
         namespaces = stage.make_namespaces(NAMESPACES)
-        machines = -(-max(load.migrations + load.calm, load.queued) // load.agents)
+        machines = -(-max(load.room, load.queued) // load.agents)
         steps = {WIDE: load.step_seconds, NARROW: load.narrow_step_seconds}
         with (
             running_operator(self._control_plane, self._directory, f"--http-port={self._port}") as operator,
@@ -260,7 +267,7 @@ class _Run:
     def _places(self) -> dict[str, int]:
         """How many each storage domain has."""
         load = self._load
-        pairs = {(WIDE, number): PLACES for number in range(0, load.migrations + load.calm, PLACES)}
+        pairs = {(WIDE, number): PLACES for number in range(0, load.room, PLACES)}
         pairs[NARROW, 0] = max(1, load.places)
         return {
             domain_name(pair, number, side): places

@@ -11,6 +11,8 @@ MEMORY_GOAL_BYTES = 500 * 10**6
 LATENCY_GOAL_SECONDS = 2.0
 LEASES = "diskmigration-leases"
 """The priority level of the agents' and the operator's Leases (deploy/base/request-priority.yaml)."""
+GIVEN_UP = "cancelled"
+"""Why the apiserver did not serve a request that its caller gave up before its turn had come."""
 LINEAR = 1.1
 """Ten times the load may cost eleven times: the rest is the machine's noise."""
 
@@ -92,12 +94,19 @@ def _rows(figures: Sequence[Figures]) -> list[Row]:
         ),
         ("operator: share of a core, idle", "", [f"{one.idle_operator_cpu_share:.0%}" for one in figures], ""),
         _growing("requests at the apiserver", "linear", [_own(one.requests) for one in figures], "{:,.0f}", figures),
-        ("requests refused (429)", "", [f"{sum(one.refused.values()):,}" for one in figures], ""),
+        ("requests refused (429)", "", [f"{_refused(one.refused):,}" for one in figures], ""),
         (
             "requests refused (429): Leases",
             "0",
-            [f"{one.refused.get(LEASES, 0):,}" for one in figures],
-            _met(not any(one.refused.get(LEASES) for one in figures)),
+            [f"{_refused(one.refused, of=LEASES):,}" for one in figures],
+            _met(not any(_refused(one.refused, of=LEASES) for one in figures)),
+        ),
+        ("requests whose caller waited no longer", "", [f"{_given_up(one.refused):,}" for one in figures], ""),
+        (
+            "requests whose caller waited no longer: Leases",
+            "",
+            [f"{_given_up(one.refused, of=LEASES):,}" for one in figures],
+            "",
         ),
         ("requests a second while applying", "", [f"{one.apply_requests_per_second:.0f}" for one in figures], ""),
         ("requests a second, idle", "", [f"{one.idle_requests_per_second:.0f}" for one in figures], ""),
@@ -164,6 +173,15 @@ def _megabytes(size_bytes: int) -> str:
 def _own(requests: Mapping[str, int]) -> int:
     """Without the Leases, which the agents renew whatever there is to do."""
     return sum(count for request, count in requests.items() if "leases" not in request)
+
+
+def _refused(counts: Mapping[str, int], *, of: str = "") -> int:
+    """What the apiserver refused, of one priority level or of all."""
+    return sum(count for why, count in counts.items() if why.startswith(of) and not why.endswith(GIVEN_UP))
+
+
+def _given_up(counts: Mapping[str, int], *, of: str = "") -> int:
+    return sum(count for why, count in counts.items() if why.startswith(of) and why.endswith(GIVEN_UP))
 
 
 def _status_writes(requests: Mapping[str, int]) -> int:

@@ -31,6 +31,8 @@ _R = TypeVar("_R")
 WORKERS = 16
 RELIST_SECONDS = 180.0
 """kopf lists again when its watch was down, but a deletion that fell into that gap it never tells."""
+RELIST_SHARE = 0.02
+"""Of the time: to list ten thousand objects is work, for an API server that is slow because it has too much of it."""
 POSITIONS_SECONDS = 5.0
 POSITIONS_AT_ONCE = 50
 DOMAIN_DELAY_SECONDS = 0.5
@@ -107,7 +109,7 @@ class Controller:
             for number in range(WORKERS):
                 tasks.create_task(self._worker(number), name=f"worker {number}")
             tasks.create_task(_every(self._options.lease_poll_seconds, self._look_at_leases), name="leases")
-            tasks.create_task(_every(RELIST_SECONDS, self.relist), name="relist")
+            tasks.create_task(_every(RELIST_SECONDS, self.relist, share=RELIST_SHARE), name="relist")
             tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
             tasks.create_task(self._reporting.run(), name="events")
 
@@ -247,13 +249,17 @@ class Controller:
         )
 
 
-async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+async def _every(seconds: float, act: Callable[[], Awaitable[None]], *, share: float = 1.0) -> None:
+    """Acts again and again, that long after the last time, or longer where it would take more than its share."""
+    took = 0.0
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(max(seconds, took / share))
+        began = time.monotonic()
         try:
             await act()
         except ClusterError as error:
             _log.warning("the API server did not answer; trying again", extra={"error": str(error)})
+        took = time.monotonic() - began
 
 
 def _key(body: Mapping[str, Any]) -> str:
