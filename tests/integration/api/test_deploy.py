@@ -71,7 +71,8 @@ def test_it_is_installed_once_and_removed_whole(own_control_plane: ControlPlane)
     assert versions(own_control_plane) == before
 
     # As the operator and its agents would have, which do not run here: the API server cannot list what nobody has read
-    # yet ("storage is (re)initializing"), and then may forget the definition that it was to remove, for minutes.
+    # yet ("storage is (re)initializing"), and then may forget the definition that it was to remove, for minutes
+    # (operator-framework/operator-controller#1437).
     kubectl("get", "diskmigrations,storagedomains,hypervisors", "--all-namespaces")
     kubectl("delete", DEV, "--wait=false")
     kubectl("wait", "--for=delete", "customresourcedefinitions", "--all", "--timeout=60s")
