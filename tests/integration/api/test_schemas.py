@@ -104,6 +104,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bandwidth in words": (migration(bandwidth="fast"), "must be a quantity of bytes a second"),
     "bandwidth as a fraction": (migration(bandwidth=1.5), "bandwidth"),
     "another cutover": (migration(cutover={"policy": "Later"}), "cutover.policy"),
+    # The server itself takes it, where the schema says `format: date-time`, and then no status can be applied.
+    "a window in a list": (migration(cutover={"notBefore": ["2026-12-01T02:00:00Z"]}), "cutover.notBefore"),
+    "a window on no day": (migration(cutover={"notBefore": "2026-02-30T00:00:00Z"}), "must be a moment"),
     "a window in words": (migration(cutover={"notBefore": "tomorrow"}), "cutover.notBefore"),
     "a window without a time zone": (migration(cutover={"notBefore": "2026-12-01T02:00:00"}), "cutover.notBefore"),
     "no time for progress": (migration(progressTimeoutSeconds=0), "progressTimeoutSeconds"),
