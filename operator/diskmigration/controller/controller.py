@@ -249,11 +249,11 @@ class Controller:
         )
 
 
-async def _every(seconds: float, act: Callable[[], Awaitable[None]], *, share: float = 1.0) -> None:
-    """Acts again and again, that long after the last time, or longer where it would take more than its share."""
+async def _every(seconds: float, act: Callable[[], Awaitable[None]], *, share: float | None = None) -> None:
+    """Acts again and again, that long after the last time, or longer where it would take more than its share of it."""
     took = 0.0
     while True:
-        await asyncio.sleep(max(seconds, took / share))
+        await asyncio.sleep(seconds if share is None else max(seconds, took / share))
         began = time.monotonic()
         try:
             await act()
