@@ -16,5 +16,5 @@ def wait_until(observe: Callable[[], _T | None], what: str, *, seconds: float = 
     deadline = time.monotonic() + seconds * PATIENCE
     while not (found := observe()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks: what is waited for, in another process, wakes nobody here
     return found

@@ -27,6 +27,11 @@ def written_volume_size(*, allocated: int, at_least: int, capacity: int, chunk: 
     return min(max(_aligned(allocated + chunk), _aligned(at_least)), largest_useful_size(capacity))
 
 
+def fresh_volume_size(*, capacity: int, chunk: int) -> int:
+    """The size of a layer that nothing was written to yet: a chunk of head room."""
+    return written_volume_size(allocated=0, at_least=0, capacity=capacity, chunk=chunk)
+
+
 def merged_volume_size(*, base_size: int, overlay_allocated: int, high_watermark: int, capacity: int) -> int:
     """The size that a volume needs before an overlay is merged into it, if none of the overlay's data is there yet."""
     return max(base_size, min(_aligned(base_size + overlay_allocated + high_watermark), largest_useful_size(capacity)))

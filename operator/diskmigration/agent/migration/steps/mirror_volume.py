@@ -2,7 +2,7 @@
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume
-from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
+from diskmigration.agent.migration.sizing import fresh_volume_size, frozen_volume_size, written_volume_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.disk_migration import CopyMode, Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -34,21 +34,20 @@ def mirror_size(attempt: Attempt) -> int:
         allocated=attempt.written_since_open(journal.mirrored) if is_alike and attempt.is_running() else held,
         at_least=held,
         capacity=mirror.capacity_bytes,
-        chunk=attempt.destination.domain.spec.thin_provisioning.replication_chunk_size
-        if attempt.destination.driver.type is StorageType.BLOCK
-        else 0,
+        chunk=_chunk(attempt),
     )
 
 
 def fresh_mirror_size(attempt: Attempt) -> int:
     """The size it is made with where what it mirrors is not there yet, and so is empty: a chunk of head room."""
-    driver, spec = attempt.destination.driver, attempt.destination.domain.spec
-    return written_volume_size(
-        allocated=0,
-        at_least=0,
-        capacity=attempt.journal.mirror.capacity_bytes,
-        chunk=spec.thin_provisioning.replication_chunk_size if driver.type is StorageType.BLOCK else 0,
-    )
+    return fresh_volume_size(capacity=attempt.journal.mirror.capacity_bytes, chunk=_chunk(attempt))
+
+
+def _chunk(attempt: Attempt) -> int:
+    """By how much the destination's volumes are extended meanwhile; a file grows by itself."""
+    destination = attempt.destination
+    is_block = destination.driver.type is StorageType.BLOCK
+    return destination.domain.spec.thin_provisioning.replication_chunk_size if is_block else 0
 
 
 def extend_mirror(attempt: Attempt) -> None:

@@ -7,7 +7,7 @@ from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
-from diskmigration.agent.migration.sizing import written_volume_size
+from diskmigration.agent.migration.sizing import fresh_volume_size
 from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
 from diskmigration.agent.migration.steps.prepare_destination import making_ahead
 from diskmigration.agent.storage import qemu_img
@@ -34,12 +34,8 @@ def _freeze(attempt: Attempt) -> None:
     source = attempt.source
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.require_running()
-        size = written_volume_size(
-            allocated=0,
-            at_least=0,
-            capacity=snapshot.capacity_bytes,
-            chunk=source.domain.spec.thin_provisioning.replication_chunk_size,
-        )
+        chunk = source.domain.spec.thin_provisioning.replication_chunk_size
+        size = fresh_volume_size(capacity=snapshot.capacity_bytes, chunk=chunk)
         _require_room(attempt, size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES)
         with lacking_room(Reason.SOURCE_FULL):
             source.driver.create(snapshot.name, size, attempt.owner)
