@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,7 @@ class Attempt:
         self.convergence = Convergence()
         self.has_cold_copy = False
         self.made_ahead: frozenset[str] = frozenset()
+        self.measured_ahead: Mapping[str, int] = {}
         self._locks = ExitStack()
         self.step = Step.FINISH
         self._on_progress = on_progress

@@ -37,7 +37,9 @@ def prepare_destination(attempt: Attempt) -> None:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
     journal = attempt.journal
-    measured = _measure(journal, journal.internal_copies)
+    # What was measured ahead is the lowest of the chain, so this is base first too.
+    unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in attempt.measured_ahead]
+    measured = {**attempt.measured_ahead, **_measure(journal, unmeasured)}
     sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
     _require_room(attempt, sum(sizes.values()))
     missing = {name: size for name, size in sizes.items() if name not in attempt.made_ahead}
@@ -53,7 +55,7 @@ def _make_ahead(attempt: Attempt) -> None:
     sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
     _require_room(attempt, sum(sizes.values()))
     _make(attempt, sizes)
-    attempt.made_ahead = frozenset(sizes)
+    attempt.measured_ahead, attempt.made_ahead = frozen, frozenset(sizes)
 
 
 def _measure(journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]]) -> dict[str, int]:
