@@ -1,6 +1,7 @@
 """The agent, the operator or libvirtd ends in mid-migration: it goes on where it was, once, and loses nothing."""
 
 import json
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from testbed.programs import Program
-from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration, Stack
 from tests.waiting import wait_until
 
@@ -36,6 +37,17 @@ def hold(stack: Stack, machine: Machine, to: str, phase: str) -> Migration:
     migration.wait_for_phase(phase)
     machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
     return migration
+
+
+def fill(volume: Path) -> None:
+    """Has a qcow2 volume on block storage take all the clusters that it has room for, from the disk's end on."""
+    for offset in reversed(range(0, CAPACITY_BYTES, MEBIBYTE)):
+        write = ["qemu-io", "--format", "qcow2", "-c", f"write {offset} {MEBIBYTE}", str(volume)]
+        done = subprocess.run(write, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            assert "No space left on device" in done.stdout + done.stderr
+            return
+    pytest.fail(f"{volume} did not run full")
 
 
 def let_go(migration: Migration) -> dict[str, Any]:
@@ -94,6 +106,23 @@ def test_an_agent_that_is_killed_finds_its_migration_again(
     assert status["attempts"] == 1
     assert status["progress"]["copiedBytes"] >= before["copiedBytes"]
     assert_moved(stack, machine, source, destination, migration)
+
+
+def test_what_an_interrupted_copy_has_taken_leaves_room_for_the_next(stack: Stack, machines: Machines) -> None:
+    """A qemu-img that is killed as it ends has taken all its clusters, and entered none of them yet."""
+    machine = machines("file-a", chain=2)
+    migration = hold(stack, machine, "loop-b", "CopyingChain")
+    wait_until(lambda: copies(stack), "a copy runs")
+    stack.agent.kill()
+    try:
+        wait_until(lambda: not copies(stack), "no copy outlives its agent")
+        base = stack.domains["loop-b"].path(f"dm-{migration.uid}-0")
+        fill(base)
+    finally:
+        stack.agent.start()
+    status = let_go(migration)
+    assert status["attempts"] == 1
+    assert_moved(stack, machine, "file-a", "loop-b", migration)
 
 
 def test_progress_does_not_go_back_with_a_new_agent(stack: Stack, machines: Machines) -> None:

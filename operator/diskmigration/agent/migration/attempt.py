@@ -106,7 +106,8 @@ class Attempt:
         self.was_in_step = False
         self.convergence = Convergence()
         self.has_cold_copy = False
-        self.made_ahead: frozenset[str] = frozenset()
+        # The destination's volumes that were formatted here, and that nothing was written to since.
+        self.fresh: set[str] = set()
         self.measured_ahead: Mapping[str, int] = {}
         self._locks = ExitStack()
         self.step = Step.FINISH

@@ -131,10 +131,10 @@ class Journal(Model):
         """The user's volumes that this may extend or remove: the top one, which a snapshot is merged into, or all."""
         return self.source if self.migration.spec.source_volumes is SourceVolumes.DELETE else self.source[-1:]
 
-    @property
-    def below_mirror(self) -> JournalVolume | None:
-        """The destination's volume right below the one that the mirror writes to."""
-        return self.at_destination[-2] if len(self.at_destination) > 1 else None
+    def below(self, volume: JournalVolume) -> JournalVolume | None:
+        """The destination's volume right below another one of it, which is none for its base."""
+        side = self.at_destination
+        return side[side.index(volume) - 1] if volume != side[0] else None
 
     @property
     def internal_copies(self) -> tuple[tuple[JournalVolume, JournalVolume], ...]:

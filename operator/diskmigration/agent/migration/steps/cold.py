@@ -8,7 +8,7 @@ import time
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
+from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.image_locks import ImageInUseError
@@ -24,7 +24,7 @@ def copy_cold(attempt: Attempt) -> None:
         MigrationError: CopyFailed, DestinationFull, StorageFailed, VirtualMachineNotRunning.
     """
     journal = attempt.journal
-    mirrored, mirror, below = journal.mirrored, journal.mirror, journal.below_mirror
+    mirrored, mirror = journal.mirrored, journal.mirror
     attempt.source.driver.activate(mirrored.name)
     try:
         attempt.keep_writers_out()
@@ -38,13 +38,13 @@ def copy_cold(attempt: Attempt) -> None:
         attempt.record(has_cold_copy=True)
     extend_mirror(attempt)
     with lacking_room(Reason.DESTINATION_FULL):
-        format_mirror(attempt)
+        format_volume(attempt, mirror)
     attempt.reach(Moment.MIDWAY)
     bandwidth = attempt.latest().spec.bandwidth
     internal = sum(journal.copy_bytes)
     # With nothing of its own below it, the copy takes in the whole chain.
     chain = journal.chain_of(mirrored)
-    size = qemu_img.measure(chain if below is None else chain[-1:], target=mirror.format).required_bytes
+    size = qemu_img.measure(chain if journal.below(mirror) is None else chain[-1:], target=mirror.format).required_bytes
 
     def show(share: float) -> None:
         attempt.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)

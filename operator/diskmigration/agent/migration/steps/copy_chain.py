@@ -8,6 +8,7 @@ from pathlib import Path
 from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.mirror_volume import format_volume
 from diskmigration.agent.storage import qcow2_header, qemu_img
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import Reason
@@ -16,7 +17,8 @@ from diskmigration.api.errors import Reason
 def copy_chain(attempt: Attempt) -> None:
     """Copies what is not copied yet, base first; returns early when something else has to be looked at.
 
-    A volume whose copy was interrupted is copied again: its source is frozen, so the result is the same.
+    A volume whose copy was interrupted is emptied and copied again: its source is frozen, so the result is the same. A
+    qemu-img that was killed may have taken clusters that it entered nowhere, and there is no room for them twice.
 
     Raises:
         MigrationError: CopyFailed, DestinationFull.
@@ -93,6 +95,9 @@ def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, p
     bandwidth = attempt.latest().spec.bandwidth
     progress.show(destination.name, 0.0)
     with lacking_room(Reason.DESTINATION_FULL):
+        if destination.name not in attempt.fresh:
+            format_volume(attempt, destination)
+        attempt.fresh.discard(destination.name)
         return qemu_img.copy(
             attempt.journal.chain_of(source),
             attempt.journal.chain_of(destination),

@@ -68,21 +68,13 @@ def extend_mirror(attempt: Attempt) -> None:
         )
 
 
-def format_mirror(attempt: Attempt) -> None:
-    """Makes it empty again, whatever an earlier copy has left in it.
+def format_volume(attempt: Attempt, volume: JournalVolume) -> None:
+    """Makes a volume of the destination empty, whatever an earlier copy has left in it; it stands on the one below.
 
     Raises:
-        MigrationError: StorageFailed.
+        MigrationError: StorageFailed; NoRoomError.
     """
-    format_volume(attempt, attempt.journal.mirror, attempt.journal.below_mirror)
-
-
-def format_volume(attempt: Attempt, volume: JournalVolume, below: JournalVolume | None) -> None:
-    """Formats a volume of the destination, which stands on the one below.
-
-    Raises:
-        MigrationError: StorageFailed.
-    """
+    below = attempt.journal.below(volume)
     # libvirt opens what lies below a shallow mirror at its pivot. Until then QEMU fills up a cluster that is written in
     # part with zeroes; its own copy takes whole clusters, but a write-blocking mirror passes on what the guest writes.
     spec = attempt.journal.migration.spec

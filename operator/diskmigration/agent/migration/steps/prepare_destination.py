@@ -42,7 +42,7 @@ def prepare_destination(attempt: Attempt) -> None:
     measured = {**attempt.measured_ahead, **_measure(journal, unmeasured)}
     sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
     _require_room(attempt, sum(sizes.values()))
-    missing = {name: size for name, size in sizes.items() if name not in attempt.made_ahead}
+    missing = {name: size for name, size in sizes.items() if name not in attempt.fresh}
     _make(attempt, missing, on_made=lambda: attempt.reach(Moment.MIDWAY))
     _require_direct_io(attempt)
     attempt.reach(Moment.ACTED)
@@ -55,7 +55,7 @@ def _make_ahead(attempt: Attempt) -> None:
     sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
     _require_room(attempt, sum(sizes.values()))
     _make(attempt, sizes)
-    attempt.measured_ahead, attempt.made_ahead = frozen, frozenset(sizes)
+    attempt.measured_ahead = frozen
 
 
 def _measure(journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]]) -> dict[str, int]:
@@ -88,12 +88,10 @@ def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, in
 
 def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], None] = lambda: None) -> None:
     """Makes these volumes, side by side: none is read yet, and that one lies on another is only noted."""
-    journal = attempt.journal
-    pairs = zip(journal.at_destination, (None, *journal.at_destination), strict=False)
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="prepare") as pool:
         making = [
-            pool.submit(_make_one, attempt, volume, sizes[volume.name], below)
-            for volume, below in pairs
+            pool.submit(_make_one, attempt, volume, sizes[volume.name])
+            for volume in attempt.journal.at_destination
             if volume.name in sizes
         ]
         for made in as_completed(making):
@@ -130,9 +128,10 @@ def _require_direct_io(attempt: Attempt) -> None:
         )
 
 
-def _make_one(attempt: Attempt, volume: JournalVolume, size: int, below: JournalVolume | None) -> None:
+def _make_one(attempt: Attempt, volume: JournalVolume, size: int) -> None:
     destination = attempt.destination
     with lacking_room(Reason.DESTINATION_FULL):
         destination.driver.create(volume.name, size, attempt.owner)
         qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
-        format_volume(attempt, volume, below)
+        format_volume(attempt, volume)
+    attempt.fresh.add(volume.name)

@@ -8,7 +8,7 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_mirror
+from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import CopyMode
 from diskmigration.api.errors import MigrationError, Reason
@@ -40,7 +40,7 @@ def start_replication(attempt: Attempt) -> None:
     mirror = journal.mirror
     if journal.has_cold_copy:
         # The VM was started in the midst of it: what has been discarded since must not come back.
-        format_mirror(attempt)
+        format_volume(attempt, mirror)
         attempt.record(has_cold_copy=False)
     extend_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
