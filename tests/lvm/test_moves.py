@@ -98,7 +98,8 @@ def test_between_lvm_and_file_the_side_on_lvm_alone_grows(
     before = lvs("in step, before the guest writes")
 
     with watched(volume) as grown:
-        write(machine, volume, mebibytes=28)
+        mirrored = f"dm-{migration.uid}-snapshot" if side == "destination" else None
+        write(machine, volume, mebibytes=28, mirrored=mirrored)
         wait_until(lambda: len(grown) >= 1, "it grew")
         wait_until(partial(tells_what_was_seen, lvs, before, f"{group}/{volume.name}", grown), "lvm2 tells it too")
         wait_until(lambda: len(grown) in extensions(migration, side), "the status counts them")

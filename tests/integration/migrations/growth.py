@@ -104,10 +104,17 @@ def write_until_there_is_room(machine: Machine, *, offset: int, length: int, pat
     wait_until(is_written, f"there is room for a write at {offset}")
 
 
-def free_bytes(machine: Machine, path_end: str) -> int:
-    """What is left of the open volume whose path ends so, by libvirt's statistics."""
+def free_bytes(machine: Machine, path_end: str, *, mirrored: str | None = None) -> int:
+    """What is left of the open volume whose path ends so, by libvirt's statistics.
+
+    Of a mirror's, what is left when it has all that the volume has whose path ends like `mirrored`: it looks for what
+    was written every tenth of a second, and later on a busy machine.
+    """
     reported = _reported(machine, path_end)
-    return int(reported["physical"] - reported["allocation"])
+    taken = reported["allocation"]
+    if mirrored is not None:
+        taken = max(taken, _reported(machine, mirrored)["allocation"])
+    return int(reported["physical"] - taken)
 
 
 def threshold_bytes(machine: Machine, path_end: str) -> int:
@@ -120,9 +127,9 @@ def _reported(machine: Machine, path_end: str) -> dict[str, Any]:
     with machine.host.domain(machine.name) as domain:
         flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
         [(_, values)] = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
-    position = next(
-        key.split(".")[1] for key, value in values.items() if key.endswith(".path") and value.endswith(path_end)
-    )
+    paths = {value: key.split(".")[1] for key, value in values.items() if key.endswith(".path")}
+    position = next((position for path, position in paths.items() if path.endswith(path_end)), None)
+    assert position is not None, f"{path_end} is not open in {machine.name}, but {sorted(paths)}"
     prefix = f"block.{position}."
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 

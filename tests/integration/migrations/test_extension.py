@@ -72,11 +72,15 @@ def test_from_file_to_block_the_destination_grows_by_what_the_mirror_reports(
 ) -> None:
     machine = machines("file-a")
     migration = synchronized(stack, machine, "loop-b")
+    mirrored = f"dm-{migration.uid}-snapshot"
     mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-overlay"
 
     with watched(mirror) as grown:
         write_in_steps(
-            machine, start=20 * MEBIBYTE, length=40 * MEBIBYTE, free=lambda: free_bytes(machine, mirror.name)
+            machine,
+            start=20 * MEBIBYTE,
+            length=40 * MEBIBYTE,
+            free=lambda: free_bytes(machine, mirror.name, mirrored=mirrored),
         )
         wait_until(lambda: grown, "the mirror grew")
 
