@@ -29,6 +29,7 @@ TIB = 2**40
 CAPACITY = 32 * MIB
 QCOW2, RAW = VolumeFormat.QCOW2, VolumeFormat.RAW
 Driver = FileDriver | LoopDriver
+_L1_TABLE_OFFSET_AT = 40  # QEMU's docs/interop/qcow2.txt
 
 
 @pytest.mark.parametrize(
@@ -322,6 +323,21 @@ def test_an_overlay_is_merged_below(driver: Driver, scratch: Path) -> None:
     write(base, 0, MIB, 1)
     top = make(driver, "top", backing=base)
     write(top, 512 * KIB, MIB, 2)
+    expected = content(top, scratch)
+    qemu_img.commit(top, base)
+    assert content(base, scratch) == expected
+
+
+def test_what_an_interrupted_merge_has_taken_leaves_room_for_the_next(loop_driver: LoopDriver, scratch: Path) -> None:
+    base = make(loop_driver, "base")
+    write(base, 0, CAPACITY, 1)
+    # As if it had been killed between its reference counts and its tables: all is taken, and nothing is entered.
+    with base.path.open("r+b") as opened:
+        opened.seek(_L1_TABLE_OFFSET_AT)
+        opened.seek(int.from_bytes(opened.read(8)))
+        opened.write(bytes(8))
+    top = make(loop_driver, "top", backing=base)
+    write(top, 0, CAPACITY, 2)
     expected = content(top, scratch)
     qemu_img.commit(top, base)
     assert content(base, scratch) == expected

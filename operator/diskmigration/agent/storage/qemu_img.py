@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.storage import command
+from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -179,9 +180,27 @@ def _coroutines(bandwidth_bytes_per_second: int | None) -> int:
 def commit(overlay: Image, base: Image) -> None:
     """Merges an overlay into the volume below it while no VM runs on them.
 
+    A merge that was killed as it ended may have taken clusters that it entered nowhere: where there is no room for them
+    twice, they are given back first.
+
     Raises:
         MigrationError: MergeFailed; NoRoomError.
     """
+    try:
+        _commit(overlay, base)
+    except NoRoomError:
+        if base.format is not VolumeFormat.QCOW2:
+            raise
+        command.run(
+            ["qemu-img", "check", "-q", "-r", "leaks", _named([base])],
+            doing=f"giving back what an interrupted merge took in {base.path}",
+            failure=Reason.MERGE_FAILED,
+            timeout=_WHOLE_DISK_SECONDS,
+        )
+        _commit(overlay, base)
+
+
+def _commit(overlay: Image, base: Image) -> None:
     command.run(
         [
             "qemu-img",
