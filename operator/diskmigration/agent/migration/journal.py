@@ -132,7 +132,7 @@ class Journal(Model):
         return self.source if self.migration.spec.source_volumes is SourceVolumes.DELETE else self.source[-1:]
 
     def below(self, volume: JournalVolume) -> JournalVolume | None:
-        """The destination's volume right below another one of it, which is none for its base."""
+        """The destination's volume on which that other one of it stands; None for its base."""
         side = self.at_destination
         return side[side.index(volume) - 1] if volume != side[0] else None
 
