@@ -1,4 +1,4 @@
-"""Extensions under way: the destination's before its source's while the guest has room, all others side by side.
+"""Extensions under way: the destination's before a source's that outgrows it while the guest has room; others at once.
 
 A volume group or an array that answers slowly must hold up nobody but its own volumes; the guest least of all.
 """
@@ -70,9 +70,10 @@ class Growth:
     def start(self, domain: Domain, disk: WatchedDisk, due: tuple[watermark.Extension, ...]) -> None:
         """Extends the disk's volumes in the background, and arms the threshold of each when it has grown.
 
-        While a disk is copied, its source waits for the destination: until that has grown, or cannot grow, or the guest
-        has no more room than its own extension will take. Volumes wait for each other only where they are in one
-        storage domain, and there the one that will be full first comes first.
+        While a disk is copied, a source that outgrows the destination waits for it: until that has grown, or cannot
+        grow, or the guest has no more room than its own extension will take. Else both grow at the same time. Volumes
+        wait for each other only where they are in one storage domain, and there the one that will be full first comes
+        first.
         """
         by_path = {volume.thin.path: volume for volume in disk.volumes}
         key = (domain.uuid, disk.target)
@@ -86,7 +87,7 @@ class Growth:
                 if pending.waits:
                     # What a later look finds may be more than what was found before.
                     pending.begin = begin
-                    self._begin_or_wait(key, disk, volume, pending)
+                    self._begin_or_wait(key, disk, volume, extension.size, pending)
 
     def note_due(self, uuid: str, target: str) -> None:
         """A threshold of the disk was passed: what it takes from now until the disk has grown is told as a metric."""
@@ -130,10 +131,12 @@ class Growth:
             statistics.set_threshold(domain, device=device, offset_bytes=wanted)
             self._paces.note_armed(domain.uuid, device, wanted)
 
-    def _begin_or_wait(self, key: _Disk, disk: WatchedDisk, volume: WatchedVolume, pending: _Pending) -> None:
-        """Under the guard."""
+    def _begin_or_wait(
+        self, key: _Disk, disk: WatchedDisk, volume: WatchedVolume, size: int, pending: _Pending
+    ) -> None:
+        """Under the guard. `size` is what the volume grows to."""
         mirror = disk.mirror if disk.is_copy and volume is disk.active else None
-        if mirror is None or mirror.thin.path not in self._pending[key]:
+        if mirror is None or mirror.thin.path not in self._pending[key] or size <= mirror.thin.physical:
             self._begin(pending)
             return
         patience = self._paces.patience(key[0], source=volume, mirror=mirror)

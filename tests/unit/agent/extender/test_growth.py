@@ -15,7 +15,7 @@ from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.pace import SAFETY, UNMEASURED_SECONDS
 from diskmigration.agent.extender.paces import Paces
 from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume
-from diskmigration.agent.extender.watermark import Policy, ThinVolume, largest_useful_size
+from diskmigration.agent.extender.watermark import Extension, Policy, ThinVolume, largest_useful_size
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.statistics import LayerStatistics
@@ -141,6 +141,23 @@ def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_loo
     sizes.holds["mirror"].set()
     until(lambda: len(bench.looks) == 3)
     assert sizes.order == ["mirror", "source", "source"]
+
+
+def test_a_source_that_stays_the_smaller_one_grows_at_the_same_time(bench: Bench) -> None:
+    sizes = slow_destination()
+    disk = replication(sizes)
+    assert disk.active is not None
+    assert disk.mirror is not None
+    size = sizes.now["mirror"] = SMALL + 8 * MIB
+    active = replace(disk.active, statistics=replace(disk.active.statistics, threshold_bytes=size - 16 * MIB))
+    mirror = replace(disk.mirror, thin=replace(disk.mirror.thin, physical=size))
+    due = (Extension("/dev/mirror", LARGEST), Extension("/dev/source", size))
+    bench.growth.start(DOMAIN, replace(disk, active=active, mirror=mirror), due)
+    until(lambda: bench.growth.relieved("vm") == {"vda"})
+    assert sizes.now == {"source": size, "mirror": size}
+    sizes.holds["mirror"].set()
+    until(lambda: len(bench.looks) == 2)
+    assert sizes.now == {"source": size, "mirror": LARGEST}
 
 
 def test_a_source_that_is_almost_full_does_not_wait(bench: Bench) -> None:
