@@ -18,6 +18,7 @@ from tests.integration.migrations.growth import (
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import CHUNK_BYTES, NODE, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.lvm.groups import run
 from tests.lvm.wrappers import Wrappers
 from tests.lvm.writing import STEP_BYTES, write
@@ -91,7 +92,7 @@ def test_a_destination_group_that_hangs_does_not_stop_the_guest(
     machine = machines("lvm-a")
     migration = synchronized(stack, machine, "lvm-b", strategy="Direct")
     source = machine.volumes[0]
-    mirror = stack.domains["lvm-b"].root / f"dm-{migration.uid}-0"
+    mirror = stack.domains["lvm-b"].root / made_volume(migration.uid, 0)
     size = size_bytes(mirror)
 
     with wrappers.held("lvextend", "lvm-b"), watched(source) as grown:

@@ -21,6 +21,7 @@ from tests.integration.migrations.growth import (
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
 from tests.integration.migrations.moves import assert_moved, move
 from tests.integration.migrations.stack import REPLICATION_CHUNK_BYTES, Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.lvm.groups import Group
 from tests.lvm.writing import write
 from tests.waiting import wait_until
@@ -40,7 +41,7 @@ def assert_arrived(
     finish(migration, machine)
     after = lvs("after")
     assert_moved(stack, machine, source, destination, migration.uid, length=LENGTH)
-    made = [f"dm-{migration.uid}-{position}" for position in range(LENGTH)]
+    made = [made_volume(migration.uid, position) for position in range(LENGTH)]
     if destination == "file-a":
         assert after == {}
         return
@@ -65,8 +66,8 @@ def test_from_lvm_to_lvm_both_sides_grow(stack: Stack, machines: Machines, lvs: 
     machine = machines("lvm-a", chain=LENGTH)
     assert len(lvs("before")) == LENGTH
     migration = synchronized(stack, machine, "lvm-b")
-    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
-    mirror = stack.domains["lvm-b"].path(f"dm-{migration.uid}-overlay")
+    source = stack.domains["lvm-a"].path(made_volume(migration.uid, "snapshot"))
+    mirror = stack.domains["lvm-b"].path(made_volume(migration.uid, "overlay"))
     before = lvs("in step, before the guest writes")
 
     with watched(source, mirror) as grown:
@@ -94,11 +95,11 @@ def test_between_lvm_and_file_the_side_on_lvm_alone_grows(
     assert len(lvs("before")) == (LENGTH if side == "source" else 0)
     migration = synchronized(stack, machine, destination)
     group = source if side == "source" else destination
-    volume = stack.domains[group].path(f"dm-{migration.uid}-{'snapshot' if side == 'source' else 'overlay'}")
+    volume = stack.domains[group].path(made_volume(migration.uid, "snapshot" if side == "source" else "overlay"))
     before = lvs("in step, before the guest writes")
 
     with watched(volume) as grown:
-        mirrored = f"dm-{migration.uid}-snapshot" if side == "destination" else None
+        mirrored = made_volume(migration.uid, "snapshot") if side == "destination" else None
         write(machine, volume, mebibytes=28, mirrored=mirrored)
         wait_until(lambda: len(grown) >= 1, "it grew")
         wait_until(partial(tells_what_was_seen, lvs, before, f"{group}/{volume.name}", grown), "lvm2 tells it too")

@@ -11,6 +11,7 @@ from tests.integration.migrations.growth import finish, synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import NODE, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.lvm.groups import Group, run
 from tests.lvm.wrappers import Wrappers
 from tests.lvm.writing import write
@@ -94,7 +95,7 @@ def test_an_agent_killed_after_lvextend_sees_the_size_that_there_is(
 ) -> None:
     machine = machines("lvm-a")
     migration = synchronized(stack, machine, "lvm-b")
-    source = stack.domains["lvm-a"].path(f"dm-{migration.uid}-snapshot")
+    source = stack.domains["lvm-a"].path(made_volume(migration.uid, "snapshot"))
     lvs("in step")
     wrappers.kill_caller_after("lvextend")
 

@@ -8,6 +8,7 @@ from tests.integration.faults.faults import COLD_FAULTS, FAULTS, Fault, World
 from tests.integration.faults.moments import BACK, can_be_given_up
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 LENGTH = 2
@@ -101,7 +102,8 @@ def play(world: World, cell: Cell) -> Recovery:
         assert machine.chain(inactive=cell.is_cold) == chain
         assert _files(world) == files
     else:
-        made = [f"dm-{uid}-{position}" for position in range(LENGTH)]
+        attempt = 1 if fault.deletes else migration.status()["attempts"]
+        made = [made_volume(uid, position, attempt=attempt) for position in range(LENGTH)]
         path = world.stack.domains[cell.destination].path
         assert machine.chain() == [(str(path(name)), "qcow2") for name in reversed(made)]
         assert machine.chain(inactive=True)[0] == machine.chain()[0]

@@ -12,6 +12,7 @@ from tests.integration.migrations.guests import assert_nothing_lost, writing_gue
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.small import SmallDomain, small_domain
 from tests.integration.migrations.stack import Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -66,7 +67,7 @@ def test_after_the_pivot_the_merge_waits_for_room(
     assert migration.condition("Succeeded")["status"] == "Unknown"
     destination.free()
     migration.succeed()
-    assert destination.domain.files() == [f"dm-{migration.uid}-{position}" for position in range(2)]
+    assert destination.domain.files() == [made_volume(migration.uid, position) for position in range(2)]
     assert stack.domains["file-a"].files() == []
     machine.verify()
 

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.faults.holds import Holds
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 SOURCE, DESTINATION = "file-a", "loop-b"
@@ -23,7 +24,7 @@ def migration(stack: Stack, holds: Holds, machine: Machine) -> Migration:
     holds.arm("TakeSnapshot.midway")
     migration = stack.migrate(machine, DESTINATION)
     wait_until(lambda: holds.is_reached("TakeSnapshot.midway"), "the snapshot is about to be taken", seconds=60)
-    ahead = [f"dm-{migration.uid}-{volume}" for volume in ("0", "1", "overlay")]
+    ahead = [made_volume(migration.uid, volume) for volume in ("0", "1", "overlay")]
     wait_until(lambda: stack.domains[DESTINATION].files() == ahead, "the destination's chain is made")
     assert machine.chain()[0][0] == str(machine.volumes[-1])
     return migration
@@ -31,7 +32,7 @@ def migration(stack: Stack, holds: Holds, machine: Machine) -> Migration:
 
 def assert_moved(stack: Stack, migration: Migration) -> None:
     migration.succeed()
-    assert stack.domains[DESTINATION].files() == [f"dm-{migration.uid}-{position}" for position in range(3)]
+    assert stack.domains[DESTINATION].files() == [made_volume(migration.uid, position) for position in range(3)]
     assert stack.domains[SOURCE].files() == []
 
 

@@ -16,6 +16,7 @@ from tests.integration.faults.holds import Holds
 from tests.integration.migrations.growth import free_bytes, size_bytes, synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
 from tests.integration.migrations.stack import WATERMARK_BYTES, Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -52,7 +53,7 @@ def held_in_an_extension(
     machine = machines(source)
     migration = synchronized(stack, machine, destination.name, strategy="Direct", backoffLimit=0)
     is_mirror = destination.kind == "loop"
-    path = destination.path(f"dm-{migration.uid}-0") if is_mirror else machine.volumes[0]
+    path = destination.path(made_volume(migration.uid, 0)) if is_mirror else machine.volumes[0]
     file = (destination if is_mirror else source).root / (path.name if is_mirror else f"{machine.name}-0")
     holds.arm(EXTENSION)
     offset = 20 * MEBIBYTE
@@ -105,7 +106,9 @@ def test_the_volume_that_was_removed_meanwhile_stays_away(
     file_domain = stack.domains["file-a"]
     source, destination = (block, file_domain) if is_pivoted else (file_domain, block)
     replication = held_in_an_extension(stack, machines, holds, source, destination)
-    left = file_domain.root / f"dm-{replication.migration.uid}-0" if is_pivoted else replication.machine.volumes[0]
+    left = (
+        file_domain.root / made_volume(replication.migration.uid, 0) if is_pivoted else replication.machine.volumes[0]
+    )
     replication.end(is_pivoted=is_pivoted)
     assert not replication.file.exists()
     holds.release()

@@ -2,6 +2,7 @@
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 
@@ -25,11 +26,12 @@ def assert_moved(
 ) -> None:
     """The chain has its shape, the live and the persistent XML agree, and nothing is left behind."""
     path = stack.domains[destination].path
-    expected = [(str(path(f"dm-{uid}-{position}")), image_format) for position in reversed(range(length))]
+    names = [made_volume(uid, position, image_format=image_format) for position in range(length)]
+    expected = [(str(path(name)), image_format) for name in reversed(names)]
     assert machine.chain() == expected
     assert machine.chain(inactive=True)[0] == expected[0]
     assert "mirror" not in machine.xml()
     # It is erased once the API server has the last word, which is what was waited for.
     wait_until(lambda: not machine.has_journal(), "the disk is free")
-    assert stack.domains[destination].files() == sorted(f"dm-{uid}-{position}" for position in range(length))
+    assert stack.domains[destination].files() == sorted(names)
     assert stack.domains[source].files() == []

@@ -13,6 +13,7 @@ from tests.integration.migrations.growth import synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -71,7 +72,7 @@ def test_what_else_stands_in_the_vms_xml_stays_there(stack: Stack, machines: Mac
     migration = stack.migrate(machine, "file-b")
     migration.succeed()
 
-    source = f"dm-{migration.uid}-0"
+    source = made_volume(migration.uid, 0)
     changed = [(old, new) for old, new in zip(before, elements(machine), strict=True) if old != new]
     assert [(old[0], Path(new[1]["file"]).name) for old, new in changed] == [("source", source)]
     start(machine)

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
 from tests.integration.migrations.moves import assert_moved, move
 from tests.integration.migrations.stack import Stack
+from tests.integration.migrations.volumes import made_volume
 
 DIRECTIONS = [("file-a", "file-b"), ("loop-a", "loop-b"), ("file-a", "loop-b"), ("loop-a", "file-b")]
 CASES = [
@@ -58,5 +59,5 @@ def test_a_thick_volume_has_its_whole_size_from_the_start(
 
     machine.verify()
     assert_moved(stack, machine, source, destination, uid, length=1)
-    volume = stack.domains[destination].root / f"dm-{uid}-0"
+    volume = stack.domains[destination].root / made_volume(uid, 0)
     assert volume.stat().st_size >= CAPACITY_BYTES

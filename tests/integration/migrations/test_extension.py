@@ -23,6 +23,7 @@ from tests.integration.migrations.growth import (
 )
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import CHUNK_BYTES, REPLICATION_CHUNK_BYTES, WATERMARK_BYTES, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 
@@ -34,8 +35,8 @@ def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
     set_watermark(stack, request, *both, watermark_bytes=4 * WATERMARK_BYTES)
     machine = machines("loop-a")
     migration = synchronized(stack, machine, "loop-b")
-    source = stack.domains["loop-a"].root / f"dm-{migration.uid}-snapshot"
-    mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-overlay"
+    source = stack.domains["loop-a"].root / made_volume(migration.uid, "snapshot")
+    mirror = stack.domains["loop-b"].root / made_volume(migration.uid, "overlay")
 
     with watched(source, mirror) as grown:
         write_in_steps(
@@ -54,7 +55,7 @@ def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
 def test_from_block_to_file_the_source_alone_grows(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("loop-a")
     migration = synchronized(stack, machine, "file-b")
-    source = stack.domains["loop-a"].root / f"dm-{migration.uid}-snapshot"
+    source = stack.domains["loop-a"].root / made_volume(migration.uid, "snapshot")
 
     with watched(source) as grown:
         write_in_steps(
@@ -72,8 +73,8 @@ def test_from_file_to_block_the_destination_grows_by_what_the_mirror_reports(
 ) -> None:
     machine = machines("file-a")
     migration = synchronized(stack, machine, "loop-b")
-    mirrored = f"dm-{migration.uid}-snapshot"
-    mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-overlay"
+    mirrored = made_volume(migration.uid, "snapshot")
+    mirror = stack.domains["loop-b"].root / made_volume(migration.uid, "overlay")
 
     with watched(mirror) as grown:
         write_in_steps(
@@ -96,7 +97,7 @@ def test_from_file_to_block_the_destination_grows_by_what_the_source_takes(
     # So slow that the mirror itself asks for nothing for minutes: a limit holds until the two sides are in step.
     migration = stack.migrate(machine, "loop-b", strategy="Direct", bandwidth="64Ki")
     migration.wait_for_phase("Replicating")
-    mirror = stack.domains["loop-b"].root / f"dm-{migration.uid}-0"
+    mirror = stack.domains["loop-b"].root / made_volume(migration.uid, 0)
     wait_until(lambda: mirror.name in machine.xml(), "the mirror is there")
 
     with watched(mirror) as grown:
@@ -144,7 +145,7 @@ def test_a_moved_disk_grows_at_its_new_home(stack: Stack, machines: Callable[...
     machine = machines("file-a")
     migration = stack.migrate(machine, "loop-b")
     migration.succeed()
-    volume = stack.domains["loop-b"].root / f"dm-{migration.uid}-0"
+    volume = stack.domains["loop-b"].root / made_volume(migration.uid, 0)
 
     with watched(volume) as grown:
         write_in_steps(

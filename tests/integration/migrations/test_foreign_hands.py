@@ -9,6 +9,7 @@ import pytest
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack
 from tests.integration.migrations.test_lifecycle import Held, assert_moved, hold
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -94,7 +95,7 @@ def test_a_snapshot_by_hand_is_left_alone_and_so_is_all_below_it(
 
     message = failure_of(held.migration)
 
-    ours = stack.domains["file-a"].path(f"dm-{held.migration.uid}-snapshot")
+    ours = stack.domains["file-a"].path(made_volume(held.migration.uid, "snapshot"))
     assert str(overlay) in message
     assert str(ours) in message
     assert held.machine.chain() == [(str(overlay), "qcow2"), (str(ours), "qcow2"), *held.chain]
@@ -152,7 +153,7 @@ def test_of_a_disk_that_was_detached_unseen_all_is_kept(stack: Stack, machines: 
 
     message = failure_of(held.migration)
 
-    for name in (f"dm-{held.migration.uid}-snapshot", f"dm-{held.migration.uid}-overlay"):
+    for name in (made_volume(held.migration.uid, "snapshot"), made_volume(held.migration.uid, "overlay")):
         assert name in message
     assert {name: domain.files() for name, domain in stack.domains.items()} == files
 

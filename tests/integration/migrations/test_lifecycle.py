@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -298,7 +299,7 @@ def test_applied_again_it_stays_done(stack: Stack, machines: Machines) -> None:
     assert again.condition("Ready")["status"] == "True"
     assert "pivotedTime" not in status
     assert migration.status() == done
-    assert stack.domains["loop-b"].files() == [f"dm-{migration.uid}-0"]
+    assert stack.domains["loop-b"].files() == [made_volume(migration.uid, 0)]
     assert_moved(stack, machine, "loop-b")
 
 

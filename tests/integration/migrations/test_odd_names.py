@@ -10,6 +10,7 @@ from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.moves import assert_moved, move
 from tests.integration.migrations.stack import Stack
 from tests.integration.migrations.test_refusals import refuse
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -67,7 +68,7 @@ def test_names_may_be_as_long_as_libvirt_and_the_file_system_take_them(
     machine = machines(source, name="n" * 240, volume_names=("n" * 254,))
     uid = move(stack, machine, destination)
     machine.verify()
-    assert machine.chain()[0][0].endswith(f"dm-{uid}-0")
+    assert machine.chain()[0][0].endswith(made_volume(uid, 0))
 
 
 @pytest.mark.parametrize(

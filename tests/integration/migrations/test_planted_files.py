@@ -11,6 +11,7 @@ import pytest
 from tests.integration.migrations.machines import Domain, Machine
 from tests.integration.migrations.stack import Stack, make_domain
 from tests.integration.migrations.test_refusals import refuse
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -80,7 +81,7 @@ def test_what_lies_where_a_migration_would_make_a_volume_fails_it_and_stays_as_i
     machine = machines(source)
     chain = machine.chain()
     migration = stack.migrate(machine, destination, suspend=True, backoffLimit=0)
-    place = stack.domains[planted_in].root / f"dm-{migration.uid}-{suffix}"
+    place = stack.domains[planted_in].root / made_volume(migration.uid, suffix)
     try:
         plant(place, theirs)
         migration.patch({"suspend": False})

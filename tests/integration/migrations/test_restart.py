@@ -12,6 +12,7 @@ import pytest
 from testbed.programs import Program
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -74,10 +75,10 @@ def assert_moved(stack: Stack, machine: Machine, source: str, to: str, migration
     """The disk is at its destination, once and whole, and nothing else is anywhere."""
     uid = migration.uid
     length = len(machine.volumes)
-    expected = [stack.domains[to].path(f"dm-{uid}-{position}") for position in reversed(range(length))]
+    expected = [stack.domains[to].path(made_volume(uid, position)) for position in reversed(range(length))]
     assert machine.chain() == [(str(path), "qcow2") for path in expected]
     assert machine.chain(inactive=True)[0] == machine.chain()[0]
-    assert stack.domains[to].files() == [f"dm-{uid}-{position}" for position in range(length)]
+    assert stack.domains[to].files() == [made_volume(uid, position) for position in range(length)]
     assert stack.domains[source].files() == []
     assert copies(stack) == []
     wait_until(lambda: not machine.has_journal(), "the disk is free")
@@ -116,7 +117,7 @@ def test_what_an_interrupted_copy_has_taken_leaves_room_for_the_next(stack: Stac
     stack.agent.kill()
     try:
         wait_until(lambda: not copies(stack), "no copy outlives its agent")
-        base = stack.domains["loop-b"].path(f"dm-{migration.uid}-0")
+        base = stack.domains["loop-b"].path(made_volume(migration.uid, 0))
         fill(base)
     finally:
         stack.agent.start()

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.monitor import Monitor, monitor_of
 from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
@@ -78,7 +79,7 @@ def test_a_vm_that_libvirt_has_lost_keeps_all_that_its_qemu_may_use(
     stack.host.start_daemon()
 
     message = wait_until(migration.lost_track, "the migration waits")
-    assert f"dm-{migration.uid}-snapshot" in message
+    assert made_volume(migration.uid, "snapshot") in message
     assert [domain.files() for domain in stack.domains.values()] == both
     stack.host.end_qemu(machine.name)
     migration.patch({"cancel": True})
@@ -128,7 +129,7 @@ def test_a_pivot_that_libvirt_never_saw_is_followed(
     migration = stack.migrate(machine, destination, strategy="Direct", cutover={"policy": "Manual"})
     migration.wait_for_phase("Synchronized")
 
-    copy = str(stack.domains[destination].path(f"dm-{migration.uid}-0"))
+    copy = str(stack.domains[destination].path(made_volume(migration.uid, 0)))
     pivot_unseen(stack, machine, copy, **how)
 
     message = wait_until(migration.lost_track, "the migration waits")
@@ -137,7 +138,7 @@ def test_a_pivot_that_libvirt_never_saw_is_followed(
     stack.host.end_qemu(machine.name)
     migration.succeed()
     assert stack.domains[source].files() == []
-    assert stack.domains[destination].files() == [f"dm-{migration.uid}-0"]
+    assert stack.domains[destination].files() == [made_volume(migration.uid, 0)]
     stack.host.virsh("start", machine.name, "--paused")
     machine.verify()
 
@@ -150,7 +151,7 @@ def test_where_nobody_can_tell_which_side_is_right_both_are_kept(
     migration = stack.migrate(machine, destination, strategy="Direct", cutover={"policy": "Manual"})
     migration.wait_for_phase("Synchronized")
     active, _ = machine.chain()[0]
-    copy = str(stack.domains[destination].path(f"dm-{migration.uid}-0"))
+    copy = str(stack.domains[destination].path(made_volume(migration.uid, 0)))
 
     pivot_unseen(stack, machine, copy)
 

@@ -5,12 +5,14 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.integration.loop_devices import attached
 from tests.integration.migrations.machines import empty, remove_machine
 from tests.integration.migrations.stack import FINAL, Migration, Stack
+from tests.integration.migrations.volumes import made_volume
 from tests.integration.soak import chance
 from tests.integration.soak.chance import Move
 from tests.integration.soak.disk import SoakDisk, make_disk
@@ -99,7 +101,8 @@ class Player:
             if status["phase"] == "Succeeded":
                 length = 1 if wanted.flattens else len(disk.volumes)
                 disk.home = self._stack.domains[wanted.to]
-                disk.volumes = [f"dm-{migration.uid}-{position}" for position in range(length)]
+                names = partial(made_volume, migration.uid, attempt=status["attempts"], image_format=wanted.format)
+                disk.volumes = [names(position) for position in range(length)]
                 chain = [(str(disk.home.path(volume)), wanted.format) for volume in reversed(disk.volumes)]
             else:
                 assert (status["phase"], wanted.cancelled_after is None) == ("Cancelled", False), status["failure"]

@@ -12,9 +12,10 @@ from diskmigration.agent.migration import shut_off_disk
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
-from diskmigration.agent.storage import image_locks, qcow2_header, qemu_img
+from diskmigration.agent.storage import image_locks, qcow2_header, qemu_img, volume_names
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.agent.storage.volume_names import volume_name
 from diskmigration.api.disk_migration import BackingChain, DiskMigration, Provisioning, Strategy, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.names import SYSTEM_NAMESPACE
@@ -224,8 +225,8 @@ def _plan(
         for layer, capacity in reversed(list(zip(found.disk.chain, found.capacities, strict=True)))
     )
 
-    def made(side: OpenDomain, suffix: str, image_format: VolumeFormat, capacity: int) -> JournalVolume:
-        name = f"dm-{migration.metadata.uid}-{suffix}"
+    def made(side: OpenDomain, role: str, image_format: VolumeFormat, capacity: int) -> JournalVolume:
+        name = volume_name(migration.metadata.uid, attempt, role, image_format)
         return JournalVolume(
             name=name,
             path=str(side.driver.path(name)),
@@ -244,12 +245,12 @@ def _plan(
         source_domain=source.domain,
         destination_domain=destination.domain,
         source=chain,
-        snapshot=made(source, "snapshot", VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
+        snapshot=made(source, volume_names.SNAPSHOT, VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
         destination=tuple(
             made(destination, str(position), spec.destination.format, volume.capacity_bytes)
             for position, volume in enumerate(copied)
         ),
-        overlay=made(destination, "overlay", VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
+        overlay=made(destination, volume_names.OVERLAY, VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
     )
 
 

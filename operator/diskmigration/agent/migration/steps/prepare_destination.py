@@ -101,11 +101,8 @@ def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], N
 
 def _require_room(attempt: Attempt, needed: int) -> None:
     destination = attempt.destination
-    already = sum(
-        destination.driver.allocated_bytes(name)
-        for name in destination.driver.volumes()
-        if name.startswith(f"dm-{attempt.journal.uid}-")
-    )
+    ours = {volume.name for volume in attempt.journal.at_destination}
+    already = sum(destination.driver.allocated_bytes(name) for name in destination.driver.volumes() if name in ours)
     available = destination.driver.space().available_bytes + already
     if needed > available:
         raise MigrationError(

@@ -5,7 +5,10 @@ Source: lvm(8), "VALID NAMES"; lvm2's lib/misc/lvm-string.c and device_mapper/li
 
 import re
 from pathlib import Path
+from uuid import UUID
 
+from diskmigration.agent.storage.volume_names import SNAPSHOT, volume_name
+from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 
 DEVICES = Path("/dev")
@@ -21,7 +24,7 @@ _RESERVED_PARTS = (
 LONGEST_DEVICE_NAME = 127
 """What the kernel's device-mapper can hold: DM_NAME_LEN without the terminating zero."""
 
-_LONGEST_OWN_VOLUME = "dm-00000000-0000-0000-0000-000000000000-snapshot"
+_LONGEST_OWN_VOLUME = volume_name(str(UUID(int=0)), 99, SNAPSHOT, VolumeFormat.QCOW2)
 
 
 def check_volume_group(name: str) -> None:

@@ -5,19 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diskmigration.agent.storage import volume_names
 from diskmigration.agent.storage.lvm import names
+from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError
 
 group_names = st.from_regex(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,20}", fullmatch=True)
-volume_names = st.from_regex(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,20}", fullmatch=True)
+lv_names = st.from_regex(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,20}", fullmatch=True)
 
 
-@given(group=group_names, volume=volume_names)
+@given(group=group_names, volume=lv_names)
 def test_a_device_name_is_read_as_it_was_written(group: str, volume: str) -> None:
     assert names.split_device_name(names.device_name(group, volume)) == (group, volume)
 
 
-@given(group=group_names, volume=volume_names, layer=st.sampled_from(["real", "cow", "tpool", "cdata"]))
+@given(group=group_names, volume=lv_names, layer=st.sampled_from(["real", "cow", "tpool", "cdata"]))
 def test_a_hidden_layer_is_no_volume(group: str, volume: str, layer: str) -> None:
     assert names.split_device_name(f"{names.device_name(group, volume)}-{layer}") is None
 
@@ -63,13 +65,14 @@ def test_whatever_is_let_through_is_neither_an_option_nor_a_path(name: str) -> N
 
 
 def test_the_names_of_a_migration_are_valid() -> None:
-    for suffix in ("0", "17", "snapshot", "overlay"):
-        names.check_volume("vg_fast", f"dm-8f2d6f0e-7d0b-4a55-9c39-2f9e1d8b7a11-{suffix}")
+    for role in ("0", "17", volume_names.SNAPSHOT, volume_names.OVERLAY):
+        name = volume_names.volume_name("8f2d6f0e-7d0b-4a55-9c39-2f9e1d8b7a11", 1, role, VolumeFormat.QCOW2)
+        names.check_volume("vg_fast", name)
 
 
 def test_a_group_whose_volumes_would_have_too_long_names_is_refused_with_what_to_do() -> None:
-    names.check_volume_group("v" * 72)
-    for name in ("v" * 73, "v-" * 30):
+    names.check_volume_group("v" * 62)
+    for name in ("v" * 63, "v-" * 30):
         with pytest.raises(MigrationError, match="vgrename"):
             names.check_volume_group(name)
     with pytest.raises(MigrationError, match="no name of a volume group"):

@@ -1,0 +1,19 @@
+"""The names of the volumes that migrations make."""
+
+from diskmigration.api.disk_migration import VolumeFormat
+
+SNAPSHOT = "snapshot"
+"""The role of the volume that the guest writes to while the chain below it is copied."""
+OVERLAY = "overlay"
+"""The role of that volume's copy."""
+
+
+def volume_name(uid: str, attempt: int, role: str, image_format: VolumeFormat) -> str:
+    """Return the name of a volume that an attempt at the migration with that uid makes.
+
+    The role of a copy is the position in its chain, base first.
+
+    Each attempt has its own names: a volume of an earlier attempt may hold what the guest wrote last. The suffix is
+    for AppArmor: virt-aa-helper reads a chain only where the names of its files end in .qcow2, .raw and the like.
+    """
+    return f"dm-{uid}-{attempt}-{role}.{image_format}"
