@@ -5,6 +5,7 @@ Formats: https://libvirt.org/formatdomain.html, https://libvirt.org/formatsnapsh
 
 import functools
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
@@ -63,6 +64,11 @@ class DomainDescription:
     uuid: str
     disks: tuple[DomainDisk, ...]
     guest_agent_connected: bool
+
+    @property
+    def shell_name(self) -> str:
+        """The name as a user can paste it, or the uuid: a shell, or virsh, may take some names for something else."""
+        return self.uuid if self.name.startswith("-") else shlex.quote(self.name)
 
     def disk(self, target: str) -> DomainDisk | None:
         """The disk with that target device, or None."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
+from diskmigration.agent.migration.checks.disk import unsupported
 from diskmigration.agent.storage import qcow2_header
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.api.disk_migration import VolumeFormat
@@ -38,7 +39,7 @@ def read(disk: DomainDisk, domains: StorageDomains) -> MeasuredDisk:
     layer = disk.active
     while layer is not None:
         if len(layers) == _LONGEST_CHAIN or layer.path in [known.path for known in layers]:
-            raise _unsupported(disk, f"its backing chain does not end at {layer.path}")
+            raise unsupported(disk.target, f"its backing chain does not end at {layer.path}")
         domain, volume = _located(disk, layer, domains)
         layers.append(layer)
         below = None
@@ -73,7 +74,7 @@ def _header(disk: DomainDisk, layer: Layer) -> qcow2_header.Header:
         "keeps its data in another file": header.has_data_file,
     }
     if (obstacle := next((obstacle for obstacle, applies in obstacles.items() if applies), None)) is not None:
-        raise _unsupported(disk, f"the volume {layer.path} {obstacle}")
+        raise unsupported(disk.target, f"the volume {layer.path} {obstacle}")
     return header
 
 
@@ -82,14 +83,10 @@ def _layer_below(disk: DomainDisk, layer: Layer, header: qcow2_header.Header, do
     if not name:
         return None
     if not header.backing_format:
-        raise _unsupported(disk, f"the volume {layer.path} does not say which format the one below it has")
+        raise unsupported(disk.target, f"the volume {layer.path} does not say which format the one below it has")
     if ":" in name.partition("/")[0] or "\0" in name:
-        raise _unsupported(disk, f"the volume below {layer.path} is {name!r}, not a file or block device")
+        raise unsupported(disk.target, f"the volume below {layer.path} is {name!r}, not a file or block device")
     path = Path(layer.path).parent / name
     located = domains.locate(path)
     is_block = located is not None and located[0].domain.spec.type is StorageType.BLOCK
     return Layer(type="block" if is_block else "file", path=str(path), format=header.backing_format, index=None)
-
-
-def _unsupported(disk: DomainDisk, obstacle: str) -> MigrationError:
-    return MigrationError(Reason.DISK_NOT_SUPPORTED, f"The disk {disk.target} cannot be moved: {obstacle}.")

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
+from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
 from diskmigration.agent.migration.steps.mirror_volume import format_volume, fresh_mirror_size, mirror_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.quantity import human_readable
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def prepare_destination(attempt: Attempt) -> None:
     unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in attempt.measured_ahead]
     measured = {**attempt.measured_ahead, **_measure(journal, unmeasured)}
     sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
-    _require_room(attempt, sum(sizes.values()))
+    _require_room_for_chain(attempt, sum(sizes.values()))
     missing = {name: size for name, size in sizes.items() if name not in attempt.fresh}
     _make(attempt, missing, on_made=lambda: attempt.reach(Moment.MIDWAY))
     _require_direct_io(attempt)
@@ -53,7 +53,7 @@ def _make_ahead(attempt: Attempt) -> None:
     journal = attempt.journal
     frozen = _measure(journal, journal.internal_copies[:-1])
     sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
-    _require_room(attempt, sum(sizes.values()))
+    _require_room_for_chain(attempt, sum(sizes.values()))
     _make(attempt, sizes)
     attempt.measured_ahead = frozen
 
@@ -99,17 +99,17 @@ def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], N
             on_made()
 
 
-def _require_room(attempt: Attempt, needed: int) -> None:
+def _require_room_for_chain(attempt: Attempt, needed: int) -> None:
     destination = attempt.destination
     ours = {volume.name for volume in attempt.journal.at_destination}
     already = sum(destination.driver.allocated_bytes(name) for name in destination.driver.volumes() if name in ours)
-    available = destination.driver.space().available_bytes + already
-    if needed > available:
-        raise MigrationError(
-            Reason.DESTINATION_FULL,
-            f"The chain of {attempt.target} needs {human_readable(needed)}, but the storage domain {destination.name} "
-            f"has {human_readable(available)} left. Free some room, or choose another destination.",
-        )
+    require_room(
+        Reason.DESTINATION_FULL,
+        subject=f"The chain of {attempt.target}",
+        storage_domain=destination.name,
+        needed=needed,
+        available=destination.driver.space().available_bytes + already,
+    )
 
 
 def _require_direct_io(attempt: Attempt) -> None:

@@ -5,6 +5,7 @@ The chain of a VM that is shut off needs no snapshot: see steps/cold.py.
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.sizing import fresh_volume_size
@@ -12,7 +13,6 @@ from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
 from diskmigration.agent.migration.steps.prepare_destination import making_ahead
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -36,7 +36,13 @@ def _freeze(attempt: Attempt) -> None:
         attempt.require_running()
         chunk = source.domain.spec.thin_provisioning.replication_chunk_size
         size = fresh_volume_size(capacity=snapshot.capacity_bytes, chunk=chunk)
-        _require_room(attempt, size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES)
+        require_room(
+            Reason.SOURCE_FULL,
+            subject=f"The snapshot of {attempt.target}",
+            storage_domain=source.name,
+            needed=size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES,
+            available=source.driver.space().available_bytes,
+        )
         with lacking_room(Reason.SOURCE_FULL):
             source.driver.create(snapshot.name, size, attempt.owner)
             qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
@@ -67,13 +73,3 @@ def forgo_snapshot(attempt: Attempt) -> None:
     remove_unless_in_use(attempt.destination.driver, attempt.journal.mirror, in_use)
     attempt.reach(Moment.ACTED)
     attempt.record(snapshot=None, overlay=None)
-
-
-def _require_room(attempt: Attempt, needed: int) -> None:
-    available = attempt.source.driver.space().available_bytes
-    if available < needed:
-        raise MigrationError(
-            Reason.SOURCE_FULL,
-            f"The snapshot of {attempt.target} needs {human_readable(needed)}, but the storage domain "
-            f"{attempt.source.name} has {human_readable(available)} left. Free some room, or use strategy: Direct.",
-        )
