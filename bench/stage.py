@@ -1,7 +1,6 @@
 """What the measurements run on: a control plane, a libvirt host, the operator, the agent and five storage domains."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from diskmigration.api import names
 from diskmigration.cluster import client
+from testbed import scratch
 from testbed.cluster import loops
 from testbed.control_plane import running_control_plane
 from testbed.libvirt_host import running_libvirt
@@ -16,8 +16,6 @@ from testbed.programs import running_agent, running_operator
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain
 from tests.waiting import wait_until
 
-# On a disk; and short, as libvirt's sockets lie in it.
-_SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - the directory in it is made by mkdtemp
 # Where etcd has its data: in a cluster its syncs do not wait behind the copy on the hypervisor's disk, nor it for them.
 # The storage domain APART is there too.
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it is made by mkdtemp
@@ -50,7 +48,7 @@ class Stage:
 def running_stage(thin: Thin) -> Iterator[Stage]:
     """Run it all; at the end, an interrupt included, nothing of it is left."""
     with ExitStack() as running:
-        directory, in_memory = _scratch(running, _SCRATCH_ROOT), _scratch(running, _IN_MEMORY)
+        directory, in_memory = _scratch(running, scratch.ON_DISK), _scratch(running, _IN_MEMORY)
         host = running.enter_context(running_libvirt(directory / "libvirt"))
         control_plane = running.enter_context(running_control_plane(in_memory / "control-plane"))
         control_plane.install_manifests()
@@ -73,7 +71,7 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
 
 
 def _scratch(running: ExitStack, root: Path) -> Path:
-    made = Path(tempfile.mkdtemp(prefix="dmb-", dir=root))
+    made = scratch.make_directory("dmb-", root=root)
     running.callback(shutil.rmtree, made)
     running.callback(loops.detach, made)
     return made

@@ -4,30 +4,25 @@ It has its own mount, network and pid namespaces; /dev and all files but libvirt
 once.
 """
 
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import libvirt
 
-from testbed import libvirt_namespace, processes
+from testbed import cgroups, libvirt_namespace, processes
 from testbed.processes import TestbedError
 
 _SOCKET_PATH_BYTES = 107  # sun_path in unix(7), without its final zero
 
-# As root, libvirt does not probe QEMU again for every definition, and disks may lie anywhere.
-_QEMU_CONF = """\
-user = "root"
-group = "root"
-dynamic_ownership = 0
-remember_owner = 0
-security_driver = "none"
-cgroup_controllers = []
-namespaces = []
-"""
+_KVM = Path("/dev/kvm")
+_MACHINE_GROUP = re.compile(r"\bmachine/qemu-[^/\n]+")
 _LIBVIRTD_CONF = """\
 auth_unix_ro = "none"
 auth_unix_rw = "none"
@@ -38,6 +33,38 @@ _VIRTLOGD_CONF = """\
 log_outputs = "2:stderr"
 max_size = 0
 """
+
+
+@dataclass(frozen=True)
+class QemuSettings:
+    """How libvirt runs QEMU: what qemu.conf says. The defaults are those of Debian's package, without AppArmor.
+
+    `changes_owners` is dynamic_ownership: libvirt gives a VM's volumes to QEMU's user while it runs.
+    `has_own_dev` is namespaces: each QEMU has a /dev of its own, with device nodes that only it sees.
+    """
+
+    user: str = "libvirt-qemu"
+    group: str = "kvm"
+    changes_owners: bool = True
+    has_own_dev: bool = True
+    has_control_groups: bool = True
+
+    def document(self) -> str:
+        """Return the text of qemu.conf."""
+        lines = [
+            f'user = "{self.user}"',
+            f'group = "{self.group}"',
+            f"dynamic_ownership = {int(self.changes_owners)}",
+            f"remember_owner = {int(self.changes_owners)}",
+            'security_driver = "none"',
+            'namespaces = ["mount"]' if self.has_own_dev else "namespaces = []",
+            *([] if self.has_control_groups else ["cgroup_controllers = []"]),
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+STOCK = QemuSettings()
+AS_ROOT = QemuSettings("root", "root", changes_owners=False, has_own_dev=False, has_control_groups=False)
 
 
 class LibvirtHost:
@@ -156,13 +183,24 @@ class LibvirtHost:
 
     def end(self) -> None:
         """End all processes of the host, QEMUs too, and wait until the kernel has done it."""
+        groups = self._control_groups()
         # Process 1 ends with its stdin; unshare returns when everything else in there has ended.
         if self._namespaces.stdin is not None:
             self._namespaces.stdin.close()
         self._namespaces.wait(60)
+        for group in groups:
+            # Another host may run a VM of the same name, in the same group.
+            cgroups.remove_unused(group)
         for daemon in (self._daemon, self._log_daemon):
             if daemon is not None:
                 daemon.wait(60)
+
+    def _control_groups(self) -> set[str]:
+        """Return the control groups that libvirt made for the QEMUs that run: only it would remove them."""
+        if self._namespaces.poll() is not None:
+            return set()
+        found = processes.run(self.inside(["sh", "-c", "cat /proc/[0-9]*/cgroup 2>/dev/null; true"]))
+        return set(_MACHINE_GROUP.findall(found))
 
     def _start(self, program: str, *, log: Path) -> subprocess.Popen[bytes]:
         pid_file = f"/run/libvirt/{program}.pid"
@@ -202,8 +240,12 @@ def uri(directory: Path) -> str:
 
 
 @contextmanager
-def running_libvirt(directory: Path, *, mounts: Mapping[str, Path] | None = None) -> Iterator[LibvirtHost]:
+def running_libvirt(
+    directory: Path, *, mounts: Mapping[str, Path] | None = None, qemu: QemuSettings = STOCK
+) -> Iterator[LibvirtHost]:
     """Run a libvirt host that keeps its state in `directory` (made where missing).
+
+    QEMU's user must be able to pass every directory above the volumes that its VMs use.
 
     Its processes alone see `mounts`: over each of these directories of the system, a directory of one's own. One over a
     parent of libvirt's directories holds an empty directory for each of them.
@@ -219,15 +261,23 @@ def running_libvirt(directory: Path, *, mounts: Mapping[str, Path] | None = None
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "run" / libvirt_namespace.READY).unlink(missing_ok=True)
     (directory / "run" / "libvirt").mkdir(exist_ok=True)
-    (directory / "etc" / "qemu.conf").write_text(_QEMU_CONF)
+    (directory / "etc" / "qemu.conf").write_text(qemu.document())
     (directory / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF)
     (directory / "etc" / "virtlogd.conf").write_text(_VIRTLOGD_CONF)
+    _give_kvm_to_its_group()
     with ExitStack() as running:
         host = LibvirtHost(directory, _make_namespaces(directory, mounts or {}))
         running.callback(host.end)
         host.start_log_daemon()
         host.start_daemon()
         yield host
+
+
+def _give_kvm_to_its_group() -> None:
+    """Make /dev/kvm as udev does, where no udev has: libvirt probes a QEMU that may not open it anew for each VM."""
+    if _KVM.exists():
+        shutil.chown(_KVM, group="kvm")
+        _KVM.chmod(0o660)
 
 
 def _make_namespaces(directory: Path, mounts: Mapping[str, Path]) -> subprocess.Popen[bytes]:

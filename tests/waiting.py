@@ -8,7 +8,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 # How many times slower than a machine of its own this one is, as the LVM lane's emulated one.
-PATIENCE = float(os.environ.get("DISKMIGRATION_TESTPATIENCE", "1"))
+PATIENCE = float(os.environ.get("DISKMIGRATION_TEST_PATIENCE", "1"))
 
 
 def wait_until(observe: Callable[[], _T | None], what: str, *, seconds: float = 30) -> _T:

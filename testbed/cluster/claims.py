@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from testbed import processes
+from testbed import cgroups, processes
 from testbed.binaries import cache_directory
-from testbed.cluster import cgroups, loops
+from testbed.cluster import loops
 from testbed.processes import TestbedError
 
 _TIMEOUT_SECONDS = 60

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed import processes
-from testbed.cluster import cgroups, image_store, loops
+from testbed import cgroups, processes
+from testbed.cluster import image_store, loops
 from testbed.cluster.network import Network
 from testbed.images import Image
 from testbed.libvirt_host import LibvirtHost, running_libvirt

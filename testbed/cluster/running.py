@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed import processes
+from testbed import cgroups, processes
 from testbed.binaries import cluster_binaries
-from testbed.cluster import cgroups, claims, services
+from testbed.cluster import claims, services
 from testbed.cluster.network import Network, running_network
 from testbed.cluster.node import HIDDEN, Node, NodeSettings, running_node
 from testbed.cluster.services import running_proxy, running_services

@@ -1,15 +1,12 @@
 """The one directory that the demo works in, and the proof that nothing of it is left."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
-from testbed import processes
+from testbed import processes, scratch
 from testbed.cluster import claims, loops
 from testbed.processes import TestbedError
 
-# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's socket lies in it.
-_ROOT = Path("/var/tmp")  # noqa: S108 - the directory in it is made by mkdtemp
 _NEEDED_BYTES = 6 * 2**30
 
 
@@ -24,13 +21,13 @@ def make_directory() -> Path:
     Raises:
         TestbedError: there is too little room for it.
     """
-    free_bytes = shutil.disk_usage(_ROOT).free
+    free_bytes = shutil.disk_usage(scratch.ON_DISK).free
     if free_bytes < _NEEDED_BYTES:
         raise TestbedError(
-            f"{_ROOT} has {free_bytes / 2**30:.1f} GiB free, and the demo needs {_NEEDED_BYTES / 2**30:.0f}: "
+            f"{scratch.ON_DISK} has {free_bytes / 2**30:.1f} GiB free, and the demo needs {_NEEDED_BYTES / 2**30:.0f}: "
             "make room there."
         )
-    return Path(tempfile.mkdtemp(prefix="dm-demo-", dir=_ROOT))
+    return scratch.make_directory("dm-demo-")
 
 
 def clear(directory: Path) -> None:

@@ -1,18 +1,14 @@
 """The one cluster that all end-to-end tests share: two nodes, each with its own libvirt."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from testbed.cluster import Cluster, running_cluster
+from testbed.scratch import make_directory
 from tests.e2e import installation, user
-
-# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
-_SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - each directory in it is made by mkdtemp
-
 
 _TIMEOUT_SECONDS = 900
 
@@ -53,7 +49,7 @@ def scratch() -> Iterator[Path]:
 
 
 def _temporary_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="dm-", dir=_SCRATCH_ROOT))
+    directory = make_directory("dm-")
     yield directory
     # Not ignore_errors: what cannot be removed is a leak, and the test's failure.
     shutil.rmtree(directory)

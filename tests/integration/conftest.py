@@ -1,17 +1,19 @@
 """The real parts the integration tests run against: one control plane and one libvirt host for the whole session."""
 
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from testbed import scratch as scratch_directories
 from testbed.control_plane import ControlPlane, running_control_plane
-from testbed.libvirt_host import LibvirtHost, running_libvirt
+from testbed.libvirt_host import AS_ROOT, STOCK, LibvirtHost, running_libvirt
 
-# On a disk, as tmpfs knows no O_DIRECT; and short, as libvirt's sockets lie in it.
-_SCRATCH_ROOT = Path("/var/tmp")  # noqa: S108 - each directory in it is made by mkdtemp
+# How libvirt runs QEMU in these tests.
+HOST = os.environ.get("DISKMIGRATION_TEST_HOST", "stock")
+QEMU_SETTINGS = {"stock": STOCK, "root": AS_ROOT}
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +39,12 @@ def control_plane(session_directory: Path) -> Iterator[ControlPlane]:
 @pytest.fixture(scope="session")
 def libvirt_host(session_directory: Path) -> Iterator[LibvirtHost]:
     """A libvirt host with no domain."""
-    with running_libvirt(session_directory / "libvirt") as running:
+    with running_libvirt(session_directory / "libvirt", qemu=QEMU_SETTINGS[HOST]) as running:
         yield running
 
 
 def _temporary_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="dm-", dir=_SCRATCH_ROOT))
+    directory = scratch_directories.make_directory("dm-")
     yield directory
     # Not ignore_errors: what cannot be removed is a leak, and the test's failure.
     shutil.rmtree(directory)

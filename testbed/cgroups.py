@@ -1,4 +1,4 @@
-"""The control groups of a cluster: one tree a node, in every hierarchy of the system."""
+"""Control groups, in every hierarchy of the system: one tree for each node of a cluster, and those of libvirt."""
 
 import errno
 import os
@@ -37,12 +37,34 @@ def remove(name: str) -> None:
     """
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     for top in existing(name):
-        for directory, _, _ in os.walk(top, topdown=False):
-            while not _removed(Path(directory)):
+        for group in _tree(top):
+            while not _removed(group):
                 if time.monotonic() > deadline:
-                    processes = (Path(directory) / "cgroup.procs").read_text().split()
-                    raise TestbedError(f"The control group {directory} cannot be removed; its processes: {processes}.")
+                    raise TestbedError(f"The control group {group} cannot be removed: {_processes(group)} are in it.")
                 time.sleep(0.02)
+
+
+def remove_unused(name: str) -> None:
+    """Remove the group `name` and all in it from each hierarchy where no process is in it."""
+    for top in existing(name):
+        if not any(map(_processes, _tree(top))):
+            for group in _tree(top):
+                _removed(group)
+
+
+def _tree(top: Path) -> list[Path]:
+    """Return the group and all in it, the innermost first."""
+    return [Path(directory) for directory, _, _ in os.walk(top, topdown=False)]
+
+
+def _processes(group: Path) -> list[str]:
+    """Return the numbers of the processes in the group; those of a threaded one are told of the group above it."""
+    try:
+        return (group / "cgroup.procs").read_text().split()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+        return []
 
 
 def _removed(group: Path) -> bool:
