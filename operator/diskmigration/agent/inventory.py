@@ -8,6 +8,7 @@ from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, of_running_domains
+from diskmigration.agent.storage import openers
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, OrphanedVolume, VirtualMachine
@@ -54,6 +55,8 @@ def survey(
 
 def _storage_domain(known: OpenDomain, orphans: tuple[OrphanedVolume, ...]) -> NodeStorageDomain:
     try:
+        # Without it no disk of a VM that is off can be moved, and nothing be removed.
+        openers.require_sight()
         known.driver.check()
         space = known.driver.space()
         group = known.driver.volume_group()

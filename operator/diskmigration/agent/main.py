@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 from diskmigration.agent.announcer import KUBERNETES_API
+from diskmigration.agent.hypervisor.connection import sockets_of
 from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.service import Agent
+from diskmigration.agent.storage import openers
 from diskmigration.agent.watching import watch
 from diskmigration.api.names import SYSTEM_NAMESPACE
 from diskmigration.cluster import client
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.set_up(level=options.log_level)
     lock = _lock_host(options.lock_file)
     cluster = client.connect(options.kubeconfig)
+    openers.rely_on_sockets(sockets_of(options.libvirt_uri))
     health = Health(KUBERNETES_API, LIBVIRT)
     if options.http_port:
         endpoint.serve(options.http_port, health)

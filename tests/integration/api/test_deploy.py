@@ -126,6 +126,8 @@ def test_without_components_the_agent_has_the_default_root_everywhere(control_pl
     assert mounts == {volume["name"]: volume["hostPath"]["path"] for volume in agent["volumes"]}
     assert mounts["storage"] == "/var/lib/diskmigration"
     assert agent["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    # It sees who has a volume open.
+    assert agent["hostPID"] is True
 
 
 def test_the_development_overlay_takes_images_as_they_are(control_plane: ControlPlane) -> None:

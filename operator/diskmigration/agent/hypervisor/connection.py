@@ -10,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import libvirt
 
@@ -19,6 +21,7 @@ from diskmigration.api.errors import Reason
 _log = logging.getLogger(__name__)
 
 OPEN_SECONDS = 10.0
+_SYSTEM_SOCKETS = (Path("/run/libvirt/virtqemud-sock"), Path("/run/libvirt/libvirt-sock"))
 TURN_SECONDS = 5
 
 
@@ -38,6 +41,15 @@ def _ignore_error(_context: object, _error: object) -> None:
 
 _event_loop_lock = threading.Lock()
 _event_loop_started = False
+
+
+def sockets_of(uri: str) -> tuple[Path, ...]:
+    """Return the sockets at which libvirt's client may reach the daemon of a URI as `qemu:///system`.
+
+    Source: libvirt's src/remote/remote_sockets.c. A daemon for QEMU alone or the one for everything may run.
+    """
+    named = parse_qs(urlsplit(uri).query).get("socket")
+    return tuple(map(Path, named)) if named else _SYSTEM_SOCKETS
 
 
 def ping(uri: str) -> None:

@@ -63,6 +63,17 @@ def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
             yield device, backing
 
 
+def attached() -> Iterator[tuple[int, Backing]]:
+    """Yield the number of every loop device that has a file behind it, with that file."""
+    for entry in SYSFS.glob("loop*"):
+        try:
+            major, minor = map(int, (entry / "dev").read_text().split(":"))
+        except OSError:
+            continue
+        if (entry / "loop").exists() and (backing := _backing(Path("/dev") / entry.name, entry)) is not None:
+            yield os.makedev(major, minor), backing
+
+
 def refresh_size(device: Path) -> None:
     """Has the device take its file's size, as `losetup -c` does; a program started for it would take ten times as long.
 

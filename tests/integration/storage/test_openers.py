@@ -1,0 +1,194 @@
+"""Every process that has a volume open is found, by whatever name, node or mount namespace it opened it."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from diskmigration.agent.storage import openers
+from diskmigration.agent.storage.file import FileDriver
+from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.openers import Opener, openers_of, openers_of_any
+from diskmigration.api.errors import MigrationError, Reason
+from tests.integration.storage.conftest import OWNER
+
+MIB = 2**20
+_NAME = Path(sys.executable).name
+_HOLD = "import os, sys; os.open(sys.argv[1], int(sys.argv[2])); print(flush=True); sys.stdin.read()"
+# As libvirt does for QEMU: a /dev of its own, whose nodes are other inodes.
+_IN_OWN_DEV = """
+mount -t tmpfs tmpfs "$2" && node="$2/node" && mknod "$node" b "0x$(stat -Lc %t "$1")" "0x$(stat -Lc %T "$1")"
+exec "$3" -c "$4" "$node" "$5"
+"""
+
+
+@contextmanager
+def holding(command: list[str]) -> Iterator[int]:
+    """The process that runs the command, once it has opened what it was told to."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        try:
+            yield process.pid
+        finally:
+            process.communicate()
+
+
+def opened(path: Path, flags: int = os.O_RDWR) -> list[str]:
+    return [sys.executable, "-c", _HOLD, str(path), str(flags)]
+
+
+def opened_in_own_dev(path: Path, scratch: Path, flags: int = os.O_RDWR) -> list[str]:
+    own = scratch / "own-dev"
+    own.mkdir()
+    arguments = [str(path), str(own), sys.executable, _HOLD, str(flags)]
+    return ["unshare", "--mount", "--propagation=private", "sh", "-ec", _IN_OWN_DEV, "sh", *arguments]
+
+
+def pids(path: Path) -> list[int]:
+    return [opener.pid for opener in openers_of(path)]
+
+
+@pytest.fixture
+def volume(driver: FileDriver | LoopDriver) -> Path:
+    driver.create("v", 4 * MIB, OWNER)
+    return driver.path("v")
+
+
+@pytest.fixture
+def device(loop_driver: LoopDriver) -> Path:
+    return loop_driver.create("v", 4 * MIB, OWNER)
+
+
+@pytest.mark.parametrize(("flags", "writes"), [(os.O_RDONLY, False), (os.O_WRONLY, True), (os.O_RDWR, True)])
+def test_a_process_is_seen_for_as_long_as_it_has_the_volume_open(volume: Path, flags: int, writes: bool) -> None:
+    assert openers_of(volume) == ()
+    with holding(opened(volume, flags)) as pid:
+        assert openers_of(volume) == (Opener(pid, _NAME, writes),)
+    assert openers_of(volume) == ()
+
+
+def test_a_process_that_reads_and_writes_is_one_that_writes(volume: Path) -> None:
+    twice = _HOLD.replace("os.open(", "os.open(sys.argv[1], os.O_RDONLY); os.open(", 1)
+    with holding([sys.executable, "-c", twice, str(volume), str(os.O_RDWR)]) as pid:
+        assert openers_of(volume) == (Opener(pid, _NAME, writes=True),)
+
+
+def test_a_device_node_of_another_mount_namespace_is_the_same_device(device: Path, scratch: Path) -> None:
+    with holding(opened_in_own_dev(device, scratch)) as pid:
+        assert openers_of(device) == (Opener(pid, _NAME, writes=True),)
+
+
+def test_a_file_by_another_name_is_the_same_file(file_driver: FileDriver, scratch: Path) -> None:
+    path = file_driver.create("v", 4 * MIB, OWNER)
+    mounted = scratch / "elsewhere"
+    mounted.mkdir()
+    script = f'mount --bind "{path.parent}" "{mounted}" && exec "$@"'
+    elsewhere = ["unshare", "--mount", "--propagation=private", "sh", "-ec", script, "sh"]
+    with holding([*elsewhere, *opened(mounted / "v")]) as pid:
+        assert pids(path) == [pid]
+
+
+def test_a_loop_device_and_its_file_count_as_one(device: Path, loop_driver: LoopDriver) -> None:
+    file = loop_driver.root / "v"
+    for path in (device, file):
+        with holding(opened(path)) as pid:
+            assert pids(device) == pids(file) == [pid]
+
+
+def test_a_second_loop_device_on_the_same_file_counts_too(device: Path, loop_driver: LoopDriver) -> None:
+    second = subprocess.run(
+        ["losetup", "--find", "--show", str(loop_driver.root / "v")], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    with holding(opened(Path(second))) as pid:
+        assert pids(device) == [pid]
+
+
+def test_many_volumes_are_looked_for_at_once(file_driver: FileDriver) -> None:
+    paths = [file_driver.create(f"v{number}", MIB, OWNER) for number in range(4)]
+    with ExitStack() as held:
+        expected = {path: [held.enter_context(holding(opened(path)))] for path in paths[:3]}
+        found = openers_of_any(paths)
+    assert {path: [opener.pid for opener in found[path]] for path in paths} == {**expected, paths[3]: []}
+
+
+def test_a_mounted_device_is_opened_by_the_kernel(device: Path, scratch: Path) -> None:
+    mounted = scratch / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", device], check=True)
+    script = 'mount "$1" "$2" && echo && read -r _'
+    arguments = ["sh", str(device), str(mounted)]
+    with holding(["unshare", "--mount", "--propagation=private", "sh", "-ec", script, *arguments]):
+        [opener] = openers_of(device)
+    assert (opener.pid, opener.writes) == (0, True)
+    assert "mounted" in str(opener)
+
+
+def test_nobody_has_open_what_is_not_there(tmp_path: Path) -> None:
+    assert openers_of(tmp_path / "v") == ()
+
+
+def test_what_this_process_has_open_itself_is_left_out(volume: Path) -> None:
+    with volume.open("rb"):
+        assert openers_of(volume) == ()
+
+
+def test_a_volume_that_cannot_be_asked_for_is_no_volume_that_nobody_has_open(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(MigrationError) as caught:
+        openers_of(tmp_path / "a")
+    assert caught.value.reason is Reason.STORAGE_FAILED
+
+
+@pytest.fixture
+def libvirt_socket(scratch: Path) -> Iterator[Path]:
+    """One that somebody outside the agent's pid namespace listens on."""
+    path = scratch / "sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield path
+    openers.rely_on_sockets([])
+
+
+_ASK = """
+import sys
+from pathlib import Path
+from diskmigration.agent.storage import openers
+from diskmigration.api.errors import MigrationError
+openers.rely_on_sockets([Path(sys.argv[1])])
+try:
+    print(openers.openers_of(Path(sys.argv[2])))
+except MigrationError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "answer"),
+    [([], "writes=True"), (["unshare", "--pid", "--fork", "--mount-proc"], "hostPID")],
+    ids=["of the host", "of its own"],
+)
+def test_in_a_pid_namespace_of_its_own_the_agent_says_that_it_cannot_tell(
+    file_driver: FileDriver, libvirt_socket: Path, namespace: list[str], answer: str
+) -> None:
+    path = file_driver.create("v", MIB, OWNER)
+    with holding(opened(path)):
+        command = [*namespace, sys.executable, "-c", _ASK, str(libvirt_socket), str(path)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        asked = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert answer in asked.stdout
+
+
+def test_without_libvirt_nobody_knows_whether_its_processes_are_seen(volume: Path, libvirt_socket: Path) -> None:
+    openers.rely_on_sockets([libvirt_socket.with_name("none")])
+    with pytest.raises(MigrationError, match="does not answer"):
+        openers_of(volume)
+    openers.rely_on_sockets([libvirt_socket.with_name("none"), libvirt_socket])
+    assert openers_of(volume) == ()
