@@ -17,6 +17,7 @@ from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.cluster.leases import renew_lease
 from diskmigration.observability.health import Health
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -80,34 +81,37 @@ class Announcer:
     def _renew(self) -> None:
         while True:
             self._health.turned("the thread that renews the Lease", within_seconds=LATE_SECONDS)
-            try:
-                renew_lease(
-                    self._cluster,
-                    self._namespace,
-                    self._node_name,
-                    holder=AGENT_FIELD_MANAGER,
-                    duration_seconds=LEASE_DURATION_SECONDS,
-                )
-            except ClusterError as error:
-                metrics.LEASE_RENEWAL_FAILURES.inc()
-                self._health.fails(KUBERNETES_API, str(error))
-                _log.warning("the Lease was not renewed", extra={"error": str(error)})
-            else:
-                self._health.answers(KUBERNETES_API)
-            time.sleep(LEASE_RENEW_SECONDS)
+            with surviving("the Lease"):
+                self._renew_once()
+                time.sleep(LEASE_RENEW_SECONDS)
+
+    def _renew_once(self) -> None:
+        try:
+            renew_lease(
+                self._cluster,
+                self._namespace,
+                self._node_name,
+                holder=AGENT_FIELD_MANAGER,
+                duration_seconds=LEASE_DURATION_SECONDS,
+            )
+        except ClusterError as error:
+            metrics.LEASE_RENEWAL_FAILURES.inc()
+            self._health.fails(KUBERNETES_API, str(error))
+            _log.warning("the Lease was not renewed", extra={"error": str(error)})
+        else:
+            self._health.answers(KUBERNETES_API)
 
     def _announce(self) -> None:
         while True:
             self._health.turned(
                 "the thread that surveys the node", within_seconds=SURVEY_LATE_SECONDS, waits_for=LIBVIRT
             )
-            try:
-                self._read_labels()
-                self._write(self._look())
-            except ClusterError as error:
-                _log.warning("the Hypervisor was not written", extra={"error": str(error)})
-            except Exception:  # noqa: BLE001 - a thread that dies silently would leave the node as it was, for ever
-                _log.exception("the node could not be surveyed")
+            with surviving("the survey of the node"):
+                try:
+                    self._read_labels()
+                    self._write(self._look())
+                except ClusterError as error:
+                    _log.warning("the Hypervisor was not written", extra={"error": str(error)})
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
 

@@ -5,12 +5,13 @@ The other threads cannot tell: their calls wait for as long as it does not.
 
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from diskmigration.agent import metrics
 from diskmigration.agent.hypervisor.connection import ping
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
+from diskmigration.observability.loops import surviving
 
 LIBVIRT = "libvirtd"
 """What it tells of, for the probes."""
@@ -38,24 +39,28 @@ class Pulse:
     def _run(self) -> None:
         while True:
             self._health.turned("the thread that asks whether libvirtd answers", within_seconds=LATE_SECONDS)
-            if (why := self._why_silent()) is None:
-                metrics.LIBVIRT_UP.set(1)
-                self._health.answers(LIBVIRT)
-            else:
-                metrics.LIBVIRT_UP.set(0)
-                self._health.fails(LIBVIRT, why)
-            time.sleep(ASK_SECONDS)
+            with surviving("the question whether libvirtd answers"):
+                self._ask()
+                time.sleep(ASK_SECONDS)
+
+    def _ask(self) -> None:
+        if (why := self._why_silent()) is None:
+            metrics.LIBVIRT_UP.set(1)
+            self._health.answers(LIBVIRT)
+        else:
+            metrics.LIBVIRT_UP.set(0)
+            self._health.fails(LIBVIRT, why)
 
     def _why_silent(self) -> str | None:
         # A question that was not answered is waited for again: no other would be.
-        self._asked = self._asked or self._asker.submit(ping, self._uri)
-        try:
-            self._asked.result(ANSWER_SECONDS)
-        except TimeoutError:
+        asked = self._asked or self._asker.submit(ping, self._uri)
+        self._asked = asked
+        done, _ = wait((asked,), ANSWER_SECONDS)
+        if not done:
             return f"nothing came from {self._uri} within {ANSWER_SECONDS:.0f} s. Check whether it hangs."
-        except MigrationError as error:
-            why: str | None = error.message
-        else:
-            why = None
         self._asked = None
-        return why
+        try:
+            asked.result()
+        except MigrationError as error:
+            return error.message
+        return None

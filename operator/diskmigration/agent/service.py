@@ -128,6 +128,9 @@ class Agent:
         is_final = migration.status.phase is not None and migration.status.phase.is_final
         with self._guard:
             worker = self._workers.get(uid)
+            if worker is not None and worker.has_died() and not is_final:
+                _log.error("a migration's worker has died and is started again", extra={"migration": migration.key})
+                worker = None
             if worker is None and not is_final:
                 worker = Worker(self._node, migration, self._statuses)
                 self._workers[uid] = worker

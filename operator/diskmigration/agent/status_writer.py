@@ -13,11 +13,15 @@ from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
 from diskmigration.cluster.events import EventType, Reporter, record_event
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
 """At most one write a migration in this time, unless its phase has changed."""
+
+FAILED_SECONDS = 30.0
+"""How long one waits whose write failed for no reason that the API server gave."""
 
 TURN_SECONDS = 10.0
 """Idle, it still looks so often."""
@@ -90,32 +94,43 @@ class StatusWriter:
 
     def _run(self) -> None:
         while True:
-            entry = self._next()
-            status = entry.wanted
-            try:
-                self._cluster.apply_status(
-                    DISK_MIGRATIONS,
-                    entry.migration.metadata.name,
-                    _agents_part(status).to_wire(),
-                    namespace=entry.migration.metadata.namespace,
-                    uid=entry.migration.metadata.uid,
-                    field_manager=AGENT_FIELD_MANAGER,
-                    seen_version=entry.migration.metadata.resource_version,
-                )
-            except ObjectGoneError:
-                entry.is_gone = True
-                self._on_gone(entry.migration.metadata.uid)
-            except ClusterError as error:
-                level = logging.ERROR if isinstance(error, RefusedError) else logging.WARNING
-                _log.log(level, "status not written", extra={"migration": entry.migration.key, "error": str(error)})
-            else:
-                self._tell(entry, status)
-                entry.written = status
-            with self._changed:
-                # A phase that was entered while this was being written waits for nothing.
-                if entry.wanted.phase is status.phase:
-                    entry.not_before = time.monotonic() + INTERVAL_SECONDS
-                self._changed.notify_all()
+            with surviving("the thread that writes statuses"):
+                self._write(self._next())
+
+    def _write(self, entry: _Entry) -> None:
+        """Write the newest status of one migration."""
+        status = entry.wanted
+        interval = INTERVAL_SECONDS
+        try:
+            self._apply(entry, status)
+        except ObjectGoneError:
+            entry.is_gone = True
+            self._on_gone(entry.migration.metadata.uid)
+        except ClusterError as error:
+            level = logging.ERROR if isinstance(error, RefusedError) else logging.WARNING
+            _log.log(level, "status not written", extra={"migration": entry.migration.key, "error": str(error)})
+        except Exception:  # noqa: BLE001 - a status that cannot be written must not keep the others from being written
+            interval = FAILED_SECONDS
+            _log.exception("status not written", extra={"migration": entry.migration.key})
+        else:
+            self._tell(entry, status)
+            entry.written = status
+        with self._changed:
+            # A phase that was entered while this was being written waits for nothing.
+            if entry.wanted.phase is status.phase:
+                entry.not_before = time.monotonic() + interval
+            self._changed.notify_all()
+
+    def _apply(self, entry: _Entry, status: DiskMigrationStatus) -> None:
+        self._cluster.apply_status(
+            DISK_MIGRATIONS,
+            entry.migration.metadata.name,
+            _agents_part(status).to_wire(),
+            namespace=entry.migration.metadata.namespace,
+            uid=entry.migration.metadata.uid,
+            field_manager=AGENT_FIELD_MANAGER,
+            seen_version=entry.migration.metadata.resource_version,
+        )
 
     def _tell(self, entry: _Entry, status: DiskMigrationStatus) -> None:
         """Records an Event for each phase, so that `kubectl describe` tells the story."""

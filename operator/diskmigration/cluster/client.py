@@ -22,6 +22,7 @@ from diskmigration.cluster.errors import (
     ObjectGoneError,
     RefusedError,
 )
+from diskmigration.cluster.text import printable_object
 
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 15
@@ -352,7 +353,7 @@ class Cluster:
                 path,
                 query_params=list((query or {}).items()),
                 header_params=headers,
-                body=_as_yaml(body) if content_type == _APPLY_PATCH and body is not None else body,
+                body=_encoded(printable_object(body), content_type),
                 auth_settings=["BearerToken"],
             )
             response = self._client.call_api(*request, _request_timeout=self._timeouts)
@@ -388,15 +389,15 @@ class _Versions:
 
 # What YAML takes unescaped, of https://yaml.org/spec/1.2.2/#51-character-set; not the byte order mark, to be sure.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\u00a0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _encoded(body: JsonObject | None, content_type: str) -> JsonObject | bytes | None:
+    return _as_yaml(body) if content_type == _APPLY_PATCH and body is not None else body
 
 
 def _as_yaml(body: JsonObject) -> bytes:
-    """The object as the server reads an apply: as YAML, which knows no JSON escapes of characters past U+FFFF.
-
-    Half a surrogate pair, of a file's name that is no UTF-8, becomes U+FFFD, as in every other request.
-    """
-    whole = _SURROGATE.sub("\ufffd", json.dumps(body, ensure_ascii=False))
+    """The object as the server reads an apply: as YAML, which knows no JSON escapes of characters past U+FFFF."""
+    whole = json.dumps(body, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", whole).encode()
 
 

@@ -8,8 +8,9 @@ from enum import StrEnum
 
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster import resources
-from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.client import Cluster, JsonObject
 from diskmigration.cluster.errors import ClusterError
+from diskmigration.cluster.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,25 @@ def record_event(
 
     `reason` and `action` are CamelCase; a note of more than 1,024 bytes is cut, as the server would refuse it.
     """
+    try:
+        body = _event(reporter, plural, metadata, reason=reason, note=note, action=action, event_type=event_type)
+        cluster.create(resources.EVENTS, body, namespace=body["metadata"]["namespace"])
+    except ClusterError as error:
+        _log.warning("an Event was lost", extra={"reason": reason, "object": metadata.name, "error": str(error)})
+    except Exception:  # noqa: BLE001 - whoever tells of something has other work to go on with
+        _log.exception("an Event was lost", extra={"reason": reason, "object": metadata.name})
+
+
+def _event(
+    reporter: Reporter,
+    plural: str,
+    metadata: ObjectMeta,
+    *,
+    reason: str,
+    note: str,
+    action: str,
+    event_type: EventType,
+) -> JsonObject:
     resource = resources.BY_PLURAL[plural]
     namespace = metadata.namespace or NAMESPACE_OF_CLUSTER_SCOPED
     regarding = {
@@ -57,7 +77,7 @@ def record_event(
         "namespace": metadata.namespace,
         "uid": metadata.uid,
     }
-    body = {
+    return {
         "metadata": {"name": f"{metadata.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
         "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "reportingController": reporter.controller,
@@ -68,12 +88,9 @@ def record_event(
         "note": _cut(note, NOTE_LIMIT_BYTES),
         "type": event_type.value,
     }
-    try:
-        cluster.create(resources.EVENTS, body, namespace=namespace)
-    except ClusterError as error:
-        _log.warning("an Event was lost", extra={"reason": reason, "object": metadata.name, "error": str(error)})
 
 
 def _cut(text: str, limit_bytes: int) -> str:
+    text = printable(text)
     encoded = text.encode()
     return text if len(encoded) <= limit_bytes else encoded[: limit_bytes - 3].decode(errors="ignore") + "…"

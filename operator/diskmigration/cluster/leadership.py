@@ -18,6 +18,7 @@ from typing import Any
 from diskmigration.cluster import resources
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -167,10 +168,11 @@ class Leadership:
             self._on_turn()
             if self._ending.wait(self.terms.retry_seconds):
                 return
-            try:
-                self.attempt()
-            except ClusterError as error:
-                _log.warning("the leader's Lease was not renewed", extra={"error": str(error)})
+            with surviving("the leader's Lease", pause=self._ending.wait):
+                try:
+                    self.attempt()
+                except ClusterError as error:
+                    _log.warning("the leader's Lease was not renewed", extra={"error": str(error)})
             if self._has_lost:
                 self._end_process("the Lease is another's")
 

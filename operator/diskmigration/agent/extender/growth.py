@@ -149,9 +149,15 @@ class Growth:
 
     def _begin(self, pending: _Pending) -> None:
         """Under the guard."""
-        if pending.waits and not self._is_stopping:
-            pending.waits = False
+        if not pending.waits or self._is_stopping:
+            return
+        pending.waits = False
+        try:
             pending.begin()
+        except RuntimeError:
+            # No thread could be started. What is taken for begun would never be tried again.
+            pending.waits = True
+            _log.exception("an extension could not be begun; the next look tries it again")
 
     def _wait_no_longer(self, pending: _Pending) -> None:
         with self._guard:
@@ -194,7 +200,7 @@ class Growth:
 
     def _end(self, key: _Disk, path: str, *, has_grown: bool, is_active: bool) -> None:
         with self._guard:
-            del self._pending[key][path]
+            self._pending[key].pop(path, None)
             self._begin_waiting(key)
             if has_grown and is_active:
                 self._relieved.add(key)

@@ -27,6 +27,7 @@ from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -146,11 +147,20 @@ class Extender:
                 self._busy[uuid] = True
                 return
             self._busy[uuid] = False
-        self._pool.submit(self._look_until_quiet, uuid)
+        try:
+            self._pool.submit(self._look_until_quiet, uuid)
+        except RuntimeError:
+            # No thread could be started, or the pool is shut down. A VM that stays busy would never be looked at again.
+            with self._guard:
+                self._busy.pop(uuid, None)
+            raise
 
     def _look_until_quiet(self, uuid: str) -> None:
         while True:
             with self._guard:
+                # A look whose submission failed stays in the pool's queue, beside the one that followed it.
+                if uuid not in self._busy:
+                    return
                 self._looking_since[uuid] = time.monotonic()
             try:
                 self._look(uuid)
@@ -162,26 +172,30 @@ class Extender:
             except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
                 _log.exception("the extender failed", extra={"vm": uuid})
             with self._guard:
-                del self._looking_since[uuid]
-                if not self._busy[uuid]:
-                    del self._busy[uuid]
+                self._looking_since.pop(uuid, None)
+                if not self._busy.get(uuid):
+                    self._busy.pop(uuid, None)
                     return
                 self._busy[uuid] = False
 
     def _poll(self) -> None:
         while not self._stopping.wait(POLL_SECONDS):
             self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS, waits_for=LIBVIRT)
-            try:
-                running = statistics.of_running_domains(self._connection)
-                # A copy in one go, as the workers write to it.
-                for uuid in set(self._volumes.copy()) - {found.uuid for found in running}:
-                    self._forget(uuid)
-                specs = self._specs()
-                self._paces.export(specs)
-                for found in running:
-                    self._look_unless_settled(found, specs)
-            except MigrationError as error:
-                _log.warning("the node's VMs could not be listed", extra={"error": error.message})
+            with surviving("the extender's poll", pause=self._stopping.wait):
+                try:
+                    self._look_after_all()
+                except MigrationError as error:
+                    _log.warning("the node's VMs could not be listed", extra={"error": error.message})
+
+    def _look_after_all(self) -> None:
+        running = statistics.of_running_domains(self._connection)
+        # A copy in one go, as the workers write to it.
+        for uuid in set(self._volumes.copy()) - {found.uuid for found in running}:
+            self._forget(uuid)
+        specs = self._specs()
+        self._paces.export(specs)
+        for found in running:
+            self._look_unless_settled(found, specs)
 
     def _look_unless_settled(self, found: DomainStatistics, specs: Specs) -> None:
         now = time.monotonic()

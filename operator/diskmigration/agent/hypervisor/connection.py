@@ -17,6 +17,7 @@ import libvirt
 
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, answered
 from diskmigration.api.errors import Reason
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def _start_event_loop() -> None:
 
     def run() -> None:
         while True:
-            libvirt.virEventRunDefaultImpl()
+            with surviving("libvirt's events"):
+                libvirt.virEventRunDefaultImpl()
 
     threading.Thread(target=run, name="libvirt-events", daemon=True).start()
 

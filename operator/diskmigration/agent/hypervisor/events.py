@@ -68,7 +68,10 @@ class Events:
 
     def _emit(self, event: DomainEvent) -> None:
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - the other listeners must hear of it all the same
+                _log.exception("a listener failed on an event", extra={"vm": event.uuid, "event": type(event).__name__})
 
     def _register(self, connection: libvirt.virConnect) -> None:
         def threshold(_c: Any, domain: Any, device: str, _path: Any, limit: int, excess: int, _o: Any) -> None:

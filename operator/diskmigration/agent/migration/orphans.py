@@ -25,6 +25,7 @@ from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import OrphanedVolume
 from diskmigration.cluster.errors import ClusterError
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class Orphans:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else RETRY_SECONDS)
+            with surviving("the search for orphans", pause=self._stopping.wait):
+                self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else RETRY_SECONDS)
 
     def _sweep_all(self) -> bool:
         """Whether every domain could be looked at."""

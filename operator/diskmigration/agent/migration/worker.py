@@ -48,6 +48,7 @@ from diskmigration.agent.migration.steps.vanished import settle_vanished
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class Worker:
         self._attempt_number = max(migration.status.attempts, 1)
         self._place: Place | None = None
         self._account = Account(migration, statuses)
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
 
     def start(self) -> None:
@@ -105,6 +107,10 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether it still works."""
         return self._thread.is_alive()
+
+    def has_died(self) -> bool:
+        """Whether its thread is gone although neither its migration has ended nor it was told to stop."""
+        return not (self._thread.is_alive() or self._has_ended or self._stopping.is_set())
 
     def stop(self) -> None:
         """Asks the thread to end; the block job in QEMU goes on, and the next agent finds it."""
@@ -129,31 +135,45 @@ class Worker:
 
     def _run(self) -> None:
         self._account.tell(self._latest, "began to work on the migration")
-        ended = False
-        while not ended and not self._stopping.is_set():
-            try:
-                ended = self._look_and_act()
-            except HypervisorUnavailableError as error:
-                self._show(self._phase, message=error.message)
-                self._wait(LOOK_SECONDS)
-            except DomainGoneError as error:
-                ended = self._lose_domain(error)
-            except DiskGoneError as error:
-                ended = self._lose_disk(error)
-            except MigrationError as error:
-                ended = self._fail(error)
-            except Exception as error:  # noqa: BLE001 - what nobody foresaw must end in a status, not in silence
-                _log.exception("unexpected failure", extra={"migration": self._latest.key, "phase": self._phase})
-                ended = self._fail(
-                    MigrationError(
-                        Reason.INTERNAL_ERROR,
-                        f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}.",
-                    )
+        while not self._has_ended and not self._stopping.is_set():
+            with surviving(self._thread.name, pause=self._wait):
+                self._has_ended = self._take_a_round()
+        with surviving(self._thread.name, pause=self._wait):
+            if self._attempt is not None:
+                self._attempt.let_writers_in()
+            if self._has_ended:
+                self._settle()
+
+    def _take_a_round(self) -> bool:
+        """Look, act and take in what failed; True when the migration has ended."""
+        try:
+            return self._look_act_and_recover()
+        except Exception as error:
+            # The handling of a failure asks libvirt and the storage, and may fail as well.
+            self._show(self._phase, message=getattr(error, "message", f"Unexpected failure: {error!r}."))
+            raise
+
+    def _look_act_and_recover(self) -> bool:
+        try:
+            return self._look_and_act()
+        except HypervisorUnavailableError as error:
+            self._show(self._phase, message=error.message)
+            self._wait(LOOK_SECONDS)
+            return False
+        except DomainGoneError as error:
+            return self._lose_domain(error)
+        except DiskGoneError as error:
+            return self._lose_disk(error)
+        except MigrationError as error:
+            return self._fail(error)
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw must end in a status, not in silence
+            _log.exception("unexpected failure", extra={"migration": self._latest.key, "phase": self._phase})
+            return self._fail(
+                MigrationError(
+                    Reason.INTERNAL_ERROR,
+                    f"Unexpected failure: {error!r}. See the agent's log on {self._node.name}.",
                 )
-        if self._attempt is not None:
-            self._attempt.let_writers_in()
-        if ended:
-            self._settle()
+            )
 
     def _look_and_act(self) -> bool:
         """One round; True when the migration has ended."""
@@ -329,7 +349,10 @@ class Worker:
             attempt.domain.state()
         except DomainGoneError:
             pass
-        except HypervisorUnavailableError:
+        except MigrationError as unknown:
+            # Whether the VM is there decides what becomes of its volumes: nothing is done before that is known.
+            self._show(self._phase, message=unknown.message)
+            self._wait(LOOK_SECONDS)
             return False
         else:
             self._wait(LOOK_SECONDS)
@@ -420,10 +443,11 @@ class Worker:
         while self._attempt is not None and not self._stopping.is_set():
             try:
                 journals.erase(self._attempt.domain, self._attempt.journal)
-            except HypervisorUnavailableError:
-                self._wait(LOOK_SECONDS)
             except DomainGoneError:
                 return
+            except MigrationError as error:
+                _log.warning("a journal is not erased yet", extra={"migration": self._latest.key, "error": str(error)})
+                self._wait(LOOK_SECONDS)
             else:
                 return
 

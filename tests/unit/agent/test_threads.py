@@ -1,0 +1,153 @@
+"""No thread of the agent ends by an exception: each is given one in its turn, and has to take another turn."""
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from diskmigration.agent import pulse
+from diskmigration.agent.announcer import Announcer
+from diskmigration.agent.extender import service as extender
+from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.hypervisor import statistics
+from diskmigration.agent.hypervisor.events import DomainEvent, Events
+from diskmigration.agent.migration import orphans
+from diskmigration.agent.migration.orphans import Orphans
+from diskmigration.agent.pulse import Pulse
+from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
+from diskmigration.cluster.events import Reporter, record_event
+from diskmigration.observability import loops
+from tests.unit.agent.builders import migration
+from tests.unit.agent.waiting import PATIENCE_SECONDS
+
+ERRORS = [RuntimeError("can't start new thread"), OSError(116, "Stale file handle"), UnicodeError("no UTF-8")]
+
+
+class Flaky:
+    """Raises on its first call; tells of the second, and `holds` that thread for good, so that it calls no more."""
+
+    def __init__(self, error: Exception) -> None:
+        self.holds = True
+        self._error = error
+        self._calls = 0
+        self.is_called_again = threading.Event()
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        self._calls += 1
+        if self._calls == 1:
+            raise self._error
+        self.is_called_again.set()
+        if self.holds:
+            threading.Event().wait()
+
+
+Start = Callable[[Flaky, pytest.MonkeyPatch], None]
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Takes everything."""
+
+
+def any_health(**changes: Any) -> Any:
+    return SimpleNamespace(**{"turned": nothing, "answers": nothing, "fails": nothing, "check": nothing, **changes})
+
+
+def poll_of_the_extender(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(extender, "POLL_SECONDS", 0.0)
+    patch.setattr(statistics, "of_running_domains", flaky)
+    connection: Any = SimpleNamespace(on_open=nothing)
+    Extender(connection, Events(connection), StorageDomains(), any_health()).start()
+
+
+def status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
+    cluster: Any = SimpleNamespace(apply_status=flaky)
+    writer = StatusWriter(cluster, node_name="node-a", on_gone=nothing, on_turn=nothing)
+    for uid in ("a", "b"):
+        writer.show(migration(uid=uid), DiskMigrationStatus(phase=Phase.SCHEDULED))
+    writer.start()
+
+
+def turn_of_the_status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
+    cluster: Any = None
+    StatusWriter(cluster, node_name="node-a", on_gone=nothing, on_turn=flaky).start()
+
+
+def announcer(*, survey: Any = nothing, **cluster: Any) -> Announcer:
+    api: Any = SimpleNamespace(apply=nothing, get_node=nothing)
+    api.__dict__.update(cluster)
+    return Announcer(cluster=api, survey=survey, node_name="node-a", namespace="system", health=any_health())
+
+
+def lease(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
+    threading.Thread(target=announcer(apply=flaky)._renew, daemon=True).start()
+
+
+def survey(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
+    found = announcer(survey=flaky)
+    found.look_soon()
+    threading.Thread(target=found._announce, daemon=True).start()
+
+
+def search_for_orphans(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(orphans, "journals_by_vm", flaky)
+    connection: Any = None
+    Orphans(node_name="node-a", connection=connection, domains=StorageDomains(), migrations_at_work=frozenset).start()
+
+
+def ping_of_libvirtd(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    # A thread of a pool is waited for at the end of the process.
+    flaky.holds = False
+    patch.setattr(pulse, "ping", flaky)
+    Pulse("test:///default", any_health()).start()
+
+
+def what_the_ping_tells(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pulse, "ping", nothing)
+    patch.setattr(pulse, "ASK_SECONDS", 0.0)
+    Pulse("test:///default", any_health(answers=flaky)).start()
+
+
+THREADS = [
+    poll_of_the_extender,
+    status_writer,
+    turn_of_the_status_writer,
+    lease,
+    survey,
+    search_for_orphans,
+    ping_of_libvirtd,
+    what_the_ping_tells,
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("start", THREADS, ids=lambda start: start.__name__)
+def test_a_thread_takes_another_turn(start: Start, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "PAUSE_SECONDS", 0.0)
+    flaky = Flaky(error)
+    start(flaky, monkeypatch)
+    assert flaky.is_called_again.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_listener_that_fails_keeps_no_other_from_hearing(error: Exception) -> None:
+    def fail(_event: DomainEvent) -> None:
+        raise error
+
+    heard: list[DomainEvent] = []
+    connection: Any = SimpleNamespace(on_open=nothing)
+    events = Events(connection)
+    events.listen(fail)
+    events.listen(heard.append)
+    events._emit(DomainEvent("uuid"))
+    assert heard == [DomainEvent("uuid")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_who_tells_of_something_goes_on_whatever_comes_of_it(error: Exception) -> None:
+    cluster: Any = SimpleNamespace(create=Flaky(error))
+    reporter, about = Reporter("agent", "node-a"), migration().metadata
+    record_event(cluster, reporter, "diskmigrations", about, reason="Failed", note="It failed.", action="Migrate")
