@@ -1,7 +1,7 @@
 # Everything runs as root on Debian 12: the tests drive a real libvirt and QEMU.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults soak bench scale images demo cluster cluster-down lock clean
+.PHONY: help setup venv lint format test test-unit test-lvm test-versions faults nightly soak bench scale images demo cluster cluster-down lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,6 +48,9 @@ test-versions: venv  ## Run the tests of the API on the oldest and the newest Ku
 
 faults: setup  ## Break everything at every moment of a migration, and say how each ended: for the night; FAULTS="-k name"
 	$(BIN)/pytest -m faults --numprocesses $(WORKERS) $(FAULTS) tests/integration/faults
+
+nightly: setup  ## Run what takes too long for each change: all variants, faults, hosts, versions, LVM, soak; LANES="faults lvm"
+	@WORKERS=$(WORKERS) $(BIN)/python -m testbed.nightly $(LANES)
 
 soak: setup  ## Move disks about by chance and compare every byte, for SECONDS=3600; SEED=N has the same choices again
 	@DISKMIGRATION_SOAK_SECONDS=$(SOAK_SECONDS) DISKMIGRATION_SOAK_SEED=$(SEED) \

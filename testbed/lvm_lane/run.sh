@@ -10,5 +10,5 @@ mapfile -t arguments <arguments
 # alone take 20 s to load.
 export PYTHONPATH=/project/operator:/project COLUMNS=120 DISKMIGRATION_TEST_PATIENCE=8
 # Interrupted, it still ends what it runs and hands out what it has.
-exec timeout --signal INT --kill-after 60 "$(<seconds)" python -m pytest -m lvm --junitxml=/results/junit.xml \
+exec timeout --signal INT --kill-after 60 "$(<seconds)" python -m pytest -m "lvm and not nightly" --junitxml=/results/junit.xml \
     -p no:cacheprovider -p no:hypothesispytest --timeout 900 --verbose --durations 30 --color no "${arguments[@]}"
