@@ -102,6 +102,12 @@ class LibvirtHost:
         self.stop_daemon()
         self.start_daemon()
 
+    def set_qemu(self, qemu: QemuSettings) -> None:
+        """Change how libvirt runs QEMU: libvirtd starts again, and QEMUs go on as they are."""
+        self.stop_daemon()
+        (self._directory / "etc" / "qemu.conf").write_text(qemu.document())
+        self.start_daemon()
+
     def freeze_daemon(self) -> None:
         """Stop libvirtd where it is (SIGSTOP): connections are taken, and nothing is answered."""
         if self._daemon is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed import exports
 from testbed import scratch as scratch_directories
 from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.libvirt_host import AS_ROOT, STOCK, LibvirtHost, running_libvirt
@@ -37,7 +38,15 @@ def control_plane(session_directory: Path) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="session")
-def libvirt_host(session_directory: Path) -> Iterator[LibvirtHost]:
+def exports_directory(session_directory: Path) -> Iterator[Path]:
+    """A directory for mounts that the libvirt host is to see."""
+    directory = session_directory / "exports"
+    with exports.shared_directory(directory):
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def libvirt_host(session_directory: Path, exports_directory: Path) -> Iterator[LibvirtHost]:
     """A libvirt host with no domain."""
     with running_libvirt(session_directory / "libvirt", qemu=QEMU_SETTINGS[HOST]) as running:
         yield running

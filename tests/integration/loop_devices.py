@@ -1,5 +1,6 @@
 """The loop devices over files of a directory, as this mount namespace names them; root may detach them."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ def detach(root: Path, *, only: Callable[[Path], bool] = lambda _: True) -> None
         return [device for device, file in attached(root).items() if only(file)]
 
     for device in left():
+        # The kernel keeps the owner for whoever gets the number next.
+        os.chown(device, 0, 0)
         # It fails of one that was detached before, and went by itself in the meantime.
         subprocess.run(["losetup", "--detach", device], check=False)
     wait_until(lambda: not left(), f"no loop device below {root} is left")

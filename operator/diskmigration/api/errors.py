@@ -19,6 +19,7 @@ class Reason(StrEnum):
     STORAGE_DOMAIN_NOT_READY = "StorageDomainNotReady"
     SHARED_VOLUME_GROUP_UNLOCKED = "SharedVolumeGroupUnlocked"
     VOLUME_NOT_HANDED_OVER = "VolumeNotHandedOver"
+    VOLUME_NOT_ACCESSIBLE = "VolumeNotAccessible"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     DESTINATION_FULL = "DestinationFull"
     # Nothing to do.

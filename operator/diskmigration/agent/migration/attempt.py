@@ -17,7 +17,7 @@ from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration import moments
+from diskmigration.agent.migration import moments, volume_access
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
@@ -156,6 +156,15 @@ class Attempt:
                         "Free some room in it: the guest goes on as soon as there is some.",
                     )
         return None
+
+    def make(self, volume: JournalVolume, home: OpenDomain, size: int) -> None:
+        """Make a volume of the migration's own, one that the VM's QEMU can open.
+
+        Raises:
+            MigrationError: StorageFailed, VolumeNotAccessible; NoRoomError.
+        """
+        home.driver.create(volume.name, size, self.owner, volume_access.ownership_for(self.journal, volume))
+        volume_access.require_openable(self.domain, self.journal, volume, home.driver)
 
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""

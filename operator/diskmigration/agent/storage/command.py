@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from diskmigration.agent.credentials import Credentials
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
 
@@ -17,37 +18,71 @@ _CHECK_SECONDS = 0.2
 _NOT_TEXT = "backslashreplace"
 
 # A copy must not outlive the agent that started it: the next agent would start a second one onto the same volume.
-_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+_DIE_WITH_PARENT = ("--pdeathsig", "KILL", "--")
+# What root's files on other file systems take; a server that squashes root does not ask for capabilities.
+_READS_AND_WRITES_ALL = "-all,+dac_override,+dac_read_search"
+
+
+def _started(arguments: Sequence[str], credentials: Credentials | None, *, is_root_elsewhere: bool) -> list[str]:
+    """Return the whole command line.
+
+    In one call of setpriv: a change of credentials makes the kernel forget the signal.
+    """
+    options: list[str] = []
+    if credentials is not None:
+        options = ["--reuid", str(credentials.uid), "--regid", str(credentials.gid), "--clear-groups"]
+        if is_root_elsewhere:
+            options += ["--inh-caps", _READS_AND_WRITES_ALL, "--ambient-caps", _READS_AND_WRITES_ALL]
+    return ["setpriv", *options, *_DIE_WITH_PARENT, *arguments]
 
 
 def run(
-    arguments: Sequence[str], *, doing: str, failure: Reason = Reason.STORAGE_FAILED, timeout: float = TIMEOUT_SECONDS
+    arguments: Sequence[str],
+    *,
+    doing: str,
+    failure: Reason = Reason.STORAGE_FAILED,
+    timeout: float = TIMEOUT_SECONDS,
+    credentials: Credentials | None = None,
 ) -> str:
-    """Runs a program to its end and returns what it printed.
+    """Run a program to its end and return what it printed.
+
+    With an `credentials` it opens files as that user where the file system asks for one, and as root does elsewhere.
 
     Raises:
         MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
         NoRoomError: it met a full file system.
     """
-    return _done(arguments, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).stdout
+    command = _started(arguments, credentials, is_root_elsewhere=True)
+    return _done(command, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).stdout
 
 
-def status(arguments: Sequence[str], *, doing: str, accepted: Sequence[int], timeout: float) -> int:
-    """Runs a program whose exit status is its answer.
+def status(
+    arguments: Sequence[str],
+    *,
+    doing: str,
+    accepted: Sequence[int],
+    timeout: float,
+    credentials: Credentials | None = None,
+    is_root_elsewhere: bool = False,
+) -> int:
+    """Run a program whose exit status is its answer.
+
+    With an `credentials` it runs as that user and nothing more, or as in `run` where it `is_root_elsewhere`.
 
     Raises:
         MigrationError: StorageFailed, for any other status, or when it took longer than `timeout` seconds.
     """
-    done = _done(arguments, doing=doing, failure=Reason.STORAGE_FAILED, timeout=timeout, accepted=accepted)
+    command = _started(arguments, credentials, is_root_elsewhere=is_root_elsewhere)
+    done = _done(command, doing=doing, failure=Reason.STORAGE_FAILED, timeout=timeout, accepted=accepted)
     return done.returncode
 
 
 def _done(
-    arguments: Sequence[str], *, doing: str, failure: Reason, timeout: float, accepted: Sequence[int]
+    command: Sequence[str], *, doing: str, failure: Reason, timeout: float, accepted: Sequence[int]
 ) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
-            [*_DIE_WITH_PARENT, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -57,12 +92,16 @@ def _done(
         )
     except subprocess.TimeoutExpired as error:
         raise MigrationError(
-            failure, f"While {doing}, {arguments[0]} did not answer within {timeout:.0f} s."
+            failure, f"While {doing}, {_program(command)} did not answer within {timeout:.0f} s."
         ) from error
     if done.returncode not in accepted:
         answer = (done.stderr or done.stdout).strip()
-        raise _failed(failure, doing=doing, program=arguments[0], answer=answer)
+        raise _failed(failure, doing=doing, program=_program(command), answer=answer)
     return done
+
+
+def _program(command: Sequence[str]) -> str:
+    return command[command.index("--") + 1]
 
 
 def _failed(reason: Reason, *, doing: str, program: str, answer: str) -> MigrationError:
@@ -124,8 +163,11 @@ def run_with_progress(
     failure: Reason,
     on_output: Callable[[str], None],
     keep_on: Callable[[], bool],
+    credentials: Credentials | None = None,
 ) -> bool:
     """Runs a long program, handing on what it prints as it comes, until it ends or `keep_on` says no.
+
+    An `credentials` is as in `run`.
 
     Returns:
         True when the program ended well; False when it was stopped because of `keep_on`, and is gone by then.
@@ -135,7 +177,10 @@ def run_with_progress(
         NoRoomError: it met a full file system.
     """
     process = subprocess.Popen(
-        [*_DIE_WITH_PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        _started(arguments, credentials, is_root_elsewhere=True),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
     )
     assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for above
     assert process.stderr is not None  # noqa: S101 - as above

@@ -6,7 +6,9 @@ import os
 import stat
 from pathlib import Path
 
+from diskmigration.agent.storage import ownership as ownerships
 from diskmigration.agent.storage.driver import NoRoomError, Space
+from diskmigration.agent.storage.ownership import Ownership
 from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError, Reason
 
@@ -16,12 +18,19 @@ _FULL_BYTES = 16 * 2**20
 """What one block job has in flight at most (MAX_IN_FLIGHT and MAX_IO_BYTES of QEMU's block/mirror.c)."""
 
 
-def check(root: Path) -> None:
-    """Raises MigrationError (StorageFailed) unless the directory is there and can be written."""
+def require_directory(root: Path) -> None:
+    """Raise MigrationError (StorageFailed) unless the directory is there."""
     if not root.is_dir():
         raise MigrationError(Reason.STORAGE_FAILED, f"{root} is not a directory on this node. Create or mount it.")
-    if not os.access(root, os.W_OK | os.X_OK):
-        raise MigrationError(Reason.STORAGE_FAILED, f"{root} cannot be written by the agent.")
+
+
+def require_writable(root: Path) -> None:
+    """Raise MigrationError (StorageFailed) unless the directory is there and root can write to it."""
+    require_directory(root)
+    if not os.access(root, os.W_OK | os.X_OK, effective_ids=True):
+        raise MigrationError(
+            Reason.STORAGE_FAILED, f"{root} cannot be written by root: it is read-only, or its server squashes root."
+        )
 
 
 def space(root: Path) -> Space:
@@ -68,13 +77,15 @@ def _place_of(root: Path, volume: str) -> Path | None:
     return path if volume and not leads_up and resolved(path.parent).is_relative_to(resolved(root)) else None
 
 
-def create_file(path: Path, size_bytes: int) -> None:
-    """Makes an empty file of that size, or grows the one that an interrupted attempt of ours left.
+def create_file(path: Path, size_bytes: int, ownership: Ownership) -> None:
+    """Make an empty file of that size, or grow the one that an interrupted attempt of ours left.
+
+    It gets the ownership as far as the file system allows.
 
     Raises:
         MigrationError: StorageFailed, also when what lies there is no file, or is a file that has another name too.
     """
-    _size_up(path, size_bytes, doing="creating", extra_flags=os.O_CREAT)
+    _size_up(path, size_bytes, doing="creating", extra_flags=os.O_CREAT, ownership=ownership)
 
 
 def grow_file(path: Path, size_bytes: int) -> None:
@@ -86,7 +97,7 @@ def grow_file(path: Path, size_bytes: int) -> None:
     _size_up(path, size_bytes, doing="growing", extra_flags=0)
 
 
-def _size_up(path: Path, size_bytes: int, *, doing: str, extra_flags: int) -> None:
+def _size_up(path: Path, size_bytes: int, *, doing: str, extra_flags: int, ownership: Ownership | None = None) -> None:
     try:
         # Non-blocking: somebody may have planted a FIFO, on which an open waits for its other end.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | extra_flags
@@ -101,6 +112,8 @@ def _size_up(path: Path, size_bytes: int, *, doing: str, extra_flags: int) -> No
                 )
             if found.st_size < size_bytes:
                 os.ftruncate(descriptor, size_bytes)
+            if ownership is not None:
+                ownerships.give(descriptor, ownership)
         finally:
             os.close(descriptor)
     except OSError as error:

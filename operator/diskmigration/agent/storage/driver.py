@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.hypervisor import VolumeGroup
 from diskmigration.api.storage_domain import StorageType
@@ -89,11 +90,16 @@ class StorageDriver(Protocol):
     def rounded(self, size_bytes: int) -> int:
         """The size that a volume gets of which that size is wished."""
 
-    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:
-        """Makes the volume with at least that size where sizes are fixed (block), ready for use; returns its path.
+    def create(self, volume: str, size_bytes: int, owner: Owner, ownership: Ownership = OWN) -> Path:
+        """Make the volume with at least that size where sizes are fixed (block), ready for use; return its path.
+
+        It gets the ownership as far as the storage allows; whether QEMU can open it then is the caller's to find out.
 
         Until `keep`, the domain takes it for one that may go when nobody works on its migration any more.
         """
+
+    def libvirt_gives_away(self) -> bool:
+        """Return whether libvirt, which is root, can give a volume of this domain to QEMU's user."""
 
     def keep(self, volumes: Sequence[str]) -> None:
         """From now on somebody's data depends on these volumes: only who knows them by name may remove them."""

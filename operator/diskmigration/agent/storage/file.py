@@ -1,12 +1,16 @@
 """Storage domains of kind `file`: a volume is a file below the domain's directory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from diskmigration.agent.storage import directory
+from diskmigration.agent.storage import directory, directory_access
+from diskmigration.agent.storage.access import acting_as
+from diskmigration.agent.storage.directory_access import DirectoryAccess
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.agent.storage.paths import is_regular
+from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -17,10 +21,23 @@ class FileDriver:
     name: str
     root: Path
     type: StorageType = StorageType.FILE
+    # By the directory as it was found: it may be mounted anew, or given to somebody else.
+    _known_access: dict[tuple[int, ...], DirectoryAccess] = field(default_factory=dict, repr=False, compare=False)
 
     def check(self) -> None:
-        """The directory is there and can be written."""
-        directory.check(self.root)
+        """The directory is there, and somebody may make files in it."""
+        directory.require_directory(self.root)
+        self._access()
+
+    def _access(self) -> DirectoryAccess:
+        try:
+            found = self.root.stat()
+        except OSError as error:
+            raise MigrationError(Reason.STORAGE_FAILED, f"While looking at {self.root}: {error}") from error
+        key = (found.st_dev, found.st_ino, found.st_uid, found.st_gid, found.st_mode)
+        if key not in self._known_access:
+            self._known_access[key] = directory_access.probe(self.root)
+        return self._known_access[key]
 
     def space(self) -> Space:
         """The file system's room."""
@@ -40,7 +57,8 @@ class FileDriver:
 
     def volumes(self) -> tuple[str, ...]:
         """The files right below the root."""
-        return directory.files(self.root)
+        with acting_as(self._access().credentials):
+            return directory.files(self.root)
 
     def volume_group(self) -> None:
         """None: a directory is no group."""
@@ -52,11 +70,22 @@ class FileDriver:
         """Any size can be had."""
         return size_bytes
 
-    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:  # noqa: ARG002 - a file grows by itself
+    def create(
+        self,
+        volume: str,
+        size_bytes: int,  # noqa: ARG002 - a file grows by itself
+        owner: Owner,  # noqa: ARG002 - a file carries no mark
+        ownership: Ownership = OWN,
+    ) -> Path:
         """An empty file."""
         path = self.path(volume)
-        directory.create_file(path, 0)
+        with acting_as(self._access().credentials):
+            directory.create_file(path, 0, ownership)
         return path
+
+    def libvirt_gives_away(self) -> bool:
+        """As long as root is root on the file system."""
+        return self._access().gives_away
 
     def keep(self, volumes: Sequence[str]) -> None:
         """Nothing to do: a file carries no mark."""
@@ -78,7 +107,8 @@ class FileDriver:
 
     def remove(self, volume: str) -> None:
         """The file goes."""
-        directory.remove_file(self.root, volume)
+        with acting_as(self._access().credentials):
+            directory.remove_file(self.root, volume)
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:  # noqa: ARG002 - see below
         """None are known: a file carries no mark, and on a shared file system it may be another node's."""

@@ -10,7 +10,9 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from diskmigration.agent.storage import access
 from diskmigration.api.errors import MigrationError, Reason
 
 # RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE, each with the number of BLK_PERM_WRITE.
@@ -24,11 +26,15 @@ def is_written_to(path: Path) -> bool:
     """Whether a QEMU has the file or device open for writing. Without locks, as on some file systems, none is seen."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITER_BYTE, 1, 0)
     try:
-        with path.open("rb") as opened:
+        with _open(path) as opened:
             answer = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, asked)
     except OSError:
         return False
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(access.open_image(path, os.O_RDONLY), "rb")
 
 
 class ImageInUseError(MigrationError):
@@ -53,7 +59,7 @@ def writers_kept_out(path: Path) -> Iterator[None]:
     """
     held = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, _NO_WRITERS_BYTE, 1, 0)
     try:
-        opened = path.open("rb")
+        opened = _open(path)
     except OSError as error:
         raise MigrationError(Reason.STORAGE_FAILED, f"While opening {path}: {error}") from error
     with opened:

@@ -3,6 +3,8 @@
 A volume is a file below the domain's directory behind a loop device. Device numbers are given anew at every attach, so
 QEMU is told a link, `dev/<volume>` below the same directory: it is the volume's path for as long as the volume lives,
 and a link that hangs is an error where a reused number would be another disk.
+
+A device belongs to whom its file belongs, while it is attached.
 """
 
 import threading
@@ -10,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diskmigration.agent.storage import command, directory, loop_devices
+from diskmigration.agent.storage import command, directory, loop_devices, ownership
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -30,7 +33,7 @@ class LoopDriver:
 
     def check(self) -> None:
         """The directory can be written, and the kernel has loop devices."""
-        directory.check(self.root)
+        directory.require_writable(self.root)
         if not Path("/dev/loop-control").exists():
             raise MigrationError(Reason.STORAGE_FAILED, "The kernel has no loop devices: load the module `loop`.")
 
@@ -68,14 +71,25 @@ class LoopDriver:
         """To whole sectors of a loop device."""
         return _rounded(size_bytes)
 
-    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:  # noqa: ARG002 - a file carries no mark
+    def create(
+        self,
+        volume: str,
+        size_bytes: int,
+        owner: Owner,  # noqa: ARG002 - a file carries no mark
+        ownership: Ownership = OWN,
+    ) -> Path:
         """A sparse file, its loop device, and the link; each only where an earlier attempt has not made it."""
-        directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes))
+        directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes), ownership)
         with self._attaching:
             device = self._device(volume) or self._attach(volume)
             self._refresh(device, volume)
+            self._give(device, volume)
             self._point_link(volume, device)
         return self._link(volume)
+
+    def libvirt_gives_away(self) -> bool:
+        """It does so with the device."""
+        return True
 
     def keep(self, volumes: Sequence[str]) -> None:
         """Nothing to do: a file carries no mark."""
@@ -83,7 +97,9 @@ class LoopDriver:
     def activate(self, volume: str) -> None:
         """Attaches the volume where it is not, after the node was started anew say."""
         with self._attaching:
-            self._point_link(volume, self._device(volume) or self._attach(volume))
+            device = self._device(volume) or self._attach(volume)
+            self._give(device, volume)
+            self._point_link(volume, device)
 
     def size_bytes(self, volume: str) -> int:
         """The device's size."""
@@ -113,6 +129,7 @@ class LoopDriver:
                 link.unlink(missing_ok=True)
             with self._attaching:
                 if (device := self._device(volume)) is not None:
+                    self._take_back(device)
                     doing = f"detaching {device} of the volume {volume}"
                     command.run(["losetup", "--detach", str(device)], doing=doing)
         directory.remove_file(self.root, volume)
@@ -159,6 +176,18 @@ class LoopDriver:
         except OSError as error:
             doing = f"extending the volume {volume} on {device}"
             raise MigrationError(Reason.STORAGE_FAILED, f"While {doing}: {error}") from error
+
+    def _give(self, device: Path, volume: str) -> None:
+        owner = ownership.read(directory.file_of(self.root, volume))
+        if owner.credentials.is_root:
+            # Its number may have been another volume's.
+            self._take_back(device)
+        else:
+            ownership.give_path(device, owner)
+
+    def _take_back(self, device: Path) -> None:
+        if not ownership.read(device).credentials.is_root:
+            ownership.give_path(device, ownership.OWN)
 
     def _point_link(self, volume: str, device: Path) -> None:
         link = self._link(volume)

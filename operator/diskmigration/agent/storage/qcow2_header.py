@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from diskmigration.agent.storage import access
 from diskmigration.api.errors import MigrationError, Reason
 
 MAGIC = b"QFI\xfb"
@@ -53,7 +54,7 @@ def read(path: Path) -> Header:
     """
     try:
         # On a FIFO, an open would wait for whoever writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = access.open_image(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             kind = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diskmigration.agent.storage import command
+from diskmigration.agent.credentials import Credentials
+from diskmigration.agent.storage import access, command
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -74,6 +75,7 @@ def create(
     command.run(
         ["qemu-img", "create", "-q", "-f", image.format, *options, str(image.path), str(capacity_bytes)],
         doing=f"formatting {image.path}",
+        credentials=_credentials([image]),
     )
 
 
@@ -116,6 +118,7 @@ def measure(chain: Sequence[Image], *, target: VolumeFormat) -> Measure:
     printed = command.run(
         ["qemu-img", "measure", "-U", "--output", "json", "-O", target, _named(chain)],
         doing=f"measuring {chain[-1].path}",
+        credentials=_credentials(chain),
     )
     found = json.loads(printed)
     # A bitmap of a backup needs room of its own, which the required size leaves out.
@@ -164,6 +167,7 @@ def copy(
         failure=Reason.COPY_FAILED,
         on_output=parse,
         keep_on=keep_on,
+        credentials=_credentials([*chain, *onto]),
     )
 
 
@@ -196,6 +200,7 @@ def commit(overlay: Image, base: Image) -> None:
             doing=f"giving back what an interrupted merge took in {base.path}",
             failure=Reason.MERGE_FAILED,
             timeout=_WHOLE_DISK_SECONDS,
+            credentials=_credentials([base]),
         )
         _commit(overlay, base)
 
@@ -218,6 +223,7 @@ def _commit(overlay: Image, base: Image) -> None:
         doing=f"merging {overlay.path} into {base.path}",
         failure=Reason.MERGE_FAILED,
         timeout=_WHOLE_DISK_SECONDS,
+        credentials=_credentials([base, overlay]),
     )
 
 
@@ -232,6 +238,8 @@ def is_equal(one: Sequence[Image], other: Sequence[Image]) -> bool:
         doing=f"comparing {one[-1].path} with {other[-1].path}",
         accepted=(0, 1),
         timeout=_WHOLE_DISK_SECONDS,
+        credentials=_credentials([*one, *other]),
+        is_root_elsewhere=True,
     )
     return status == 0
 
@@ -239,10 +247,14 @@ def is_equal(one: Sequence[Image], other: Sequence[Image]) -> bool:
 def supports_direct_io(path: Path) -> bool:
     """Whether the file or device can be opened with O_DIRECT, which cache=none and io=native need."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+        os.close(access.open_image(path, os.O_RDONLY | os.O_DIRECT))
     except OSError:
         return False
     return True
+
+
+def _credentials(images: Sequence[Image]) -> Credentials | None:
+    return access.credentials_for(image.path for image in images)
 
 
 def _cache(image: Image) -> str:

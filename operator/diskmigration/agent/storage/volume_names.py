@@ -7,6 +7,9 @@ SNAPSHOT = "snapshot"
 OVERLAY = "overlay"
 """The role of that volume's copy."""
 
+PROBE = "probe"
+"""The role of a file that is made and removed at once, to see what becomes of it."""
+
 
 def volume_name(uid: str, attempt: int, role: str, image_format: VolumeFormat) -> str:
     """Return the name of a volume that an attempt at the migration with that uid makes.

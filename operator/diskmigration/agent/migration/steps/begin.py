@@ -21,9 +21,10 @@ from diskmigration.agent.migration.checks.placement import require_allowed, sour
 from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
+from diskmigration.agent.migration.volume_access import require_files_openable
 from diskmigration.agent.storage import image_locks, qcow2_header, qemu_img, volume_names
 from diskmigration.agent.storage.domains import OpenDomain
-from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.agent.storage.driver import Owner, StorageDriver
 from diskmigration.agent.storage.volume_names import volume_name
 from diskmigration.api.disk_migration import BackingChain, DiskMigration, Provisioning, Strategy, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -51,6 +52,7 @@ def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int)
         source.driver.require_ours(volume.name)
     require_movable_headers(migration.spec.disk, _headers(journal))
     _require_room(journal, source.driver, destination.driver)
+    _require_access(node, domain, journal, source.driver, destination.driver)
     journals.write(domain, journal)
     return journal
 
@@ -153,6 +155,14 @@ def _plan(
         ),
         overlay=made(destination, volume_names.OVERLAY, VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
     )
+
+
+def _require_access(
+    node: Node, domain: Domain, journal: Journal, source: StorageDriver, destination: StorageDriver
+) -> None:
+    owner = Owner(migration=journal.uid, virtual_machine=domain.uuid, node=node.name)
+    for driver in (source, destination) if journal.takes_snapshot else (destination,):
+        require_files_openable(domain, journal, owner, driver)
 
 
 def _capacities(domain: Domain, disk: DomainDisk) -> tuple[int, ...]:

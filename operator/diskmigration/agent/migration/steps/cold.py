@@ -10,6 +10,7 @@ from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source
+from diskmigration.agent.migration.volume_access import require_openable
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.image_locks import ImageInUseError
 from diskmigration.api.errors import MigrationError, Reason
@@ -65,12 +66,14 @@ def copy_cold(attempt: Attempt) -> None:
 
 
 def pivot_cold(attempt: Attempt) -> None:
-    """Has the persistent XML name the copy, while writers are still kept out.
+    """Have the persistent XML name the copy, which QEMU can open, while writers are still kept out.
 
     Raises:
-        MigrationError: PivotFailed; the VM is still on its source.
+        MigrationError: PivotFailed, VolumeNotAccessible; the VM is still on its source.
     """
     mirrored, mirror = attempt.journal.mirrored, attempt.journal.mirror
+    for volume in attempt.journal.at_destination:
+        require_openable(attempt.domain, attempt.journal, volume, attempt.destination.driver)
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)

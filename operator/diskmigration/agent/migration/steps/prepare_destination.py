@@ -128,7 +128,7 @@ def _require_direct_io(attempt: Attempt) -> None:
 def _make_one(attempt: Attempt, volume: JournalVolume, size: int) -> None:
     destination = attempt.destination
     with lacking_room(Reason.DESTINATION_FULL):
-        destination.driver.create(volume.name, size, attempt.owner)
+        attempt.make(volume, destination, size)
         qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
         format_volume(attempt, volume)
     attempt.fresh.add(volume.name)

@@ -44,7 +44,7 @@ def _freeze(attempt: Attempt) -> None:
             available=source.driver.space().available_bytes,
         )
         with lacking_room(Reason.SOURCE_FULL):
-            source.driver.create(snapshot.name, size, attempt.owner)
+            attempt.make(snapshot, source, size)
             qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
         # Before the guest writes to it: from then on it holds what nothing else does.
         source.driver.keep([snapshot.name])

@@ -9,6 +9,7 @@ from diskmigration.agent.storage.driver import Leftover, Owner, Space
 from diskmigration.agent.storage.lvm import answers, arguments, devices, group, guards, names, tags, wiping
 from diskmigration.agent.storage.lvm.group import VolumeGroup as Group
 from diskmigration.agent.storage.lvm.report import VolumeReport
+from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.agent.storage.paths import exists, resolved
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.hypervisor import VolumeGroup
@@ -94,7 +95,13 @@ class LvmDriver:
         found = self._group.describe(max_age_seconds=_SHOWN_SECONDS)
         return found.extents(size_bytes) * found.vg_extent_size
 
-    def create(self, volume: str, size_bytes: int, owner: Owner) -> Path:
+    def create(
+        self,
+        volume: str,
+        size_bytes: int,
+        owner: Owner,
+        ownership: Ownership = OWN,  # noqa: ARG002 - udev decides whose a device is
+    ) -> Path:
         """A linear volume with the owner's tags; one that this migration made before is activated and grown.
 
         Raises:
@@ -122,6 +129,10 @@ class LvmDriver:
                     self._grow(volume, size_bytes)
         self._known_ours.add(self._require_device(volume).uuid)
         return path
+
+    def libvirt_gives_away(self) -> bool:
+        """It does so with the device."""
+        return True
 
     def keep(self, volumes: Sequence[str]) -> None:
         """Takes off the tag that says they are being made."""

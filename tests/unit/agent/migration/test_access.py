@@ -1,0 +1,81 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.agent.credentials import Credentials
+from diskmigration.agent.migration.checks.access import Access, require_access
+from diskmigration.agent.migration.volume_access import replaced
+from diskmigration.agent.storage.ownership import Ownership
+from diskmigration.api.errors import MigrationError, Reason
+from tests.unit.agent.builders import journal
+
+ROOTS_FILE = Access(
+    path=Path("/srv/nfs/dm-1-1-0.qcow2"),
+    ownership=Ownership(Credentials(0, 0), 0o600),
+    user=Credentials(64055, 107),
+    opens=False,
+    passes=True,
+    libvirt_changes_owners=True,
+    libvirt_can_give=True,
+    is_device=False,
+)
+
+
+def test_what_libvirt_gives_away_when_the_vm_starts_may_be_roots() -> None:
+    require_access(ROOTS_FILE)
+
+
+def test_what_qemu_can_open_as_it_is_needs_nothing_else() -> None:
+    require_access(replace(ROOTS_FILE, opens=True, passes=False, libvirt_changes_owners=False, libvirt_can_give=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "way_out"),
+    [
+        ({"passes": False}, r"chmod o\+x"),
+        ({"libvirt_can_give": False}, "all_squash,anonuid=64055,anongid=107"),
+        ({"libvirt_changes_owners": False, "is_device": True}, "udev rule"),
+        ({"libvirt_changes_owners": False}, "dynamic_ownership"),
+    ],
+)
+def test_what_qemu_could_not_open_is_refused_with_the_way_out(changes: dict[str, Any], way_out: str) -> None:
+    with pytest.raises(MigrationError, match=way_out) as refused:
+        require_access(replace(ROOTS_FILE, **changes))
+    assert refused.value.reason is Reason.VOLUME_NOT_ACCESSIBLE
+    for word in ("64055:107", "/srv/nfs/dm-1-1-0.qcow2", "0:0", "0600"):
+        assert word in refused.value.message
+
+
+@given(passes=st.booleans(), changes=st.booleans(), can_give=st.booleans(), is_device=st.booleans())
+def test_only_what_libvirt_both_would_and_could_give_is_trusted_to_it(
+    passes: bool, changes: bool, can_give: bool, is_device: bool
+) -> None:
+    access = replace(
+        ROOTS_FILE,
+        passes=passes,
+        libvirt_changes_owners=changes,
+        libvirt_can_give=can_give,
+        is_device=is_device,
+    )
+    if passes and changes and can_give:
+        require_access(access)
+    else:
+        with pytest.raises(MigrationError):
+            require_access(access)
+
+
+def test_each_copy_takes_the_place_of_its_own_source() -> None:
+    found = journal(length=3)
+    assert [replaced(found, copy).name for copy in found.destination] == ["layer-0", "layer-1", "layer-2"]
+    assert found.snapshot is not None
+    assert found.overlay is not None
+    assert {replaced(found, volume).name for volume in (found.snapshot, found.overlay)} == {"layer-2"}
+
+
+def test_one_copy_of_a_whole_chain_takes_the_place_of_its_top() -> None:
+    found = journal(length=3, flatten=True)
+    assert [replaced(found, copy).name for copy in found.destination] == ["layer-2"]
