@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +19,13 @@ from diskmigration.agent.storage.backing_names import backing_paths
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
+from diskmigration.agent.storage.qcow2_header import Bitmap
 from diskmigration.agent.storage.qemu_img import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 from tests.integration.storage.conftest import OWNER
+from tests.waiting import wait_until
 
 KIB = 2**10
 MIB = 2**20
@@ -91,7 +96,7 @@ def content(image: Image, scratch: Path) -> str:
     return digest
 
 
-def copy(*chain: Image, to: Image, below: Image | None = None) -> list[float]:
+def copy(*chain: Image, to: Image, below: Image | None = None, **options: Any) -> list[float]:
     shares: list[float] = []
     done = qemu_img.copy(
         chain,
@@ -100,6 +105,7 @@ def copy(*chain: Image, to: Image, below: Image | None = None) -> list[float]:
         bandwidth_bytes_per_second=None,
         on_progress=shares.append,
         keep_on=lambda: True,
+        **options,
     )
     assert done
     return shares
@@ -257,6 +263,89 @@ def test_a_chain_copied_layer_by_layer_is_equal_and_stays_thin(driver: Driver, o
     assert content(new_top, scratch) == content(top, scratch)
     assert other.allocated_bytes("top") < 2 * MIB
     assert qemu_img.measure([new_top], target=QCOW2).required_bytes < 2 * MIB
+
+
+def write_at_random(image: Image, chance: random.Random) -> None:
+    """Data and zeroes of any number of sectors at any sector, and discards."""
+    commands = []
+    for _ in range(40):
+        length = chance.choice([1, 3, 8, 100, 128, 300, 2000]) * 512
+        offset = chance.randrange((CAPACITY - length) // 512) * 512
+        kind = chance.choice([f"write -P {chance.randrange(1, 256)}", "write -z", "write -z -u", "write -P 0"])
+        commands += ["-c", f"{kind} {offset} {length}"]
+    subprocess.run(["qemu-io", "-f", "qcow2", *commands, image.path], capture_output=True, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_volume_that_is_copied_alone_needs_nothing_below(
+    driver: Driver, other: Driver, scratch: Path, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - the same choices each time
+    base = make(driver, "base")
+    write_at_random(base, chance)
+    top = make(driver, "top", backing=base)
+    write_at_random(top, chance)
+    expected = content(top, scratch)
+    # The copy of the one below is not there yet, and the other cannot be opened.
+    new_base = Image(other.path("base"), QCOW2, other.type)
+    new_top = make(other, "top", backing=new_base)
+    copy(Image(driver.path("gone"), QCOW2, driver.type), top, to=new_top, below=new_base, alone_bytes=CAPACITY)
+    copy(base, to=make(other, "base"))
+    assert content(new_top, scratch) == expected
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_bitmaps_are_carried_with_what_they_have_recorded(driver: Driver, other: Driver, is_alone: bool) -> None:
+    base = make(driver, "base")
+    top = make(driver, "top", backing=base)
+    for name, state in (("b0", "--enable"), ("b1", "--disable")):
+        subprocess.run(["qemu-img", "bitmap", "--add", state, str(top.path), name], check=True)
+    write(top, 4 * MIB, MIB, 9)
+    new_base = make(other, "base")
+    new_top = make(other, "top", backing=new_base)
+    options = {"alone_bytes": CAPACITY} if is_alone else {}
+    copy(base, top, to=new_top, below=new_base, with_bitmaps=True, **options)
+    header = qcow2_header.read(new_top.path)
+    assert qcow2_header.read_bitmaps(new_top.path, header) == (Bitmap("b0", True), Bitmap("b1", False))
+    assert dirty_extents(new_top, "b0") == dirty_extents(top, "b0") == [(4 * MIB, MIB)]
+    assert dirty_extents(new_top, "b1") == dirty_extents(top, "b1") == []
+
+
+def dirty_extents(image: Image, bitmap: str) -> list[tuple[int, int]]:
+    """Offset and length of what a bitmap has recorded, as a backup reads it over NBD."""
+    with tempfile.TemporaryDirectory() as folder:
+        socket = Path(folder) / "nbd"
+        options = ["--read-only", "--persistent", "--format=qcow2", f"--bitmap={bitmap}", f"--socket={socket}"]
+        server = subprocess.Popen(["qemu-nbd", *options, image.path])
+        try:
+            wait_until(socket.exists, "the NBD server listens")
+            dirty = f"driver=nbd,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}"
+            command = ["qemu-img", "map", "--output=json", "--image-opts", dirty]
+            found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        finally:
+            server.terminate()
+            server.wait()
+    # What is dirty is told as a hole.
+    return [(part["start"], part["length"]) for part in found if not part["data"]]
+
+
+@pytest.mark.parametrize("length", [40, pytest.param(250, marks=pytest.mark.nightly)])
+def test_the_volumes_of_a_long_chain_are_copied_each_alone(file_driver: FileDriver, scratch: Path, length: int) -> None:
+    layers: list[Image] = []
+    copies: list[Image] = []
+    for position in range(length):
+        name = f"{position:03}-{'n' * 200}"
+        layers.append(make(file_driver, f"a-{name}", backing=layers[-1] if layers else None))
+        copies.append(make(file_driver, f"b-{name}", backing=copies[-1] if copies else None))
+        header = f"driver=qcow2,file.driver=file,file.filename={layers[-1].path},backing="
+        command = f"write -P {position % 255 + 1} {position * 64 * KIB} 64k"
+        subprocess.run(["qemu-io", "--image-opts", "-c", command, header], capture_output=True, check=True)
+        below = copies[-2] if position else None
+        copy(*layers[-2:], to=copies[-1], below=below, alone_bytes=CAPACITY)
+    assert qemu_img.is_equal(layers, copies)
+    flat = make(file_driver, "flat")
+    copy(*layers, to=flat)
+    assert qemu_img.is_equal(layers, [flat])
 
 
 def test_a_copy_done_twice_is_equal(driver: Driver, other: Driver, scratch: Path) -> None:

@@ -164,8 +164,11 @@ def run_with_progress(
     on_output: Callable[[str], None],
     keep_on: Callable[[], bool],
     credentials: Credentials | None = None,
+    descriptors: Sequence[int] = (),
 ) -> bool:
-    """Runs a long program, handing on what it prints as it comes, until it ends or `keep_on` says no.
+    """Run a long program, handing on what it prints as it comes, until it ends or `keep_on` says no.
+
+    The program inherits `descriptors`, under the same numbers.
 
     An `credentials` is as in `run`.
 
@@ -181,6 +184,7 @@ def run_with_progress(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
     )
     assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for above
     assert process.stderr is not None  # noqa: S101 - as above

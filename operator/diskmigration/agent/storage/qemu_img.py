@@ -10,23 +10,25 @@ may keep what was there before. Linux drops cached pages before such a write beg
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.credentials import Credentials
 from diskmigration.agent.storage import access, command
 from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.agent.storage.qcow2_limits import CLUSTER_BYTES_BY_SECTOR
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 _JSON = "json:"
-_BY_SECTOR = "cluster_size=16k,extended_l2=on"
+_BY_SECTOR = f"cluster_size={CLUSTER_BYTES_BY_SECTOR},extended_l2=on"
 """Subclusters of 512 bytes: a write never makes QEMU fill up more than what is written from the volume below."""
-CLUSTER_BYTES = 65536
-"""Of the qcow2 volumes that `create` makes."""
+LONGEST_NAME_BYTES = 32 * 4096 - 1
+"""MAX_ARG_STRLEN of Linux's include/uapi/linux/binfmts.h, without the NUL: the longest argument of a program."""
 _WHOLE_DISK_SECONDS = 3600.0
 _COROUTINES = 16  # qemu-img's own maximum: copies of small allocated runs are bound by latency
 _BYTES_IN_FLIGHT = 2 * 2**20  # what each of them has in flight, as qemu-img's buffers are
@@ -84,29 +86,29 @@ def is_zero_when_fresh(image: Image) -> bool:
     return image.format is not VolumeFormat.RAW or image.type is not StorageType.BLOCK
 
 
-def _named(chain: Sequence[Image]) -> str:
-    """The chain as a json: pseudo-protocol name."""
+def _named(chain: Sequence[Image], *, is_target: bool = False) -> str:
+    """Return the chain as a json: pseudo-protocol name, whose length grows with the chain's and no faster.
+
+    A target's top is opened with the cache mode of `qemu-img convert -t`, and what lies below it without a lock, as a
+    VM may have it open.
+    """
     node: dict[str, object] | None = None
-    for image in chain:
+    for position, image in enumerate(chain):
         protocol = "host_device" if image.type is StorageType.BLOCK else "file"
+        file: dict[str, object] = {"driver": protocol, "filename": str(image.path)}
+        shared: dict[str, object] = {}
+        if not is_target:
+            file["cache"] = {"direct": supports_direct_io(image.path)}
+        elif position < len(chain) - 1:
+            shared = {"read-only": True, "force-share": True}
         below = {"backing": node} if image.format is VolumeFormat.QCOW2 else {}
-        cache = {"direct": supports_direct_io(image.path)}
-        file = {"driver": protocol, "filename": str(image.path), "cache": cache}
-        node = {"driver": image.format, "file": file, **below}
-    return _JSON + json.dumps(node)
+        node = {"driver": image.format, "file": file, **shared, **below}
+    return _JSON + json.dumps(node, separators=(",", ":"))
 
 
-def _options(chain: Sequence[Image]) -> str:
-    """The chain as options of an image; what lies below its top is opened without a lock, as it may be written to."""
-    said: list[str] = []
-    for depth, image in enumerate(reversed(chain)):
-        prefix = "backing." * depth
-        protocol = "host_device" if image.type is StorageType.BLOCK else "file"
-        said += [f"{prefix}driver={image.format}", f"{prefix}file.driver={protocol}"]
-        said.append(f"{prefix}file.filename={str(image.path).replace(',', ',,')}")
-        if depth:
-            said += [f"{prefix}read-only=on", f"{prefix}force-share=on"]
-    return ",".join(said)
+def name_bytes(chain: Iterable[Image]) -> int:
+    """Return how long the argument is at most that tells qemu-img of the chain, base first."""
+    return len(_named(tuple(chain), is_target=True))
 
 
 def measure(chain: Sequence[Image], *, target: VolumeFormat) -> Measure:
@@ -133,11 +135,17 @@ def copy(
     bandwidth_bytes_per_second: int | None,
     on_progress: Callable[[float], None],
     keep_on: Callable[[], bool],
+    alone_bytes: int | None = None,
+    with_bitmaps: bool = False,
 ) -> bool:
-    """Copies a chain that nobody writes to onto an existing one.
+    """Copy a chain that nobody writes to onto an existing one.
 
     With more than one volume in `onto`, base first, only the top of the chain is copied, onto the top of that one: the
-    rest of it is, or is going to be, below there.
+    rest of it is, or is going to be, below there. Then `alone_bytes`, the virtual size of the top, says that the copy
+    needs nothing of what lies below, as whole clusters are copied: nothing below is opened. To open a chain takes QEMU
+    a time that grows with the third power of its length.
+    With `with_bitmaps` the persistent dirty bitmaps of the top are carried, which qcow2 volumes of version 3 can have.
+    One that QEMU marks as inconsistent is left out: nothing can be done with it but to remove it.
     `on_progress` gets the share done, 0 to 1.
 
     Returns:
@@ -154,6 +162,8 @@ def copy(
         arguments += ["-B", str(onto[-2].path), "-F", onto[-2].format]
     elif target_is_zero:
         arguments += ["--target-is-zero"]
+    if with_bitmaps:
+        arguments += ["--bitmaps", "--skip-broken-bitmaps"]
     if bandwidth_bytes_per_second is not None:
         arguments += ["-r", str(bandwidth_bytes_per_second)]
 
@@ -161,14 +171,42 @@ def copy(
         if found := _PROGRESS.findall(printed):
             on_progress(float(found[-1]) / 100)
 
-    return command.run_with_progress(
-        [*arguments, _named(chain), "--target-image-opts", _options(onto)],
-        doing=f"copying {source.path} to {destination.path}",
-        failure=Reason.COPY_FAILED,
-        on_output=parse,
-        keep_on=keep_on,
-        credentials=_credentials([*chain, *onto]),
-    )
+    credentials = _credentials([*chain, *onto])
+    with ExitStack() as stack:
+        blank = stack.enter_context(_blank(alone_bytes)) if alone_bytes is not None and len(onto) > 1 else None
+        if blank is not None:
+            chain, onto = (blank.image, source), (blank.image, destination)
+        return command.run_with_progress(
+            [*arguments, "-O", destination.format, _named(chain), _named(onto, is_target=True)],
+            doing=f"copying {source.path} to {destination.path}",
+            failure=Reason.COPY_FAILED,
+            on_output=parse,
+            keep_on=keep_on,
+            credentials=credentials,
+            descriptors=(blank.descriptor,) if blank is not None else (),
+        )
+
+
+@dataclass(frozen=True)
+class _Blank:
+    """An image without data that only a program with its descriptor can open."""
+
+    image: Image
+    descriptor: int
+
+
+@contextmanager
+def _blank(size_bytes: int) -> Iterator[_Blank]:
+    """Lend a raw image of that size, which stands for what lies below a volume that is copied alone.
+
+    QEMU's null driver cannot: a backing file that names no file is opened by the name in the header of the top.
+    """
+    descriptor = os.memfd_create("blank", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+        yield _Blank(Image(Path(f"/proc/self/fd/{descriptor}"), VolumeFormat.RAW, StorageType.FILE), descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _coroutines(bandwidth_bytes_per_second: int | None) -> int:

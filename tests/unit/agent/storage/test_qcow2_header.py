@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.agent.storage.qcow2_header import HEADER_BYTES, Header, parse
+from diskmigration.agent.storage.qcow2_header import (
+    HEADER_BYTES,
+    Bitmap,
+    Header,
+    parse,
+    parse_bitmaps,
+    read,
+    read_bitmaps,
+)
 
 GIB = 2**30
 
@@ -66,3 +74,45 @@ def test_whatever_the_bytes_are_they_are_read_or_refused(rest: bytes) -> None:
     except ValueError:
         return
     assert len(found.backing_name) <= 1023
+
+
+def snapshots_of(path: Path, *names: str) -> bytes:
+    for name in names:
+        subprocess.run(["qemu-img", "snapshot", "-c", name, path], check=True)
+    with path.open("rb") as opened:
+        return opened.read(HEADER_BYTES)
+
+
+@pytest.mark.parametrize("compat", ["0.10", "1.1"])
+def test_internal_snapshots_are_counted(tmp_path: Path, compat: str) -> None:
+    made(tmp_path / "a", "-o", f"compat={compat}")
+    assert parse(snapshots_of(tmp_path / "a", "s1", "s2")).snapshot_count == 2
+
+
+@pytest.mark.parametrize("names", [(), ("b0",), ("b0", "a name of another length", "b" * 1023)])
+def test_bitmaps_are_told(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = tmp_path / "a"
+    made(path)
+    for position, name in enumerate(names):
+        state = "--enable" if position % 2 == 0 else "--disable"
+        subprocess.run(["qemu-img", "bitmap", "--add", state, path, name], check=True)
+    found = read_bitmaps(path, read(path))
+    assert set(found) == {Bitmap(name, position % 2 == 0) for position, name in enumerate(names)}
+
+
+def test_bitmaps_that_an_old_program_has_made_void_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    made(path)
+    subprocess.run(["qemu-img", "bitmap", "--add", path, "b0"], check=True)
+    data = bytearray(path.read_bytes()[:HEADER_BYTES])
+    # It clears what it does not know of the autoclear features.
+    struct.pack_into(">Q", data, 88, 0)
+    assert parse(bytes(data)).bitmap_directory is None
+
+
+@given(st.binary(max_size=200))
+def test_a_damaged_directory_of_bitmaps_is_refused_or_read(data: bytes) -> None:
+    try:
+        parse_bitmaps(data)
+    except ValueError as error:
+        assert "bitmaps" in str(error)  # noqa: PT017 - the other outcome is as good

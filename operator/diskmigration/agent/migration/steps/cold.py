@@ -8,6 +8,7 @@ import time
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.copy_volume import copy_volume
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.migration.steps.pivot import settle_persistent_source
 from diskmigration.agent.migration.volume_access import require_openable
@@ -52,11 +53,11 @@ def copy_cold(attempt: Attempt) -> None:
 
     show(0.0)
     with lacking_room(Reason.DESTINATION_FULL):
-        is_whole = qemu_img.copy(
-            chain,
-            journal.chain_of(mirror),
-            target_is_zero=qemu_img.is_zero_when_fresh(mirror.image),
-            bandwidth_bytes_per_second=bandwidth,
+        is_whole = copy_volume(
+            journal,
+            mirrored,
+            mirror,
+            bandwidth=bandwidth,
             on_progress=show,
             keep_on=lambda: attempt.keeps_on_at(bandwidth),
         )

@@ -3,14 +3,12 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
-from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
+from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.copy_volume import copy_volume, stands_alone
 from diskmigration.agent.migration.steps.mirror_volume import format_volume
-from diskmigration.agent.storage import qcow2_header, qemu_img
-from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import Reason
 
 
@@ -47,20 +45,9 @@ def copy_chain(attempt: Attempt) -> None:
 def _at_once(attempt: Attempt, waiting: list[tuple[JournalVolume, JournalVolume]]) -> int:
     """How many of these are copied at once: one where a bandwidth is to be kept, or where one needs the one below."""
     is_free = attempt.latest().spec.bandwidth is None and all(
-        _stands_alone(attempt.journal, each) for each, _ in waiting
+        stands_alone(attempt.journal, each) for each, _ in waiting
     )
     return max(min(len(waiting), SIDE_BY_SIDE if is_free else 1), 1)
-
-
-def _stands_alone(journal: Journal, source: JournalVolume) -> bool:
-    """Whether its copy reads nothing of the copy below it, which then need not be there yet.
-
-    A cluster that is written in part is filled up from below: none is, where the source's are as large.
-    """
-    if source == journal.source[0] or source.format is not VolumeFormat.QCOW2:
-        return True
-    header = qcow2_header.read(Path(source.path))
-    return header.cluster_bytes >= qemu_img.CLUSTER_BYTES and not header.has_subclusters
 
 
 class _Progress:
@@ -98,11 +85,11 @@ def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, p
         if destination.name not in attempt.fresh:
             format_volume(attempt, destination)
         attempt.fresh.discard(destination.name)
-        return qemu_img.copy(
-            attempt.journal.chain_of(source),
-            attempt.journal.chain_of(destination),
-            target_is_zero=qemu_img.is_zero_when_fresh(destination.image),
-            bandwidth_bytes_per_second=bandwidth,
+        return copy_volume(
+            attempt.journal,
+            source,
+            destination,
+            bandwidth=bandwidth,
             on_progress=lambda share: progress.show(destination.name, share),
             keep_on=lambda: not progress.is_stopped() and attempt.keeps_on_at(bandwidth),
         )
