@@ -21,6 +21,7 @@ class Reason(StrEnum):
     VOLUME_NOT_HANDED_OVER = "VolumeNotHandedOver"
     VOLUME_NOT_ACCESSIBLE = "VolumeNotAccessible"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    MANAGED_ELSEWHERE = "ManagedElsewhere"
     DESTINATION_FULL = "DestinationFull"
     # Nothing to do.
     ALREADY_AT_DESTINATION = "AlreadyAtDestination"
@@ -40,6 +41,7 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "InternalError"
     # It waits for somebody; it has not failed.
     IMPOSSIBLE_ALLOCATION = "ImpossibleAllocation"
+    VIRTUAL_MACHINE_PAUSED = "VirtualMachinePaused"
     # The user's own wish.
     CANCELLED = "Cancelled"
     # The outcome.

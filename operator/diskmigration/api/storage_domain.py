@@ -65,6 +65,7 @@ class StorageDomainSpec(Model):
     thin_provisioning: ThinProvisioning = ThinProvisioning()
     node_selector: dict[str, str] = Field(default_factory=dict)
     allowed_namespaces: tuple[str, ...] = ()
+    allow_managed_elsewhere: bool = False
     max_concurrent_migrations: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")

@@ -52,6 +52,26 @@ def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
     finish(migration, machine)
 
 
+def test_the_volume_of_a_vm_that_another_system_manages_grows(stack: Stack, machines: Callable[..., Machine]) -> None:
+    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE, start=False)
+    metadata = '<one:vm xmlns:one="http://opennebula.org/xmlns/libvirt/1.0"/>'
+    with machine.host.domain(machine.name) as domain:
+        document = machine.xml(inactive=True).replace("<memory", f"<metadata>{metadata}</metadata><memory", 1)
+        domain.connect().defineXML(document)
+    machine.host.virsh("start", machine.name, "--paused")
+    assert "one:vm" in machine.xml()
+    volume = machine.volumes[0]
+
+    with watched(volume) as grown:
+        write_in_steps(
+            machine, start=20 * MEBIBYTE, length=40 * MEBIBYTE, free=lambda: free_bytes(machine, volume.name)
+        )
+        wait_until(lambda: grown, "it grew")
+
+    assert is_in_chunks(grown, CHUNK_BYTES)
+    machine.verify()
+
+
 def test_from_block_to_file_the_source_alone_grows(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("loop-a")
     migration = synchronized(stack, machine, "file-b")

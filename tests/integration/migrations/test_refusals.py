@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from testbed.processes import TestbedError
-from tests.integration.migrations.machines import Domain, Machine
-from tests.integration.migrations.stack import NAMESPACE, Migration, Stack, make_domain, storage_domain
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
+from tests.integration.migrations.stack import FINAL, NAMESPACE, Migration, Stack, make_domain, storage_domain
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -30,14 +30,17 @@ def evidence(stack: Stack, machine: Machine) -> tuple[str, str, dict[Path, str]]
 
 
 @contextmanager
-def untouched(stack: Stack, machine: Machine) -> Iterator[None]:
-    """Nothing of the VM, of its volumes or of the storage domains is changed by what is done meanwhile."""
+def untouched(stack: Stack, machine: Machine, *, reads: bool = True) -> Iterator[None]:
+    """Nothing of the VM, of its volumes or of the storage domains is changed by what is done meanwhile.
+
+    A running VM's disk is read too, if it holds what the test has written.
+    """
     wait_until_known(stack, machine)
     before = evidence(stack, machine)
     assert "journal" not in before[0]
     yield
     assert evidence(stack, machine) == before
-    if machine.state() != "shut off":
+    if reads and machine.state() != "shut off":
         machine.verify()
 
 
@@ -154,6 +157,154 @@ def test_an_nvme_disk(stack: Stack, machines: Machines) -> None:
     refuse(stack, machine, "DiskNotSupported", "Nvme", "files and block devices", disk="vdb")
 
 
+@pytest.fixture
+def secret(stack: Stack, scratch: Path) -> Iterator[str]:
+    """A secret of libvirt's: its uuid. Its passphrase is in the file `passphrase`."""
+    identity = str(uuid.uuid4())
+    definition = scratch / "secret.xml"
+    definition.write_text(f"<secret ephemeral='no' private='no'><uuid>{identity}</uuid></secret>")
+    passphrase = scratch / "passphrase"
+    passphrase.write_text("a passphrase")
+    stack.host.virsh("secret-define", str(definition))
+    stack.host.virsh("secret-set-value", identity, "--file", str(passphrase), "--plain")
+    yield identity
+    stack.host.virsh("secret-undefine", identity)
+
+
+def encrypt(volume: Path, image_format: str, scratch: Path, *backing: str) -> None:
+    options = {"qcow2": "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", "luks": "key-secret=key"}
+    key = ["--object", f"secret,id=key,file={scratch / 'passphrase'}"]
+    create = ["qemu-img", "create", "-q", *key, "-f", image_format, "-o", options[image_format], *backing]
+    subprocess.run([*create, volume, str(CAPACITY_BYTES)], check=True)
+
+
+def redefine(machine: Machine, change: Callable[[str], str]) -> None:
+    """Defines a VM that is off anew."""
+    with machine.host.domain(machine.name) as domain:
+        domain.connect().defineXML(change(machine.xml(inactive=True)))
+
+
+def _encrypted(*values: str, quick: bool = False) -> Any:
+    return pytest.param(*values, marks=[] if quick else [pytest.mark.nightly])
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "off"])
+@pytest.mark.parametrize(
+    ("image_format", "place"),
+    [
+        _encrypted("luks", "</disk>", quick=True),
+        _encrypted("luks", "</source>"),
+        _encrypted("qcow2", "</disk>"),
+        _encrypted("qcow2", "</source>"),
+    ],
+)
+def test_an_encrypted_disk(
+    stack: Stack, machines: Machines, scratch: Path, secret: str, image_format: str, place: str, runs: bool
+) -> None:
+    machine = machines("file-a", start=False)
+    [volume] = machine.volumes
+    encrypt(volume, image_format, scratch)
+    encryption = f"<encryption format='luks'><secret type='passphrase' uuid='{secret}'/></encryption>"
+    source = f"<source file='{volume}'/>"
+
+    def change(document: str) -> str:
+        with_format = document.replace("type='qcow2'", f"type='{'raw' if image_format == 'luks' else 'qcow2'}'")
+        return with_format.replace(source, f"{source[:-2]}></source>").replace(place, encryption + place, 1)
+
+    redefine(machine, change)
+    if runs:
+        machine.host.virsh("start", machine.name, "--paused")
+    assert "<encryption" in machine.xml()
+    with untouched(stack, machine, reads=False):
+        assert_refused(stack.migrate(machine.name, "file-b"), "DiskNotSupported", "encrypted")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "off"])
+def test_an_encrypted_volume_below_a_plain_one(
+    stack: Stack, machines: Machines, scratch: Path, secret: str, runs: bool
+) -> None:
+    machine = machines("file-a", chain=2, start=False)
+    base, top = machine.volumes
+    encrypt(base, "qcow2", scratch)
+    below = f"""<backingStore type='file'><format type='qcow2'/><source file='{base}'><encryption format='luks'>
+    <secret type='passphrase' uuid='{secret}'/></encryption></source><backingStore/></backingStore>"""
+    redefine(machine, lambda document: document.replace(f"<source file='{top}'/>", f"<source file='{top}'/>{below}"))
+    if runs:
+        machine.host.virsh("start", machine.name, "--paused")
+    with untouched(stack, machine, reads=False):
+        assert_refused(stack.migrate(machine.name, "file-b"), "DiskNotSupported", "encrypted")
+
+
+def with_copy_on_read(machine: Machine) -> None:
+    redefine(machine, lambda document: document.replace("cache='none'", "cache='none' copy_on_read='on'"))
+
+
+def test_a_disk_with_copy_on_read_moves_without_a_snapshot_only(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2, start=False)
+    with_copy_on_read(machine)
+    machine.host.virsh("start", machine.name, "--paused")
+    refuse(stack, machine, "DiskNotSupported", "copy_on_read", "strategy: Direct")
+
+    stack.migrate(machine, "file-b", strategy="Direct").succeed()
+
+    assert "copy_on_read='on'" in machine.xml()
+    assert all(path.startswith(str(stack.domains["file-b"].root)) for path, _ in machine.chain())
+    machine.write(offset=70 * MEBIBYTE, length=MEBIBYTE, pattern=7)
+    machine.verify()
+
+
+@pytest.mark.nightly
+def test_a_disk_with_copy_on_read_of_a_vm_that_is_off_moves(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2, start=False)
+    with_copy_on_read(machine)
+    stack.migrate(machine, "file-b").succeed()
+    machine.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
+NOVA = (
+    '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"><nova:name>web</nova:name></nova:instance>'
+)
+
+
+@pytest.mark.parametrize("runs", [True, pytest.param(False, marks=pytest.mark.nightly)])
+def test_a_vm_that_another_system_manages(
+    stack: Stack,
+    machines: Machines,
+    scratch: Path,
+    administrator: Callable[[dict[str, Any]], None],
+    runs: bool,
+) -> None:
+    source, destination = (make_domain(scratch, name, "file") for name in ("from-nova", "to-nova"))
+    administrator(storage_domain(source, allowManagedElsewhere=True))
+    administrator(storage_domain(destination))
+    machine = machines(source, start=False)
+    redefine(machine, lambda document: document.replace("<memory", f"<metadata>{NOVA}</metadata><memory", 1))
+    if runs:
+        machine.host.virsh("start", machine.name, "--paused")
+    words = ("OpenStack", "instead", "allowManagedElsewhere", "to-nova")
+    refuse(stack, machine, "ManagedElsewhere", *words, to="to-nova")
+
+    stack.apply(storage_domain(destination, allowManagedElsewhere=True))
+    wait_until(lambda: moves(stack, machine, "to-nova"), "the agent knows that it may")
+
+    if not runs:
+        machine.host.virsh("start", machine.name, "--paused")
+    assert machine.chain()[0][0].startswith(str(destination.root))
+    assert "nova:instance" in machine.xml()
+    machine.verify()
+
+
+def moves(stack: Stack, machine: Machine, to: str) -> bool:
+    """Whether a migration that is made now succeeds; else it is refused as the VM is managed elsewhere."""
+    migration = stack.migrate(machine.name, to)
+    wait_until(lambda: migration.phase() in FINAL, "it has ended", seconds=60)
+    status = migration.status()
+    assert status["phase"] == "Succeeded" or status["failure"]["reason"] == "ManagedElsewhere", status
+    return bool(status["phase"] == "Succeeded")
+
+
 def test_a_disk_under_a_block_job(stack: Stack, machines: Machines, scratch: Path) -> None:
     machine = machines("file-a")
     copy = scratch / "copy"
@@ -166,7 +317,7 @@ def test_a_disk_under_a_block_job(stack: Stack, machines: Machines, scratch: Pat
 def test_a_vm_with_a_checkpoint(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     stack.host.virsh("checkpoint-create-as", machine.name, "backed-up")
-    refuse(stack, machine, "DiskBusy", "checkpoint-list")
+    refuse(stack, machine, "DiskBusy", "backed-up", "strategy: Direct")
 
 
 def test_a_source_outside_every_storage_domain(stack: Stack, machines: Machines, scratch: Path) -> None:

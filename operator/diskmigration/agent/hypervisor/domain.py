@@ -109,10 +109,16 @@ class Domain:
                 return str(device["inserted"]["image"]["filename"])
         return ""
 
-    def has_checkpoints(self) -> bool:
-        """Whether checkpoints (and so bitmaps of a backup) exist: a copied disk would lose them."""
+    def checkpoints(self) -> dict[str, str]:
+        """Return the XML of each checkpoint of the VM by name, without the VM's own XML."""
         with self.call("listing the VM's checkpoints", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
-            return bool(domain.listAllCheckpoints(0))
+            flags = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+            return {found.getName(): found.getXMLDesc(flags) for found in domain.listAllCheckpoints(0)}
+
+    def snapshots(self) -> dict[str, str]:
+        """Return the XML of each snapshot that libvirt keeps of this VM by name."""
+        with self.call("listing the VM's snapshots", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return {found.getName(): found.getXMLDesc(0) for found in domain.listAllSnapshots(0)}
 
     def paths_of_snapshots(self) -> frozenset[str]:
         """Every path that a snapshot which libvirt keeps of this VM refers to."""

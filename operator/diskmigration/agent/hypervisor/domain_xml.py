@@ -49,6 +49,7 @@ class DomainDisk:
     cache: str = ""
     io: str = ""
     alias: str = ""
+    copy_on_read: bool = False
 
     @property
     def active(self) -> Layer | None:
@@ -64,6 +65,10 @@ class DomainDescription:
     uuid: str
     disks: tuple[DomainDisk, ...]
     guest_agent_connected: bool
+    metadata_namespaces: frozenset[str] = frozenset()
+    """The XML namespaces of the elements in its metadata: whoever keeps something there has one of his own."""
+    product: str = ""
+    """The product that it shows to its guest as the hardware's (SMBIOS)."""
 
     @property
     def shell_name(self) -> str:
@@ -89,6 +94,10 @@ def parse(xml: str) -> DomainDescription:
         uuid=root.findtext("uuid", ""),
         disks=tuple(_disk(element) for element in root.findall("./devices/disk")),
         guest_agent_connected=agent is not None and agent.get("state") == "connected",
+        metadata_namespaces=frozenset(
+            element.tag[1:].partition("}")[0] for element in root.findall("./metadata/*") if element.tag[:1] == "{"
+        ),
+        product=root.findtext("./sysinfo/system/entry[@name='product']", ""),
     )
 
 
@@ -125,6 +134,7 @@ def _disk(element: ET.Element) -> DomainDisk:
         cache=driver.get("cache", "") if driver is not None else "",
         io=driver.get("io", "") if driver is not None else "",
         alias=alias.get("name", "") if alias is not None else "",
+        copy_on_read=driver is not None and driver.get("copy_on_read") == "on",
     )
 
 
@@ -133,13 +143,13 @@ def _chain(element: ET.Element, kind: str, image_format: str) -> tuple[tuple[Lay
     source = element.find("source")
     if source is None:
         return (), False
-    layers = [_layer(source, kind, image_format)]
+    layers = [_layer(element, source, kind, image_format)]
     below = element.find("backingStore")
     while below is not None:
         source = below.find("source")
         if source is None:
             return tuple(layers), len(below) == 0
-        layers.append(_layer(source, below.get("type", ""), _format_of(below), index=below.get("index")))
+        layers.append(_layer(below, source, below.get("type", ""), _format_of(below), index=below.get("index")))
         below = below.find("backingStore")
     # QEMU has no backing file below a raw volume, so libvirt has nothing to walk to.
     return tuple(layers), layers[-1].format == "raw"
@@ -150,21 +160,25 @@ def _format_of(element: ET.Element) -> str:
     return found.get("type", "") if found is not None else ""
 
 
-def _layer(source: ET.Element, kind: str, image_format: str, *, index: str | None = None) -> Layer:
-    """The volume of a `<source>`, which carries the index itself, but not below a `<backingStore>`."""
+def _layer(parent: ET.Element, source: ET.Element, kind: str, image_format: str, *, index: str | None = None) -> Layer:
+    """The volume of a `<source>`, which carries the index itself, but not below a `<backingStore>`.
+
+    Its encryption may stand beside the `<source>` as well as in it.
+    """
     index = index or source.get("index")
     return Layer(
         type=kind,
         path=source.get("file") or source.get("dev") or "",
         format=image_format,
         index=int(index) if index is not None and index.isdecimal() else None,
-        has_special_access=any(source.find(kind) is not None for kind in ("encryption", "slices", "dataStore")),
+        has_special_access=parent.find("encryption") is not None
+        or any(source.find(special) is not None for special in ("encryption", "slices", "dataStore")),
     )
 
 
 def _mirror(element: ET.Element) -> Mirror:
     source = element.find("source")
-    layer = _layer(source if source is not None else element, element.get("type", ""), _format_of(element))
+    layer = _layer(element, source if source is not None else element, element.get("type", ""), _format_of(element))
     return Mirror(layer=layer, job=element.get("job", ""), ready=element.get("ready", ""))
 
 
@@ -173,6 +187,19 @@ def source_paths(xml: str) -> frozenset[str]:
     root = _root(xml)
     found = (source.get("file") or source.get("dev") for source in root.iter("source"))
     return frozenset(path for path in found if path)
+
+
+def names_pool_volume(xml: str, target: str) -> bool:
+    """Return whether a disk of that target device is, anywhere in the document, a volume of a storage pool."""
+    return any(
+        disk.find("source[@pool]") is not None and disk.find(f"target[@dev='{target}']") is not None
+        for disk in _root(xml).iter("disk")
+    )
+
+
+def checkpoint_has_disk(xml: str, target: str) -> bool:
+    """Return whether a checkpoint keeps a bitmap on the disk of that target device."""
+    return _root(xml).find(f"./disks/disk[@name='{target}'][@checkpoint='bitmap']") is not None
 
 
 def _source(parent: ET.Element, kind: str, path: str) -> None:

@@ -151,8 +151,9 @@ def _with_job(journal: Journal, place: Place, situation: Situation, job: BlockJo
     if not is_replication(journal, job):
         return Step.GIVE_UP_FOR_FOREIGN_WORK
     if not (job.is_ready or (situation.was_in_step and job.stays_ready)):
-        is_ours_to_switch = journal.migration.spec.copy_mode is CopyMode.AUTO and not journal.is_write_blocking
-        return Step.SWITCH_COPY_MODE if situation.falls_behind and is_ours_to_switch else Step.AWAIT_SYNC
+        is_auto = journal.migration.spec.copy_mode is CopyMode.AUTO
+        may_switch = is_auto and journal.can_be_write_blocking and not journal.is_write_blocking
+        return Step.SWITCH_COPY_MODE if situation.falls_behind and may_switch else Step.AWAIT_SYNC
     return Step.PIVOT if situation.cutover_is_open else Step.AWAIT_CUTOVER
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.storage import qcow2_limits
 from diskmigration.agent.storage.qemu_img import Image
 from diskmigration.api.disk_migration import CopyMode, DiskMigration, Failure, Phase, SourceVolumes, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -155,6 +156,15 @@ class Journal(Model):
             return CopyMode.WRITE_BLOCKING
         wanted = self.migration.spec.copy_mode
         return CopyMode.BACKGROUND if wanted is CopyMode.AUTO else wanted
+
+    @property
+    def can_be_write_blocking(self) -> bool:
+        """Whether the mirror's volume can take a guest's writes before it has what lies below it.
+
+        Its clusters are written by sector then, and qcow2 limits the size of a disk with such clusters.
+        """
+        is_small = self.mirror.capacity_bytes <= qcow2_limits.LARGEST_CAPACITY_BY_SECTOR
+        return self.below(self.mirror) is None or is_small
 
     @property
     def flattens(self) -> bool:

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from diskmigration.agent.storage import ownership as ownerships
@@ -121,6 +122,22 @@ def _size_up(path: Path, size_bytes: int, *, doing: str, extra_flags: int, owner
         if error.errno == errno.ENOSPC:
             raise NoRoomError(message) from error
         raise MigrationError(Reason.STORAGE_FAILED, message) from error
+
+
+def can_hold_file(root: Path, size_bytes: int) -> bool:
+    """Return whether the file system can have a file of that size, were it empty; nothing is left there.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=root) as probe:
+            os.ftruncate(probe.fileno(), size_bytes)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            return False
+        raise MigrationError(Reason.STORAGE_FAILED, f"While trying {root} for large files: {error}") from error
+    return True
 
 
 def size_bytes(path: Path) -> int:

@@ -72,6 +72,9 @@ class StorageDriver(Protocol):
     def is_full(self) -> bool:
         """Whether a volume that is there already cannot be filled any further for want of room."""
 
+    def can_hold(self, size_bytes: int) -> bool:
+        """Whether one volume can be that large, however much room there is."""
+
     def path(self, volume: str) -> Path:
         """Where QEMU finds the volume: the same path for as long as the volume lives."""
 

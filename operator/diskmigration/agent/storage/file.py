@@ -47,6 +47,11 @@ class FileDriver:
         """Whether the file system is: its files are sparse."""
         return directory.is_full(self.root)
 
+    def can_hold(self, size_bytes: int) -> bool:
+        """Whether the file system can have a file of that size."""
+        with acting_as(self._access().credentials):
+            return directory.can_hold_file(self.root, size_bytes)
+
     def path(self, volume: str) -> Path:
         """The file."""
         return directory.file_of(self.root, volume)

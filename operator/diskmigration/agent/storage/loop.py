@@ -45,6 +45,10 @@ class LoopDriver:
         """Whether the file system is: its files are sparse."""
         return directory.is_full(self.root)
 
+    def can_hold(self, size_bytes: int) -> bool:
+        """Whether the file system can have a file of that size."""
+        return directory.can_hold_file(self.root, size_bytes)
+
     def path(self, volume: str) -> Path:
         """The link to the loop device; the device itself for a volume that somebody else attached."""
         link = self._link(volume)

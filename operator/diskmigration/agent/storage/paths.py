@@ -28,3 +28,17 @@ def is_regular(path: Path) -> bool:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
+
+
+def identity(path: Path) -> tuple[str, int, int] | tuple[str, str]:
+    """Return what tells whether two paths lead to one file or device, whatever their names.
+
+    A path that leads nowhere is known by its name alone.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return "path", str(resolved(path))
+    if stat.S_ISBLK(found.st_mode):
+        return "device", os.major(found.st_rdev), os.minor(found.st_rdev)
+    return "file", found.st_dev, found.st_ino

@@ -69,6 +69,45 @@ def test_a_disk_that_is_neither_file_nor_device_has_no_path(sample: str) -> None
     assert disk.type in ("network", "nvme")
 
 
+ENCRYPTION = "<encryption format='luks'><secret type='passphrase' uuid='u'/></encryption>"
+
+
+@pytest.mark.parametrize(
+    ("place", "is_top"),
+    [
+        ("<driver name='qemu' type='raw'/>", True),
+        ("<source file='/srv/top'/>", True),
+        ("<source file='/srv/top'>", True),
+        ("<source file='/srv/base'>", False),
+        ("<backingStore type='file'>", False),
+    ],
+)
+def test_encryption_is_seen_wherever_libvirt_lets_it_be_said(place: str, is_top: bool) -> None:
+    sample = f"""<disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='/srv/top'{"></source>" if place == "<source file='/srv/top'>" else "/>"}
+      <backingStore type='file'><format type='qcow2'/><source file='/srv/base'></source><backingStore/></backingStore>
+      <target dev='vda' bus='virtio'/>
+    </disk>""".replace(place, place + ENCRYPTION)
+    assert ENCRYPTION in sample
+    top, base = only_disk(sample).chain
+    assert (top.has_special_access, base.has_special_access) == (is_top, not is_top)
+
+
+def test_encryption_of_a_mirror_is_seen() -> None:
+    sample = samples.COPY.replace("<format type='qcow2'/>\n    <source dev", ENCRYPTION + "<source dev", 1)
+    disk = only_disk(sample)
+    assert disk.mirror is not None
+    assert disk.mirror.layer.has_special_access
+    assert not disk.chain[0].has_special_access
+
+
+@pytest.mark.parametrize(("value", "is_on"), [("on", True), ("off", False)])
+def test_copy_on_read_is_seen(value: str, is_on: bool) -> None:
+    disk = only_disk(samples.CHAIN_OF_THREE.replace("cache='none'", f"cache='none' copy_on_read='{value}'"))
+    assert disk.copy_on_read == is_on
+
+
 def test_an_empty_cdrom_has_no_layer() -> None:
     disk = only_disk(samples.EMPTY_CDROM)
     assert (disk.device, disk.target, disk.chain, disk.active) == ("cdrom", "sda", (), None)
@@ -300,3 +339,25 @@ def test_a_disk_that_is_not_there_is_not_replaced() -> None:
         domain_xml.with_disk_source(
             samples.domain(samples.COPY), target="vdz", kind="file", path="/a", image_format="raw"
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("web-1", "web-1"), ("web 1", "'web 1'"), ("-web", "u"), ("$(id)", "'$(id)'")]
+)
+def test_a_name_is_shown_as_a_shell_takes_it(name: str, shown: str) -> None:
+    assert domain_xml.parse(f"<domain><name>{name}</name><uuid>u</uuid></domain>").shell_name == shown
+
+
+@pytest.mark.parametrize(("checkpoint", "has_disk"), [("bitmap", True), ("no", False)])
+def test_the_disks_of_a_checkpoint_are_told(checkpoint: str, has_disk: bool) -> None:
+    document = f"<domaincheckpoint><disks><disk name='vda' checkpoint='{checkpoint}'/></disks></domaincheckpoint>"
+    assert domain_xml.checkpoint_has_disk(document, "vda") == has_disk
+    assert not domain_xml.checkpoint_has_disk(document, "vdb")
+
+
+@pytest.mark.parametrize(("source", "is_of_pool"), [("pool='p' volume='v'", True), ("file='/srv/v'", False)])
+def test_a_disk_of_a_pool_in_a_snapshot_is_told(source: str, is_of_pool: bool) -> None:
+    document = f"""<domainsnapshot><domain><devices><disk type='volume'><source {source}/><target dev='vda'/></disk>
+    </devices></domain></domainsnapshot>"""
+    assert domain_xml.names_pool_volume(document, "vda") == is_of_pool
+    assert not domain_xml.names_pool_volume(document, "vdb")

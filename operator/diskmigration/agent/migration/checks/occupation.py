@@ -1,4 +1,4 @@
-"""Whether somebody works on a disk, or keeps records of it that a move would break."""
+"""Whether somebody works on a disk."""
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
@@ -30,16 +30,6 @@ def require_no_block_job(description: DomainDescription, disk: DomainDisk, job: 
         f"The disk {disk.target} is under a block job already ({kind}). Wait for it, or end it with "
         f"`virsh blockjob {description.shell_name} {disk.target} --abort`.",
     )
-
-
-def require_no_checkpoints(description: DomainDescription, *, has_checkpoints: bool) -> None:
-    """Raise DiskBusy if the VM has checkpoints."""
-    if has_checkpoints:
-        raise MigrationError(
-            Reason.DISK_BUSY,
-            f"The VM {description.name} has checkpoints of a backup, which a moved disk would lose. Delete them first "
-            f"(`virsh checkpoint-list {description.shell_name}`), then back up anew after the move.",
-        )
 
 
 def require_no_saved_state(uuid: str, *, has_saved_state: bool) -> None:

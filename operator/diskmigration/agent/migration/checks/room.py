@@ -1,5 +1,6 @@
-"""Whether a storage domain has the room that a migration needs."""
+"""Whether a storage domain has the room that a migration needs, and can have volumes of such a size."""
 
+from diskmigration.agent.migration.checks.disk import unsupported
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.quantity import human_readable
 
@@ -17,4 +18,15 @@ def require_room(reason: Reason, *, subject: str, storage_domain: str, needed: i
             reason,
             f"{subject} needs {human_readable(needed)}, but the storage domain {storage_domain} has "
             f"{human_readable(available)} left. Free some room, or {_FULL[reason]}.",
+        )
+
+
+def require_volume_size(target: str, storage_domain: str, *, size_bytes: int, is_possible: bool) -> None:
+    """Raise DiskNotSupported if the file system of the storage domain cannot have a volume of that size."""
+    if not is_possible:
+        raise unsupported(
+            target,
+            f"it needs a volume of {human_readable(size_bytes)}, and the file system of the storage domain "
+            f"{storage_domain} has no files of that size. Use format: qcow2 with provisioning: Thin, or choose another "
+            "destination",
         )

@@ -1,32 +1,35 @@
 """Begin: read what can be checked before anything is touched, have it judged, then write the journal."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor import block_jobs, domain_xml
 from diskmigration.agent.hypervisor.domain import Domain
-from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import shut_off_disk
 from diskmigration.agent.migration.attempt import Node
-from diskmigration.agent.migration.checks.disk import STORAGE_TYPES, require_movable_chain, require_movable_disk
+from diskmigration.agent.migration.checks.capabilities import require_possible
+from diskmigration.agent.migration.checks.disk import require_movable_chain, require_movable_disk
 from diskmigration.agent.migration.checks.headers import require_movable_headers
+from diskmigration.agent.migration.checks.managers import require_not_managed_elsewhere
 from diskmigration.agent.migration.checks.occupation import (
     require_no_block_job,
-    require_no_checkpoints,
     require_no_journal,
     require_no_saved_state,
 )
 from diskmigration.agent.migration.checks.placement import require_allowed, source_domain
-from diskmigration.agent.migration.checks.room import require_room
-from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.checks.records import require_carried_bitmaps, require_no_snapshots
+from diskmigration.agent.migration.checks.room import require_room, require_volume_size
+from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
 from diskmigration.agent.migration.volume_access import require_files_openable
-from diskmigration.agent.storage import image_locks, qcow2_header, qemu_img, volume_names
+from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Owner, StorageDriver
-from diskmigration.agent.storage.volume_names import volume_name
-from diskmigration.api.disk_migration import BackingChain, DiskMigration, Provisioning, Strategy, VolumeFormat
+from diskmigration.api.disk_migration import DiskMigration, Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -38,7 +41,8 @@ def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int)
         MigrationError: it is refused, with the reason; nothing was touched.
     """
     is_running = domain.is_active()
-    free = _free_disk(domain, migration, is_running=is_running)
+    description = domain.describe()
+    free = _free_disk(domain, description, migration, is_running=is_running)
     found = _disk_in_use(domain, free) if is_running else _unused_disk(node, domain, free)
     source = _source_domain(node, found.disk)
     destination = node.domains.get(migration.spec.destination.storage_domain)
@@ -47,20 +51,23 @@ def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int)
     for side in (source, destination):
         require_allowed(side.domain, migration.metadata.namespace)
         side.driver.check()
-    journal = _plan(found, migration, source, destination, attempt=attempt, may_take_snapshot=is_running)
+    require_not_managed_elsewhere(description, source.domain, destination.domain)
+    journal = plan(found, migration, source, destination, attempt=attempt, may_take_snapshot=is_running)
+    require_possible(journal, found.disk)
     for volume in journal.may_change:
         source.driver.require_ours(volume.name)
-    require_movable_headers(migration.spec.disk, _headers(journal))
+    _require_nothing_is_lost(domain, description, journal)
     _require_room(journal, source.driver, destination.driver)
     _require_access(node, domain, journal, source.driver, destination.driver)
     journals.write(domain, journal)
     return journal
 
 
-def _free_disk(domain: Domain, migration: DiskMigration, *, is_running: bool) -> DomainDisk:
+def _free_disk(
+    domain: Domain, description: DomainDescription, migration: DiskMigration, *, is_running: bool
+) -> DomainDisk:
     """The disk, if nobody works on it."""
     target = migration.spec.disk
-    description = domain.describe()
     disk = description.disk(target)
     if disk is None:
         known = ", ".join(found.target for found in description.disks) or "none"
@@ -69,7 +76,6 @@ def _free_disk(domain: Domain, migration: DiskMigration, *, is_running: bool) ->
         )
     require_no_journal(description, target, journals.read(domain, target))
     require_no_block_job(description, disk, block_jobs.current(domain, disk) if is_running else None)
-    require_no_checkpoints(description, has_checkpoints=domain.has_checkpoints())
     return disk
 
 
@@ -90,71 +96,44 @@ def _unused_disk(node: Node, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
         return found
 
 
-def _headers(journal: Journal) -> tuple[tuple[str, qcow2_header.Header], ...]:
-    """The headers of the source's qcow2 volumes, with their paths.
+def _require_nothing_is_lost(domain: Domain, description: DomainDescription, journal: Journal) -> None:
+    """Raise if the chain has more than its data, and a move would lose it.
 
     Raises:
-        MigrationError: StorageFailed; DiskNotSupported, where one has none.
+        MigrationError: DiskBusy, DiskNotSupported, StorageFailed.
     """
-    return tuple(
-        (volume.path, qcow2_header.read(Path(volume.path)))
+    target = journal.migration.spec.disk
+    volumes = [Path(volume.path) for volume in journal.source]
+    require_no_snapshots(description, target, _snapshots_of(domain, target, volumes))
+    headers = {
+        volume.path: qcow2_header.read(Path(volume.path))
         for volume in journal.source
         if volume.format is VolumeFormat.QCOW2
+    }
+    require_movable_headers(target, headers.items())
+    require_carried_bitmaps(
+        journal,
+        {path: qcow2_header.read_bitmaps(Path(path), header) for path, header in headers.items()},
+        checkpoints=[
+            name for name, document in domain.checkpoints().items() if domain_xml.checkpoint_has_disk(document, target)
+        ],
+    )
+
+
+def _snapshots_of(domain: Domain, target: str, volumes: Iterable[Path]) -> tuple[str, ...]:
+    """The names of the snapshots that libvirt keeps and that name one of these volumes, or may name one in a pool."""
+    of_disk = {paths.identity(volume) for volume in volumes}
+    return tuple(
+        name
+        for name, document in domain.snapshots().items()
+        if domain_xml.names_pool_volume(document, target)
+        or not of_disk.isdisjoint(paths.identity(Path(path)) for path in domain_xml.source_paths(document))
     )
 
 
 def _source_domain(node: Node, disk: DomainDisk) -> OpenDomain:
     located = [node.domains.locate(Path(layer.path)) for layer in disk.chain]
     return source_domain(disk, [found[0] if found is not None else None for found in located])
-
-
-def _plan(
-    found: MeasuredDisk,
-    migration: DiskMigration,
-    source: OpenDomain,
-    destination: OpenDomain,
-    *,
-    attempt: int,
-    may_take_snapshot: bool,
-) -> Journal:
-    chain = tuple(
-        JournalVolume(
-            name=source.driver.volume_at(Path(layer.path)) or "",
-            path=layer.path,
-            format=VolumeFormat(layer.format),
-            type=STORAGE_TYPES[layer.type],
-            capacity_bytes=capacity,
-        )
-        for layer, capacity in reversed(list(zip(found.disk.chain, found.capacities, strict=True)))
-    )
-
-    def made(side: OpenDomain, role: str, image_format: VolumeFormat, capacity: int) -> JournalVolume:
-        name = volume_name(migration.metadata.uid, attempt, role, image_format)
-        return JournalVolume(
-            name=name,
-            path=str(side.driver.path(name)),
-            format=image_format,
-            type=side.driver.type,
-            capacity_bytes=capacity,
-        )
-
-    spec = migration.spec
-    capacity = chain[-1].capacity_bytes
-    copied = chain if spec.backing_chain is BackingChain.PRESERVE else chain[-1:]
-    takes_snapshot = spec.strategy is Strategy.SNAPSHOT and may_take_snapshot
-    return Journal(
-        migration=DiskMigration(metadata=migration.metadata, spec=spec),
-        attempt=attempt,
-        source_domain=source.domain,
-        destination_domain=destination.domain,
-        source=chain,
-        snapshot=made(source, volume_names.SNAPSHOT, VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
-        destination=tuple(
-            made(destination, str(position), spec.destination.format, volume.capacity_bytes)
-            for position, volume in enumerate(copied)
-        ),
-        overlay=made(destination, volume_names.OVERLAY, VolumeFormat.QCOW2, capacity) if takes_snapshot else None,
-    )
 
 
 def _require_access(
@@ -177,20 +156,26 @@ def _capacities(domain: Domain, disk: DomainDisk) -> tuple[int, ...]:
 
 
 def _require_room(journal: Journal, source: StorageDriver, destination: StorageDriver) -> None:
-    """Raise DestinationFull if the data of now does not fit; volumes are extended for what the guest adds."""
+    """Raise if the data of now does not fit; volumes are extended for what the guest adds.
+
+    Raises:
+        MigrationError: DestinationFull, DiskNotSupported, InvalidSpec, StorageFailed.
+    """
     spec = journal.migration.spec
     whole_size = journal.source[-1].capacity_bytes
+    allocated = [source.allocated_bytes(volume.name) for volume in journal.source]
     is_thick = spec.destination.provisioning is Provisioning.THICK
-    if is_thick or (spec.destination.format is VolumeFormat.RAW and destination.type is StorageType.BLOCK):
-        needed = whole_size
-    else:
-        needed = sum(source.allocated_bytes(volume.name) for volume in journal.source)
+    is_raw = spec.destination.format is VolumeFormat.RAW
     require_room(
         Reason.DESTINATION_FULL,
         subject=f"The disk {spec.disk}",
         storage_domain=destination.name,
-        needed=needed,
+        needed=whole_size if is_thick or (is_raw and destination.type is StorageType.BLOCK) else sum(allocated),
         available=destination.space().available_bytes,
+    )
+    largest = whole_size if is_thick or is_raw else sum(allocated) if journal.flattens else max(allocated)
+    require_volume_size(
+        spec.disk, destination.name, size_bytes=largest, is_possible=destination.can_hold(destination.rounded(largest))
     )
     for volume in journal.destination:
         qemu_img.require_exact_size(volume.image, destination.rounded(whole_size), whole_size)

@@ -78,7 +78,8 @@ def format_volume(attempt: Attempt, volume: JournalVolume) -> None:
     # libvirt opens what lies below a shallow mirror at its pivot. Until then QEMU fills up a cluster that is written in
     # part with zeroes; its own copy takes whole clusters, but a write-blocking mirror passes on what the guest writes.
     spec = attempt.journal.migration.spec
-    by_sector = below is not None and volume == attempt.journal.mirror and spec.copy_mode is not CopyMode.BACKGROUND
+    may_be_write_blocking = spec.copy_mode is not CopyMode.BACKGROUND and attempt.journal.can_be_write_blocking
+    by_sector = below is not None and volume == attempt.journal.mirror and may_be_write_blocking
     is_thick = spec.destination.provisioning is Provisioning.THICK
     qemu_img.create(
         volume.image,
