@@ -1,5 +1,6 @@
 """libvirt's answers as the project's own errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +36,21 @@ class DomainGoneError(MigrationError):
         super().__init__(Reason.VIRTUAL_MACHINE_STOPPED, message)
 
 
+class VirtualMachinePausedError(MigrationError):
+    """QEMU refuses block jobs on the VM's disks until the VM is resumed."""
+
+    def __init__(self, message: str) -> None:
+        """Names the call that was refused."""
+        super().__init__(Reason.VIRTUAL_MACHINE_PAUSED, message)
+
+
+_INACTIVE_NODE = re.compile("Inactive '[^']*' can't be a [a-z]+ child of active")
+"""What QEMU 10 answers of a VM that was restored while paused: its block nodes stay inactive until it is resumed.
+
+Source: bdrv_attach_child_noperm in QEMU's block.c, tests/qemu-iotests/tests/inactive-node-nbd.
+"""
+
+
 def is_connection_loss(error: libvirt.libvirtError) -> bool:
     """Whether the answer is the transport's, so that the call's own outcome is unknown."""
     return error.get_error_domain() in _FROM_TRANSPORT and error.get_error_code() in _CONNECTION_LOST
@@ -59,4 +75,9 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
             error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or "not running" in str(error)
         ):
             raise DomainGoneError(said) from error
+        if _INACTIVE_NODE.search(said):
+            raise VirtualMachinePausedError(
+                "The VM was restored while paused, and QEMU lets nothing work on its disks until it runs. Resume it "
+                f"(`virsh resume`): the migration then goes on. {said}"
+            ) from error
         raise MigrationError(failure, said) from error

@@ -106,6 +106,8 @@ class Attempt:
         self.was_in_step = False
         self.convergence = Convergence()
         self.has_cold_copy = False
+        # Why a step waits until somebody resumes the VM.
+        self.awaits_resume: MigrationError | None = None
         # The destination's volumes that were formatted here, and that nothing was written to since.
         self.fresh: set[str] = set()
         self.measured_ahead: Mapping[str, int] = {}

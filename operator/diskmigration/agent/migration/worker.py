@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.domain import find
-from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
 from diskmigration.agent.hypervisor.events import DomainEvent
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import limits
@@ -54,6 +54,8 @@ _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How long to wait for an event before looking anyway."""
+_RESUME_SECONDS = 10.0
+"""How long to wait for the event that a VM was resumed before the step that needs it is tried anyway."""
 
 
 _SAVED = (
@@ -156,9 +158,8 @@ class Worker:
     def _look_act_and_recover(self) -> bool:
         try:
             return self._look_and_act()
-        except HypervisorUnavailableError as error:
-            self._show(self._phase, message=error.message)
-            self._wait(LOOK_SECONDS)
+        except (HypervisorUnavailableError, VirtualMachinePausedError) as error:
+            self._await_hypervisor(error)
             return False
         except DomainGoneError as error:
             return self._lose_domain(error)
@@ -241,6 +242,7 @@ class Worker:
             self._wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
         else:
             _ACTS[step](attempt)
+            attempt.awaits_resume = None
 
     def _open(self) -> Attempt | None:
         """The attempt in progress, or a new one; None when there is nothing to do (any more)."""
@@ -339,6 +341,18 @@ class Worker:
             self._show(self._phase, message=again.message)
             self._wait(LOOK_SECONDS)
         return False
+
+    def _await_hypervisor(self, error: HypervisorUnavailableError | VirtualMachinePausedError) -> None:
+        """Wait until libvirtd is back, or somebody has resumed the VM, without using up an attempt."""
+        attempt = self._attempt
+        if isinstance(error, HypervisorUnavailableError) or attempt is None:
+            self._show(self._phase, message=error.message)
+            self._wait(LOOK_SECONDS)
+            return
+        attempt.awaits_resume = error
+        attempt.meter = attempt.meter.restarted(now=time.monotonic())
+        self._show(self._phase)
+        self._wait(_RESUME_SECONDS)
 
     def _lose_domain(self, error: DomainGoneError) -> bool:
         """The VM was shut off just now, which is looked at, or it is gone with its definition and its journal."""

@@ -3,7 +3,12 @@
 import libvirt
 import pytest
 
-from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, answered
+from diskmigration.agent.hypervisor.errors import (
+    DomainGoneError,
+    HypervisorUnavailableError,
+    VirtualMachinePausedError,
+    answered,
+)
 from diskmigration.api.errors import MigrationError, Reason
 
 
@@ -61,3 +66,24 @@ def test_a_vm_that_is_gone_is_known(code: int, message: str) -> None:
 def test_another_invalid_operation_is_no_lost_vm() -> None:
     error = raised(libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU, "disk vda already in active block job")
     assert not isinstance(error, DomainGoneError)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Inactive 'libvirt-1-format' can't be a backing child of active '#block060'",
+        "Inactive 'libvirt-3-format' can't be a file child of active 'libvirt-4-format'",
+    ],
+)
+@pytest.mark.parametrize("command", ["blockdev-mirror", "block-commit"])
+def test_a_vm_that_was_restored_while_paused_has_to_be_resumed(command: str, answer: str) -> None:
+    message = f"internal error: unable to execute QEMU command '{command}': {answer}"
+    error = raised(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, message)
+    assert isinstance(error, VirtualMachinePausedError)
+    assert "virsh resume" in error.message
+    assert answer in error.message
+
+
+def test_another_inactive_thing_is_a_failure_of_the_act() -> None:
+    error = raised(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, "Inactive device, or a backing child of it")
+    assert not isinstance(error, VirtualMachinePausedError)
