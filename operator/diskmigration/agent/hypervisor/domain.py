@@ -88,14 +88,25 @@ class Domain:
                 return None
             return domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
 
-    def replace_persistent_source(self, *, target: str, kind: str, path: str, image_format: str) -> None:
-        """Defines the VM anew with one disk's source replaced; the live VM is not touched."""
-        with self.call("mending the VM's persistent XML", failure=Reason.PIVOT_FAILED) as domain:
+    def persistent_disk(self, target: str) -> str | None:
+        """Return the `<disk>` with which the VM would start next; None for a transient VM, or one without it."""
+        with self.call("reading the VM's persistent XML", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            if not domain.isPersistent():
+                return None
             flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-            mended = domain_xml.with_disk_source(
-                domain.XMLDesc(flags), target=target, kind=kind, path=path, image_format=image_format
-            )
-            domain.connect().defineXML(mended)
+            return domain_xml.disk_document(domain.XMLDesc(flags), target)
+
+    def update_persistent_disk(self, document: str) -> None:
+        """Replace one `<disk>` of the persistent XML, found by its target; the live VM is not touched.
+
+        Source: virDomainUpdateDeviceFlags with AFFECT_CONFIG alone. libvirt replaces the one disk under the VM's own
+        lock, so that what others write to the definition at the same time is not lost.
+
+        Raises:
+            MigrationError: PivotFailed.
+        """
+        with self.call("mending the disk in the VM's persistent XML", failure=Reason.PIVOT_FAILED) as domain:
+            domain.updateDeviceFlags(document, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
     def path_in_qemu(self, disk: domain_xml.DomainDisk) -> str:
         """Where QEMU writes to for a disk, asked of QEMU itself; "" if it has no such disk.

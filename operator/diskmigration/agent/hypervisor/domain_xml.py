@@ -48,6 +48,7 @@ class DomainDisk:
     transient: bool = False
     cache: str = ""
     io: str = ""
+    detect_zeroes: str = ""
     alias: str = ""
     copy_on_read: bool = False
 
@@ -133,6 +134,7 @@ def _disk(element: ET.Element) -> DomainDisk:
         transient=element.find("transient") is not None,
         cache=driver.get("cache", "") if driver is not None else "",
         io=driver.get("io", "") if driver is not None else "",
+        detect_zeroes=driver.get("detect_zeroes", "") if driver is not None else "",
         alias=alias.get("name", "") if alias is not None else "",
         copy_on_read=driver is not None and driver.get("copy_on_read") == "on",
     )
@@ -226,22 +228,59 @@ def copy_document(*, kind: str, path: str, image_format: str) -> str:
     return ET.tostring(disk, encoding="unicode")
 
 
-def with_disk_source(xml: str, *, target: str, kind: str, path: str, image_format: str) -> str:
-    """The inactive XML with one disk's source replaced.
-
-    Raises:
-        KeyError: it has no disk of that target.
-    """
-    root = _root(xml)
-    for disk in root.findall("./devices/disk"):
+def disk_document(xml: str, target: str) -> str | None:
+    """Return the `<disk>` of that target as a document of its own, or None if the domain has no such disk."""
+    for disk in _root(xml).findall("./devices/disk"):
         if (found := disk.find("target")) is not None and found.get("dev") == target:
-            for child in disk.findall("source") + disk.findall("backingStore"):
-                disk.remove(child)
-            disk.set("type", kind)
-            _source(disk, kind, path)
-            driver = disk.find("driver")
-            if driver is None:
-                driver = ET.SubElement(disk, "driver", {"name": "qemu"})
-            driver.set("type", image_format)
-            return ET.tostring(root, encoding="unicode")
-    raise KeyError(target)
+            return ET.tostring(disk, encoding="unicode")
+    return None
+
+
+def parse_disk(document: str) -> DomainDisk:
+    """Read a document of `disk_document`."""
+    return _disk(_root(document))
+
+
+def moved_disk(document: str, *, kind: str, path: str, image_format: str, remembered: str | None = None) -> str:
+    """Return the `<disk>` with another volume as its source; everything else of it stays.
+
+    `remembered` is the disk as it was before libvirt replaced its source: what libvirt dropped is put back. Source:
+    qemuSnapshotDiskPrepareOne builds the persistent source anew, without `<seclabel>` and `<metadata_cache>`.
+    """
+    disk = _root(document)
+    active = _disk(disk).active
+    if active is None or active.path != path:
+        for below in disk.findall("backingStore"):
+            disk.remove(below)
+    disk.set("type", kind)
+    source, driver = _child(disk, "source"), _child(disk, "driver", name="qemu")
+    if remembered is not None:
+        before = _root(remembered)
+        _put_back(source, before.find("source"))
+        _put_back(driver, before.find("driver"))
+    for name in _NAMES_OF_A_VOLUME:
+        source.attrib.pop(name, None)
+    source.set("dev" if kind == "block" else "file", path)
+    driver.set("type", image_format)
+    return ET.tostring(disk, encoding="unicode")
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return whether two documents say the same, however they are laid out."""
+    return ET.canonicalize(one, strip_text=True) == ET.canonicalize(other, strip_text=True)
+
+
+_NAMES_OF_A_VOLUME = ("file", "dev", "index")
+
+
+def _child(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
+    found = parent.find(tag)
+    return found if found is not None else ET.SubElement(parent, tag, attributes)
+
+
+def _put_back(element: ET.Element, before: ET.Element | None) -> None:
+    """Add the children that the element had before; what is there now is newer and stays."""
+    if before is None:
+        return
+    present = {(child.tag, child.get("model")) for child in element}
+    element.extend(child for child in before if (child.tag, child.get("model")) not in present)

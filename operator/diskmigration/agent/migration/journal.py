@@ -57,6 +57,8 @@ class Journal(Model):
     `is_write_blocking` tells that the mirror fell behind the guest, whose writes wait for the destination since.
     `has_cold_copy` tells that the mirror's volume has been written to by qemu-img, as the VM was shut off.
     `pivoting_to` is the path to which libvirt was asked to pivot, until it was seen to have done so.
+    `persistent_disk` is the `<disk>` of the persistent definition as it was before libvirt replaced its source.
+    `remarks` are sentences for the migration's last message, on what the user should know however it ends.
     """
 
     migration: DiskMigration
@@ -74,6 +76,8 @@ class Journal(Model):
     is_write_blocking: bool = False
     has_cold_copy: bool = False
     pivoting_to: str | None = None
+    persistent_disk: str | None = None
+    remarks: tuple[str, ...] = ()
     cancelled: bool = False
     cancelled_in: Phase | None = None
     outcome: Phase | None = None

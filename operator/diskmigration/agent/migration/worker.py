@@ -438,12 +438,14 @@ class Worker:
             message = f"The disk lives in the storage domain {attempt.destination.name}."
             if limits.wants_cancel(self._latest):
                 message += " It could not be cancelled any more: the pivot had happened."
-            self._end(Phase.SUCCEEDED, Reason.MIGRATED, message)
+            ending = (Phase.SUCCEEDED, Reason.MIGRATED, message)
         elif failure is not None:
-            self._end(Phase.FAILED, failure.reason, failure.message)
+            ending = (Phase.FAILED, failure.reason, failure.message)
         else:
-            self._end(Phase.CANCELLED, Reason.CANCELLED, f"The disk stays in the storage domain {attempt.source.name}.")
-        return True
+            message = f"The disk stays in the storage domain {attempt.source.name}."
+            ending = (Phase.CANCELLED, Reason.CANCELLED, message)
+        phase, reason, message = ending
+        return self._end(phase, reason, " ".join((message, *journal.remarks)))
 
     def _settle(self) -> None:
         """Erases the journal once the API server has the last word: before that, it is the only place that has it."""

@@ -42,3 +42,8 @@ def identity(path: Path) -> tuple[str, int, int] | tuple[str, str]:
     if stat.S_ISBLK(found.st_mode):
         return "device", os.major(found.st_rdev), os.minor(found.st_rdev)
     return "file", found.st_dev, found.st_ino
+
+
+def is_same_volume(one: Path, other: Path) -> bool:
+    """Return whether both are one file or one device, by whatever names. What cannot be read is known by its name."""
+    return one == other or identity(one) == identity(other)

@@ -212,14 +212,16 @@ def test_a_path_is_read_as_it_is_also_where_libvirt_writes_its_line_breaks_unesc
     xml = samples.domain(f"""<disk type='file' device='disk'><driver type='raw'/>
         <source file='{escaped}' index='1'/><target dev='vda'/></disk>""")
     assert only_layer(xml) == Layer("file", path, "raw", 1)
-    mended = domain_xml.with_disk_source(
-        samples.domain(samples.COPY, "<disk><source file='" + escaped + "'/><target dev='vdx'/></disk>"),
-        target="vdb",
-        kind="file",
-        path="/b",
-        image_format="raw",
-    )
-    assert path in domain_xml.source_paths(mended)
+    document = domain_xml.disk_document(xml, only_disk_of(xml).target)
+    assert document is not None
+    assert domain_xml.parse_disk(document) == only_disk_of(xml)
+    kept = domain_xml.moved_disk(document, kind="file", path=path, image_format="qcow2")
+    assert domain_xml.source_paths(kept) == {path}
+
+
+def only_disk_of(xml: str) -> DomainDisk:
+    (disk,) = domain_xml.parse(xml).disks
+    return disk
 
 
 def only_layer(xml: str) -> Layer:
@@ -251,9 +253,10 @@ def test_no_disk_breaks_the_reading_of_its_domain_or_of_another_disk(children: l
     description = domain_xml.parse(xml)
     assert len(description.disks) == 2
     assert description.disks[1] == only_disk(samples.COPY)
-    mended = domain_xml.with_disk_source(xml, target="vdb", kind="block", path="/dev/x", image_format="raw")
-    if description.disks[0].target != "vdb":
-        assert domain_xml.parse(mended).disks[0] == description.disks[0]
+    document = domain_xml.disk_document(xml, description.disks[0].target) or ET.tostring(odd, encoding="unicode")
+    moved = domain_xml.moved_disk(document, kind="block", path="/dev/x", image_format="raw")
+    assert domain_xml.source_paths(moved) >= {"/dev/x"}
+    domain_xml.moved_disk(document, kind="file", path="/x", image_format="raw", remembered=moved)
     domain_xml.source_paths(xml)
 
 
@@ -289,56 +292,102 @@ def test_an_image_with_its_data_in_another_file_is_seen() -> None:
 EVERY_KIND = (samples.CHAIN_OF_THREE, samples.COPY, samples.EMPTY_CDROM, samples.UNKNOWN_CHAIN)
 
 
+def document_of(sample: str, target: str) -> str:
+    document = domain_xml.disk_document(samples.domain(sample), target)
+    assert document is not None
+    return document
+
+
+def test_one_disk_of_many_is_found_by_its_target() -> None:
+    xml = samples.domain(*EVERY_KIND)
+    for disk in domain_xml.parse(xml).disks:
+        document = domain_xml.disk_document(xml, disk.target)
+        assert document is not None
+        assert domain_xml.parse_disk(document) == disk
+    assert domain_xml.disk_document(xml, "vdz") is None
+
+
 @given(paths, st.sampled_from(("file", "block")), st.sampled_from(("qcow2", "raw")))
 @example(ODD, "block", "qcow2")
-def test_one_disks_source_is_replaced_and_no_other_is_touched(path: str, kind: str, image_format: str) -> None:
-    before = samples.domain(*EVERY_KIND)
-    mended = domain_xml.with_disk_source(before, target="vda", kind=kind, path=path, image_format=image_format)
-    old, new = domain_xml.parse(before), domain_xml.parse(mended)
-    changed = new.disk("vda")
-    assert changed is not None
-    assert changed.chain == (Layer(kind, path, image_format, None),)
-    assert changed.type == kind
+def test_a_moved_disk_names_its_new_volume_alone(path: str, kind: str, image_format: str) -> None:
+    moved = domain_xml.moved_disk(
+        document_of(samples.CHAIN_OF_THREE, "vda"), kind=kind, path=path, image_format=image_format
+    )
+    disk = domain_xml.parse_disk(moved)
+    assert disk.chain == (Layer(kind, path, image_format, None),)
+    assert disk.type == kind
     # What is the driver's own choice stays; whether it suits the new home is not decided here.
-    assert (changed.cache, changed.io) == ("none", "native")
-    assert new.disks[1:] == old.disks[1:]
-    assert (new.name, new.uuid) == (old.name, old.uuid)
+    assert (disk.cache, disk.io) == ("none", "native")
+    assert domain_xml.is_same(moved, domain_xml.moved_disk(moved, kind=kind, path=path, image_format=image_format))
 
 
-def test_all_but_the_source_of_a_mended_domain_stays() -> None:
-    before = samples.domain(*EVERY_KIND)
-    mended = domain_xml.with_disk_source(before, target="vda", kind="block", path="/dev/x", image_format="raw")
+RICH = """<disk type='file' device='disk' snapshot='external'>
+    <driver name='qemu' type='raw' cache='none' error_policy='enospace' io='native' discard='unmap'
+            detect_zeroes='unmap' iothread='1' queues='4'><metadata_cache><max_size unit='bytes'>1</max_size>
+    </metadata_cache></driver>
+    <source file='/a' startupPolicy='optional' index='3'>
+        <seclabel model='dac' relabel='no'/><seclabel model='selinux' relabel='no'/><reservations managed='yes'/>
+    </source>
+    <target dev='vda' bus='virtio'/><iotune><total_iops_sec>100</total_iops_sec></iotune><serial>abc</serial>
+    <boot order='1'/><alias name='ua-root'/><address type='pci' bus='0x00' slot='0x05' function='0x0'/></disk>"""
 
-    def without_chain(xml: str) -> list[tuple[str, dict[str, str], str]]:
-        root = ET.fromstring(xml)
-        disk = root.find("./devices/disk")
-        driver = root.find("./devices/disk/driver")
-        assert disk is not None
-        assert driver is not None
-        disk.attrib.pop("type")
-        driver.attrib.pop("type")
-        for child in disk.findall("source") + disk.findall("backingStore"):
-            disk.remove(child)
-        return [(element.tag, element.attrib, (element.text or "").strip()) for element in root.iter()]
 
-    assert without_chain(mended) == without_chain(before)
+@pytest.mark.parametrize("kind", ["file", "block"])
+def test_all_else_of_a_moved_disk_stays(kind: str) -> None:
+    moved = ET.fromstring(domain_xml.moved_disk(document_of(RICH, "vda"), kind=kind, path="/b", image_format="qcow2"))
+    expected = ET.fromstring(RICH)
+    expected.set("type", kind)
+    driver, source = expected.find("driver"), expected.find("source")
+    assert driver is not None
+    assert source is not None
+    driver.set("type", "qcow2")
+    del source.attrib["file"], source.attrib["index"]
+    source.set("dev" if kind == "block" else "file", "/b")
+    assert domain_xml.is_same(ET.tostring(moved, encoding="unicode"), ET.tostring(expected, encoding="unicode"))
+
+
+def test_what_libvirt_dropped_from_a_source_is_put_back() -> None:
+    """As libvirt 9.0 leaves the definition behind a snapshot."""
+    now = document_of(
+        """<disk type='file' device='disk' snapshot='external'>
+        <driver name='qemu' type='qcow2' cache='writeback'/>
+        <source file='/snapshot' startupPolicy='optional'><seclabel model='selinux' relabel='yes'/></source>
+        <backingStore type='file'><format type='raw'/><source file='/a'/></backingStore>
+        <target dev='vda' bus='virtio'/></disk>""",
+        "vda",
+    )
+    moved = ET.fromstring(
+        domain_xml.moved_disk(now, kind="block", path="/b", image_format="qcow2", remembered=document_of(RICH, "vda"))
+    )
+    source, driver = moved.find("source"), moved.find("driver")
+    assert source is not None
+    assert driver is not None
+    assert source.attrib == {"dev": "/b", "startupPolicy": "optional"}
+    labels = {label.get("model"): label.get("relabel") for label in source.findall("seclabel")}
+    # What is there now was said later.
+    assert labels == {"dac": "no", "selinux": "yes"}
+    assert source.find("reservations") is not None
+    assert driver.find("metadata_cache") is not None
+    # libvirt keeps these; one that is missing was taken away by somebody.
+    assert driver.attrib == {"name": "qemu", "type": "qcow2", "cache": "writeback"}
+    assert moved.find("backingStore") is None
+
+
+def test_a_chain_below_a_volume_that_stays_is_kept() -> None:
+    document = document_of(samples.CHAIN_OF_THREE, "vda")
+    active = domain_xml.parse_disk(document).chain[0]
+    kept = domain_xml.moved_disk(document, kind="file", path=active.path, image_format="qcow2")
+    assert [layer.path for layer in domain_xml.parse_disk(kept).chain] == [
+        layer.path for layer in only_disk(samples.CHAIN_OF_THREE).chain
+    ]
 
 
 def test_a_disk_without_a_driver_gets_one() -> None:
     plain = "<disk type='file' device='disk'><source file='/a'/><target dev='vda'/></disk>"
-    mended = domain_xml.with_disk_source(
-        samples.domain(plain), target="vda", kind="file", path="/b", image_format="qcow2"
-    )
-    driver = ET.fromstring(mended).find("./devices/disk/driver")
+    moved = domain_xml.moved_disk(document_of(plain, "vda"), kind="file", path="/b", image_format="qcow2")
+    driver = ET.fromstring(moved).find("driver")
     assert driver is not None
     assert driver.attrib == {"name": "qemu", "type": "qcow2"}
-
-
-def test_a_disk_that_is_not_there_is_not_replaced() -> None:
-    with pytest.raises(KeyError, match="vdz"):
-        domain_xml.with_disk_source(
-            samples.domain(samples.COPY), target="vdz", kind="file", path="/a", image_format="raw"
-        )
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
-from diskmigration.agent.migration.steps.pivot import settle_persistent_source
+from diskmigration.agent.migration.steps.definition import names_any, settle_persistent_source
 from diskmigration.agent.storage.driver import StorageDriver
-from diskmigration.agent.storage.paths import resolved
+from diskmigration.agent.storage.paths import is_same_volume, resolved
 from diskmigration.api.disk_migration import Phase, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
 
@@ -59,10 +59,14 @@ def discard_destination(attempt: Attempt) -> None:
 
 
 def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
-    for description in (attempt.domain.describe(), attempt.domain.describe_persistent()):
-        disk = description.disk(attempt.target) if description is not None else None
+    """A definition that names another disk on purpose, or none, holds up nothing."""
+    live = attempt.domain.describe().disk(attempt.target)
+    persistent = attempt.domain.describe_persistent()
+    next_disk = persistent.disk(attempt.target) if persistent is not None else None
+    is_bound = next_disk is not None and names_any(next_disk, attempt.journal)
+    for disk in (live, next_disk if is_bound else live):
         active = disk.active if disk is not None else None
-        if description is not None and (active is None or active.path != volume.path):
+        if active is None or not is_same_volume(Path(active.path), Path(volume.path)):
             raise MigrationError(
                 Reason.PIVOT_FAILED,
                 f"The disk {attempt.target} was not seen on {volume.path}, so nothing of its source is deleted.",

@@ -9,8 +9,8 @@ import time
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.copy_volume import copy_volume
+from diskmigration.agent.migration.steps.definition import settle_persistent_source
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
-from diskmigration.agent.migration.steps.pivot import settle_persistent_source
 from diskmigration.agent.migration.volume_access import require_openable
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.image_locks import ImageInUseError

@@ -11,7 +11,7 @@ from pathlib import Path
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.agent.migration.steps.pivot import settle_persistent_source
+from diskmigration.agent.migration.steps.definition import settle_persistent_source
 from diskmigration.agent.storage.image_locks import is_written_to
 
 

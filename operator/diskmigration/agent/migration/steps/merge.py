@@ -6,7 +6,8 @@ from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import merged_volume_size
-from diskmigration.agent.migration.steps.pivot import pivot_to, settle_persistent_source
+from diskmigration.agent.migration.steps.definition import settle_persistent_source
+from diskmigration.agent.migration.steps.pivot import pivot_to
 from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
@@ -63,6 +64,20 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
             merge_cold(overlay=overlay, base=base, home=home)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, base)
+    _tell_of_detect_zeroes(attempt, base)
+
+
+def _tell_of_detect_zeroes(attempt: Attempt, base: JournalVolume) -> None:
+    """Note it for the last message: libvirt opens what lies below a mirror without detect_zeroes, for good."""
+    mode = attempt.disk().detect_zeroes
+    if base != attempt.journal.destination[-1] or mode not in ("on", "unmap") or not attempt.is_running():
+        return
+    remark = (
+        f"detect_zeroes='{mode}' of {attempt.target} is in force again after the VM's next start: until then, zeroes "
+        "that the guest writes take room."
+    )
+    if remark not in attempt.journal.remarks:
+        attempt.record(remarks=(*attempt.journal.remarks, remark))
 
 
 def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:

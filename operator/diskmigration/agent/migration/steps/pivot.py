@@ -6,6 +6,7 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.definition import remember_disk, settle_persistent_source
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import MigrationError, Reason
@@ -66,6 +67,7 @@ def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
         HypervisorUnavailableError: libvirtd was restarted, and is to be asked anew.
         DomainGoneError: the VM ended before it was pivoted.
     """
+    remember_disk(attempt)
     attempt.record(pivoting_to=volume.path)
     try:
         block_jobs.pivot(attempt.domain, target=attempt.target)
@@ -85,23 +87,3 @@ def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
             f"The block job of {attempt.target} ended while pivoting, and the VM is still on {path or 'no volume'}.",
         )
     attempt.record(pivoting_to=None)
-
-
-def settle_persistent_source(attempt: Attempt, volume: JournalVolume) -> None:
-    """Makes the persistent XML name the volume too.
-
-    libvirt rewrites it at a pivot only if it matched the live one before, and says nothing otherwise.
-    """
-    persistent = attempt.domain.describe_persistent()
-    disk = persistent.disk(attempt.target) if persistent is not None else None
-    if disk is None:
-        return
-    active = disk.active
-    if (
-        active is None
-        or (active.path, active.format) != (volume.path, volume.format)
-        or disk.type != volume.type.lower()
-    ):
-        attempt.domain.replace_persistent_source(
-            target=attempt.target, kind=volume.type.lower(), path=volume.path, image_format=volume.format
-        )

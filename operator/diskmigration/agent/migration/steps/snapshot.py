@@ -10,6 +10,7 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.sizing import fresh_volume_size
 from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
+from diskmigration.agent.migration.steps.definition import remember_disk, settle_persistent_source
 from diskmigration.agent.migration.steps.prepare_destination import making_ahead
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
@@ -48,6 +49,7 @@ def _freeze(attempt: Attempt) -> None:
             qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
         # Before the guest writes to it: from then on it holds what nothing else does.
         source.driver.keep([snapshot.name])
+        remember_disk(attempt)
         attempt.reach(Moment.MIDWAY)
         attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
     attempt.reach(Moment.ACTED)
@@ -55,6 +57,8 @@ def _freeze(attempt: Attempt) -> None:
         raise MigrationError(
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
         )
+    # The VM may end and start again in mid-migration.
+    settle_persistent_source(attempt, snapshot)
     attempt.node.extender.look_soon(attempt.domain.uuid)
 
 

@@ -1,0 +1,77 @@
+"""The VM's persistent definition: the disk with which it starts next follows the move, and nothing else changes.
+
+libvirt rewrites it at a snapshot, a pivot and a merge of a running VM, but only where it named the live volume, without
+a word otherwise, and without all that the `<source>` held.
+"""
+
+import logging
+from pathlib import Path
+
+from diskmigration.agent.hypervisor import domain_xml
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.storage.paths import is_same_volume
+
+_log = logging.getLogger(__name__)
+
+
+def remember_disk(attempt: Attempt) -> None:
+    """Note the disk of the persistent definition in the journal, before libvirt replaces its source."""
+    document = attempt.domain.persistent_disk(attempt.target)
+    if document is None or document == attempt.journal.persistent_disk:
+        return
+    if _names(domain_xml.parse_disk(document), attempt.journal.source[-1]):
+        attempt.record(persistent_disk=document)
+
+
+def settle_persistent_source(attempt: Attempt, volume: JournalVolume) -> None:
+    """Make the persistent definition name the volume where it named another one of this disk's.
+
+    A disk that is another one there was put there on purpose: it stays, and the migration's last message says so.
+
+    Raises:
+        MigrationError: PivotFailed; libvirt refused the changed disk.
+    """
+    journal = attempt.journal
+    document = attempt.domain.persistent_disk(attempt.target)
+    if document is None:
+        return
+    disk = domain_xml.parse_disk(document)
+    if not names_any(disk, journal):
+        _tell_of_another_disk(attempt, disk)
+        return
+    mended = domain_xml.moved_disk(
+        document,
+        kind=volume.type.lower(),
+        path=volume.path,
+        image_format=volume.format,
+        # The user's own definition is taken as it is now.
+        remembered=journal.persistent_disk if not _names(disk, journal.source[-1]) else None,
+    )
+    if not domain_xml.is_same(mended, document):
+        attempt.domain.update_persistent_disk(mended)
+
+
+def names_any(disk: DomainDisk, journal: Journal) -> bool:
+    """Return whether the disk is one that the guest wrote to before, during or after this migration."""
+    volumes = (journal.source[-1], journal.snapshot, journal.overlay, journal.destination[-1])
+    return any(_names(disk, volume) for volume in volumes if volume is not None)
+
+
+def _names(disk: DomainDisk, volume: JournalVolume) -> bool:
+    return disk.active is not None and is_same_volume(Path(disk.active.path), Path(volume.path))
+
+
+def _tell_of_another_disk(attempt: Attempt, disk: DomainDisk) -> None:
+    path = disk.active.path if disk.active is not None and disk.active.path else "no file or device"
+    remark = (
+        f"The VM's persistent definition names {path} for {attempt.target}, which is no volume of this migration: it "
+        "was left as it is, and the VM's next start uses that disk."
+    )
+    if remark not in attempt.journal.remarks:
+        _log.warning(
+            "the persistent definition names another disk",
+            extra={"migration": attempt.journal.migration.key, "disk": attempt.target, "path": path},
+        )
+        attempt.record(remarks=(*attempt.journal.remarks, remark))
