@@ -50,16 +50,20 @@ def largest_useful_size(capacity: int) -> int:
     it above what `qemu-img measure` answers for a fully written disk. A volume that somebody else made with other
     clusters, with internal snapshots or bitmaps may need more: `limit_of` sees that.
     """
-    return max(_fully_written(capacity, cluster, entry) for cluster, entry in _KINDS)
+    return max(fully_written_size(capacity, cluster, entry) for cluster, entry in _KINDS)
 
 
-def _fully_written(capacity: int, cluster: int, l2_entry: int) -> int:
+def fully_written_size(capacity: int, cluster: int, l2_entry: int, refcount_bits: int = 16) -> int:
+    """What a qcow2 of that layout takes when the disk is written from end to end; rounded up."""
     data = _up(capacity, cluster)
     clusters = data // cluster
     l2_tables = _up(clusters * l2_entry, cluster)
     l1_table = _up(l2_tables // cluster * 8, cluster)
     counted = clusters + (l2_tables + l1_table) // cluster + 1
-    refcounts = _up(counted * 2 + counted * 4 // cluster, cluster)
+    # The refcounts' own clusters, and those of the table of 8 bytes a block, are counted too.
+    per_cluster = -(-refcount_bits // 8)
+    share = per_cluster * (cluster + 8)
+    refcounts = _up(counted * per_cluster * cluster**2 // (cluster**2 - share), cluster)
     refcount_table = _up(refcounts // cluster * 8, cluster)
     return _up(data + l2_tables + l1_table + refcounts + refcount_table + 2 * cluster, ALIGNMENT_BYTES)
 

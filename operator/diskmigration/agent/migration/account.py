@@ -52,7 +52,7 @@ class Account:
             meter=attempt.meter,
             message=message,
             now=now,
-            stalled=attempt.doubt() or attempt.lack_of_room() or attempt.awaits_resume,
+            stalled=attempt.stalled(),
             falls_behind=attempt.convergence.falls_behind,
         )
         self._statuses.show(migration, self.status)

@@ -113,6 +113,8 @@ class Attempt:
         self.measured_ahead: Mapping[str, int] = {}
         self._locks = ExitStack()
         self.step = Step.FINISH
+        self.failures = 0
+        self.trouble: MigrationError | None = None
         self._on_progress = on_progress
 
     @property
@@ -143,6 +145,22 @@ class Attempt:
         """What is reported of one of the migration's volumes that cannot be; None where all is well."""
         doubts = (self.node.extender.doubt_of(volume.path) for volume in self.journal.volumes)
         return next((doubt for doubt in doubts if doubt is not None), None)
+
+    def note_failure(self, error: MigrationError) -> None:
+        """A step that has to end well some time has failed: the status tells of it until it does."""
+        self.failures += 1
+        self.trouble = error
+
+    def note_success(self) -> None:
+        """A step has ended well."""
+        self.awaits_resume = None
+        self.failures = 0
+        self.trouble = None
+
+    def stalled(self) -> MigrationError | None:
+        """What somebody has to look at before the migration can go on, or None. A step may fail once by chance."""
+        repeated = self.trouble if self.failures > 1 else None
+        return self.doubt() or self.lack_of_room() or self.awaits_resume or repeated
 
     def lack_of_room(self) -> MigrationError | None:
         """Why the guest stands still, where that is for want of room in either storage domain; else None."""

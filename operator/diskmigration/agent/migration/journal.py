@@ -58,6 +58,7 @@ class Journal(Model):
     `has_cold_copy` tells that the mirror's volume has been written to by qemu-img, as the VM was shut off.
     `pivoting_to` is the path to which libvirt was asked to pivot, until it was seen to have done so.
     `persistent_disk` is the `<disk>` of the persistent definition as it was before libvirt replaced its source.
+    `merge_base_end` is how far the volume that is merged into was filled before the merge was first tried, in bytes.
     `remarks` are sentences for the migration's last message, on what the user should know however it ends.
     """
 
@@ -77,6 +78,7 @@ class Journal(Model):
     has_cold_copy: bool = False
     pivoting_to: str | None = None
     persistent_disk: str | None = None
+    merge_base_end: int | None = None
     remarks: tuple[str, ...] = ()
     cancelled: bool = False
     cancelled_in: Phase | None = None

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.domain import find
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
-from diskmigration.agent.hypervisor.events import DomainEvent
+from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.account import Account
@@ -94,6 +94,7 @@ class Worker:
         self._object_is_gone = False
         self._vm_uuid: str | None = None
         self._wake = threading.Event()
+        self._vm_has_changed = False
         self._stopping = threading.Event()
         self._attempt: Attempt | None = None
         self._attempt_number = max(migration.status.attempts, 1)
@@ -133,6 +134,7 @@ class Worker:
     def notice(self, event: DomainEvent) -> None:
         """Takes note of something that happened to a VM."""
         if event.uuid == self._vm_uuid:
+            self._vm_has_changed = self._vm_has_changed or isinstance(event, LifecycleChanged)
             self._wake.set()
 
     def _run(self) -> None:
@@ -242,7 +244,7 @@ class Worker:
             self._wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
         else:
             _ACTS[step](attempt)
-            attempt.awaits_resume = None
+            attempt.note_success()
 
     def _open(self) -> Attempt | None:
         """The attempt in progress, or a new one; None when there is nothing to do (any more)."""
@@ -332,8 +334,9 @@ class Worker:
             return self._fail_before_begin(error)
         if attempt.journal.rolls_back or self._is_past_pivot():
             # The one way left is the one that failed: it is tried again for as long as it takes, and said so.
+            attempt.note_failure(error)
             self._show(self._phase, message=error.message)
-            self._wait(limits.backoff_seconds(1))
+            self._back_off(attempt, limits.backoff_seconds(attempt.failures))
             return False
         try:
             attempt.record(failure=Failure(reason=error.reason, message=error.message, phase=self._phase))
@@ -478,8 +481,28 @@ class Worker:
         return True
 
     def _show(self, phase: Phase, *, message: str = "") -> None:
-        """Has the status say where the migration stands."""
+        """Has the status say where the migration stands; a step that failed and has not ended well since is told of."""
+        if not message and self._attempt is not None and self._attempt.trouble is not None:
+            message = self._attempt.trouble.message
         self._account.show(self._latest, self._attempt, phase, is_past_pivot=self._is_past_pivot(), message=message)
+
+    def _back_off(self, attempt: Attempt, seconds: float) -> None:
+        """Wait before a step that failed is tried again; only a VM that starts or ends cuts it short.
+
+        A block job that failed has events of its own, and a guest that is full is paused and resumed by it.
+        """
+        until = time.monotonic() + seconds
+        try:
+            was_running = attempt.is_running()
+            while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+                self._wait(left)
+                if self._vm_has_changed:
+                    self._vm_has_changed = False
+                    if attempt.is_running() != was_running:
+                        return
+        except MigrationError:
+            # Whatever it is, the next round meets it.
+            self._wait(LOOK_SECONDS)
 
     def _wait(self, seconds: float) -> None:
         """Until something happened, but no longer than that."""

@@ -127,6 +127,22 @@ def measure(chain: Sequence[Image], *, target: VolumeFormat) -> Measure:
     return Measure(found["required"] + found.get("bitmaps", 0), found["fully-allocated"] + found.get("bitmaps", 0))
 
 
+def data_bytes(image: Image, *, cluster_bytes: int, capacity_bytes: int) -> int:
+    """Return what one qcow2 volume holds of its own, in whole clusters of that size. It may be open elsewhere.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    options = f"cluster_size={cluster_bytes}"
+    printed = command.run(
+        ["qemu-img", "measure", "-U", "--output", "json", "-O", "qcow2", "-o", options, _named([image])],
+        doing=f"measuring what {image.path} holds",
+    )
+    found = json.loads(printed)
+    # Both count the tables of the whole disk, and one of them its data too.
+    return int(found["required"] - found["fully-allocated"] + -(-capacity_bytes // cluster_bytes) * cluster_bytes)
+
+
 def copy(
     chain: Sequence[Image],
     onto: Sequence[Image],

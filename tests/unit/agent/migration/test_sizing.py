@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES, largest_useful_size
-from diskmigration.agent.migration.sizing import frozen_volume_size, merged_volume_size, written_volume_size
+from diskmigration.agent.migration.sizing import frozen_volume_size, written_volume_size
 from diskmigration.api.disk_migration import Provisioning, VolumeFormat
 
 MIB = 2**20
@@ -73,16 +73,3 @@ def test_a_written_volume_has_head_room_and_is_not_below_its_source(
 def test_a_written_volume_begins_a_chunk_ahead(allocated: int, at_least: int, expected: int) -> None:
     size = written_volume_size(allocated=allocated, at_least=at_least, capacity=100 * GIB, chunk=2 * GIB)
     assert size == expected
-
-
-@given(capacities, st.integers(MIB, 65 * TIB), sizes, st.integers(MIB, 64 * GIB))
-def test_a_merge_has_room_for_all_the_overlay_holds_and_shrinks_nothing(
-    capacity: int, base: int, overlay: int, high_watermark: int
-) -> None:
-    largest = largest_useful_size(capacity)
-    size = merged_volume_size(
-        base_size=base, overlay_allocated=overlay, high_watermark=high_watermark, capacity=capacity
-    )
-    assert size >= base
-    assert size >= min(base + overlay + high_watermark, largest)
-    assert size <= max(base, largest)

@@ -5,15 +5,13 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.sizing import merged_volume_size
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
+from diskmigration.agent.migration.steps.merge_room import Written, base_end, make_room
 from diskmigration.agent.migration.steps.pivot import pivot_to
 from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
-from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.storage_domain import StorageType
 
 _POLL_SECONDS = 1.0
 
@@ -44,15 +42,24 @@ def merge_back(attempt: Attempt) -> None:
         _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
 
 
-def merge_cold(*, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+def merge_cold(
+    *,
+    overlay: JournalVolume,
+    base: JournalVolume,
+    home: OpenDomain,
+    first_end: int | None = None,
+    has_failed: bool = False,
+) -> None:
     """Merges while no VM runs on the two; QEMU's own locks refuse it otherwise.
+
+    `first_end` and `has_failed` tell of earlier tries: see merge_room.
 
     Raises:
         MigrationError: MergeFailed, StorageFailed.
     """
     for volume in (base, overlay):
         home.driver.activate(volume.name)
-    _make_room(base=base, home=home, held=home.driver.size_bytes(overlay.name))
+    make_room(overlay=overlay, base=base, home=home, written=Written(), first_end=first_end, has_failed=has_failed)
     qemu_img.commit(overlay.image, base.image)
 
 
@@ -61,7 +68,9 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
         if attempt.is_running():
             _merge_live(attempt, overlay=overlay, base=base, home=home)
         else:
-            merge_cold(overlay=overlay, base=base, home=home)
+            _note_first_end(attempt, base, home)
+            first_end, has_failed = attempt.journal.merge_base_end, attempt.failures > 0
+            merge_cold(overlay=overlay, base=base, home=home, first_end=first_end, has_failed=has_failed)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, base)
     _tell_of_detect_zeroes(attempt, base)
@@ -92,7 +101,15 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
             )
         has_begun = True
         if job is None:
-            _make_room(base=base, home=home, held=attempt.held_at_most(overlay, home.driver))
+            _note_first_end(attempt, base, home)
+            make_room(
+                overlay=overlay,
+                base=base,
+                home=home,
+                written=Written(attempt.written_since_open(overlay), attempt.written_since_open(base)),
+                first_end=attempt.journal.merge_base_end,
+                has_failed=attempt.failures > 0,
+            )
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
             attempt.node.extender.look_soon(attempt.domain.uuid)
             attempt.reach(Moment.MIDWAY)
@@ -109,16 +126,10 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
         disk, job = attempt.look()
 
 
-def _make_room(*, base: JournalVolume, home: OpenDomain, held: int) -> None:
-    """Extends the volume below for all that the overlay holds, before a merge that could outrun the watermark."""
-    if base.type is not StorageType.BLOCK or base.format is not VolumeFormat.QCOW2:
+def _note_first_end(attempt: Attempt, base: JournalVolume, home: OpenDomain) -> None:
+    """How far the volume below is filled before anything is merged: a retry must not add the same again."""
+    if attempt.journal.merge_base_end is not None:
         return
-    home.driver.extend(
-        base.name,
-        merged_volume_size(
-            base_size=home.driver.size_bytes(base.name),
-            overlay_allocated=held,
-            high_watermark=home.domain.spec.thin_provisioning.high_watermark,
-            capacity=base.capacity_bytes,
-        ),
-    )
+    home.driver.activate(base.name)
+    if (end := base_end(base)) is not None:
+        attempt.record(merge_base_end=end)
