@@ -12,6 +12,7 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.storage.paths import is_same_volume
+from diskmigration.api.errors import MigrationError, Reason
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +50,18 @@ def settle_persistent_source(attempt: Attempt, volume: JournalVolume) -> None:
         # The user's own definition is taken as it is now.
         remembered=journal.persistent_disk if not _names(disk, journal.source[-1]) else None,
     )
-    if not domain_xml.is_same(mended, document):
+    if domain_xml.is_same(mended, document):
+        return
+    try:
         attempt.domain.update_persistent_disk(mended)
+    except MigrationError as error:
+        if error.reason is not Reason.PIVOT_FAILED:
+            raise
+        raise MigrationError(
+            error.reason,
+            f"{error.message} The disk {attempt.target} of the persistent definition must be on {volume.path} before "
+            "the migration can go on: change it with `virsh edit`, or shut the VM down.",
+        ) from error
 
 
 def names_any(disk: DomainDisk, journal: Journal) -> bool:
