@@ -86,7 +86,10 @@ def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: Storag
     """Sizes are those of the active layer; what is allocated is that of the whole chain."""
     active = disk.active
     kind = _kind(disk)
-    located = domains.locate(Path(active.path)) if active is not None and active.path else None
+    try:
+        located = domains.locate(Path(active.path)) if active is not None and active.path else None
+    except MigrationError:
+        located = None
     if active is None or located is None:
         return Disk(target=disk.target, type=kind, format=active.format if active is not None else "")
     domain, volume = located
@@ -94,7 +97,7 @@ def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: Storag
     try:
         size = domain.driver.size_bytes(volume)
         allocated = sum(_allocated(layer.path, domains) for layer in disk.chain)
-    except (MigrationError, OSError):
+    except MigrationError:
         size = allocated = 0
     return Disk(
         target=disk.target,

@@ -12,6 +12,7 @@ from diskmigration.agent.extender.watched import WatchedDisk
 from diskmigration.agent.extender.watermark import limit_of
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.api.errors import MigrationError
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,14 @@ class FullDomains:
         waiting: dict[str, tuple[str, str]] = {}
         ready = set()
         for disk in disks:
-            located = self._domains.locate(Path(disk.active.path)) if disk.active is not None else None
+            try:
+                located = self._domains.locate(Path(disk.active.path)) if disk.active is not None else None
+                is_full = located is not None and located[0].driver.is_full(located[1])
+            except MigrationError:
+                continue  # the next look may tell
             if disk.active is None or located is None:
                 continue  # it lies in no domain of ours
-            if located[0].driver.is_full():
+            if is_full:
                 waiting[disk.target] = (disk.active.path, located[0].name)
             elif disk.target not in growing:
                 ready.add(disk.target)

@@ -8,6 +8,7 @@ from diskmigration.agent.extender import watermark
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -141,7 +142,10 @@ def _volume(
     found = by_index.get(layer.index)
     if found is None:
         return None
-    located = domains.locate(Path(layer.path))
+    try:
+        located = domains.locate(Path(layer.path))
+    except MigrationError:
+        return None
     if located is None or located[0].domain.spec.type is not StorageType.BLOCK:
         return None
     domain, volume = located

@@ -94,6 +94,6 @@ def _figures(attempt: Attempt) -> dict[str, report.VolumeFigures]:
                     allocated_bytes=driver.allocated_bytes(volume.name),
                     extensions=attempt.node.extender.extensions_of(volume.path),
                 )
-            except (MigrationError, OSError):
+            except MigrationError:
                 continue  # not made yet, or removed already
     return found

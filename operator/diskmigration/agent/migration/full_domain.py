@@ -11,8 +11,8 @@ _OF_BLOCK_JOBS = frozenset({Reason.BLOCK_JOB_FAILED, Reason.PIVOT_FAILED, Reason
 
 
 @contextmanager
-def seen_if_full(home: OpenDomain, reason: Reason) -> Iterator[None]:
-    """Gives what fails in the block the reason SourceFull or DestinationFull where its storage domain is full.
+def seen_if_full(home: OpenDomain, volume: str, reason: Reason) -> Iterator[None]:
+    """Gives what fails in the block the reason SourceFull or DestinationFull where the volume cannot grow any further.
 
     Raises:
         MigrationError: with that reason, or as it was raised.
@@ -22,8 +22,9 @@ def seen_if_full(home: OpenDomain, reason: Reason) -> Iterator[None]:
     except NoRoomError as error:
         raise MigrationError(reason, error.message) from error
     except MigrationError as error:
-        if error.reason not in _OF_BLOCK_JOBS or not home.driver.is_full():
+        if error.reason not in _OF_BLOCK_JOBS or not home.driver.is_full(volume):
             raise
         raise MigrationError(
-            reason, f"The storage domain {home.name} is full: free some room in it. {error.message}"
+            reason,
+            f"The storage domain {home.name} is full, or its quota is used up: free some room in it. {error.message}",
         ) from error

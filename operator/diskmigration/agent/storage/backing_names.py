@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from diskmigration.agent.storage import qcow2_header
+from diskmigration.agent.storage.failures import os_errors
 from diskmigration.agent.storage.paths import exists, is_regular
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -38,7 +39,7 @@ def _guessed_format(path: Path) -> str:
     """For a header that does not state it, as old ones do not. A guest that fakes one only has more volumes kept."""
     if not is_regular(path) and not path.is_block_device():
         return ""
-    with path.open("rb") as opened:
+    with os_errors(f"reading {path}"), path.open("rb") as opened:
         return VolumeFormat.QCOW2 if opened.read(len(qcow2_header.MAGIC)) == qcow2_header.MAGIC else ""
 
 

@@ -1,6 +1,5 @@
 """The one place that starts a program. Arguments are a list, never a shell; no name from a user starts with a dash."""
 
-import errno
 import os
 import selectors
 import subprocess
@@ -9,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from diskmigration.agent.credentials import Credentials
-from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.agent.storage import failures
 from diskmigration.api.errors import MigrationError, Reason
 
 TIMEOUT_SECONDS = 120.0
@@ -105,10 +104,7 @@ def _program(command: Sequence[str]) -> str:
 
 
 def _failed(reason: Reason, *, doing: str, program: str, answer: str) -> MigrationError:
-    message = f"While {doing}, {program} answered: {answer}"
-    if os.strerror(errno.ENOSPC) in answer:
-        return NoRoomError(message)
-    return MigrationError(reason, message)
+    return failures.failure_of_program(answer, doing=doing, program=program, reason=reason)
 
 
 @dataclass(frozen=True)

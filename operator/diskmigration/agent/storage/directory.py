@@ -1,5 +1,6 @@
 """What the kinds of domain that live in a directory have in common: its check, its room, its names."""
 
+import ctypes
 import errno
 import logging
 import os
@@ -7,13 +8,15 @@ import stat
 import tempfile
 from pathlib import Path
 
+from diskmigration.agent.storage import failures
 from diskmigration.agent.storage import ownership as ownerships
-from diskmigration.agent.storage.driver import NoRoomError, Space
+from diskmigration.agent.storage.driver import Space
 from diskmigration.agent.storage.ownership import Ownership
 from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError, Reason
 
 _log = logging.getLogger(__name__)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _FULL_BYTES = 16 * 2**20
 """What one block job has in flight at most (MAX_IN_FLIGHT and MAX_IO_BYTES of QEMU's block/mirror.c)."""
@@ -36,25 +39,52 @@ def require_writable(root: Path) -> None:
 
 def space(root: Path) -> Space:
     """The room of the file system below the directory."""
-    try:
+    with failures.os_errors(f"measuring {root}"):
         found = os.statvfs(root)
-    except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While measuring {root}: {error}") from error
     return Space(capacity_bytes=found.f_blocks * found.f_frsize, available_bytes=found.f_bavail * found.f_frsize)
 
 
-def is_full(root: Path) -> bool:
-    """Whether the file system has less room than a writer of whom one was refused may have asked for."""
-    return space(root).available_bytes < _FULL_BYTES
+def is_full(root: Path, volume: str) -> bool:
+    """Return whether a writer of the volume may have been refused for want of room.
+
+    Asks the file system on which the volume lies, which may be mounted below the root. A quota does not show in its
+    figures, so some room is asked for and given back at once.
+    """
+    folder = (root / volume).resolve().parent
+    folder = folder if folder.is_dir() else root
+    return space(folder).available_bytes < _FULL_BYTES or _refuses(folder, _FULL_BYTES)
+
+
+def _refuses(folder: Path, size_bytes: int) -> bool:
+    """Whether the file system refuses a new file of that size for want of room; False where it cannot be asked."""
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            # Not posix_fallocate, which writes zeroes where the file system allocates nothing ahead.
+            if _libc.fallocate(descriptor, 0, ctypes.c_longlong(0), ctypes.c_longlong(size_bytes)) == 0:
+                return False
+            raise OSError(ctypes.get_errno(), "fallocate")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return failures.is_no_room(error)
 
 
 def name_within(root: Path, path: Path) -> str | None:
-    """The path relative to the root, links resolved on both sides; None when it lies outside."""
+    """The path relative to the root, links resolved on both sides; None when it lies outside, or nowhere.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
+    """
     try:
         found = os.path.realpath(path, strict=True)
         return str(Path(found).relative_to(os.path.realpath(root, strict=True)))
-    except (OSError, ValueError):
+    except ValueError:
         return None
+    except OSError as error:
+        if failures.is_nothing_there(error):
+            return None
+        raise failures.failure(error, doing=f"looking for {path} in {root}") from error
 
 
 def file_of(root: Path, volume: str) -> Path:
@@ -118,10 +148,7 @@ def _size_up(path: Path, size_bytes: int, *, doing: str, extra_flags: int, owner
         finally:
             os.close(descriptor)
     except OSError as error:
-        message = f"While {doing} {path}: {error}"
-        if error.errno == errno.ENOSPC:
-            raise NoRoomError(message) from error
-        raise MigrationError(Reason.STORAGE_FAILED, message) from error
+        raise failures.failure(error, doing=f"{doing} {path}") from error
 
 
 def can_hold_file(root: Path, size_bytes: int) -> bool:
@@ -142,18 +169,17 @@ def can_hold_file(root: Path, size_bytes: int) -> bool:
 
 def size_bytes(path: Path) -> int:
     """The file's apparent size."""
-    try:
+    with failures.os_errors(f"reading the size of {path}"):
         return path.stat().st_size
-    except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While reading the size of {path}: {error}") from error
 
 
 def allocated_bytes(path: Path) -> int:
     """The blocks that the file takes, in bytes; 0 when it is gone."""
-    try:
-        return path.stat().st_blocks * 512
-    except FileNotFoundError:
-        return 0
+    with failures.os_errors(f"reading the blocks of {path}"):
+        try:
+            return path.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
 
 def remove_file(root: Path, volume: str) -> None:
@@ -171,10 +197,10 @@ def remove_file(root: Path, volume: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise MigrationError(Reason.STORAGE_FAILED, f"While removing {path}: {error}") from error
+        raise failures.failure(error, doing=f"removing {path}") from error
 
 
 def files(root: Path) -> tuple[str, ...]:
     """The names of the regular files right below the root."""
-    with os.scandir(root) as entries:
+    with failures.os_errors(f"listing {root}"), os.scandir(root) as entries:
         return tuple(sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False)))

@@ -99,8 +99,20 @@ class StorageDomains:
         return lvm_groups.wait_until_all_are_idle(timeout=timeout)
 
     def locate(self, path: Path) -> tuple[OpenDomain, str] | None:
-        """The domain and the name of the volume at that path; the innermost where directories are nested."""
+        """The domain and the name of the volume at that path; the innermost where directories are nested.
+
+        Raises:
+            MigrationError: StorageFailed, no domain has it, and one could not tell.
+        """
         with self._lock:
             known_domains = tuple(self._open.values())
-        found = [(known, volume) for known in known_domains if (volume := known.driver.volume_at(path)) is not None]
+        found, failures = [], []
+        for known in known_domains:
+            try:
+                if (volume := known.driver.volume_at(path)) is not None:
+                    found.append((known, volume))
+            except MigrationError as error:
+                failures.append(error)
+        if failures and not found:
+            raise failures[0]
         return min(found, key=lambda pair: len(pair[1]), default=None)

@@ -52,7 +52,8 @@ class StorageDriver(Protocol):
     """One storage domain. Every method may be repeated: what is already so is left so.
 
     A volume is known by its name; only names made by this project are created or extended, and paths never leave the
-    domain. All methods raise MigrationError (StorageFailed, NoRoomError where room is missing).
+    domain. All methods raise MigrationError (StorageFailed, NoRoomError where room is missing), and never an OSError:
+    see `failures.raises_migration_errors`.
     """
 
     @property
@@ -69,7 +70,7 @@ class StorageDriver(Protocol):
     def space(self) -> Space:
         """The room there is."""
 
-    def is_full(self) -> bool:
+    def is_full(self, volume: str) -> bool:
         """Whether a volume that is there already cannot be filled any further for want of room."""
 
     def can_hold(self, size_bytes: int) -> bool:
@@ -79,7 +80,10 @@ class StorageDriver(Protocol):
         """Where QEMU finds the volume: the same path for as long as the volume lives."""
 
     def volume_at(self, path: Path) -> str | None:
-        """The name of the volume at that path, links resolved; None when it is not one of this domain's."""
+        """The name of the volume at that path, links resolved; None when it is not one of this domain's.
+
+        Raises MigrationError (StorageFailed) where that cannot be told.
+        """
 
     def volumes(self) -> tuple[str, ...]:
         """The names of the domain's volumes."""

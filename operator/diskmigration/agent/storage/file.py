@@ -8,12 +8,14 @@ from diskmigration.agent.storage import directory, directory_access
 from diskmigration.agent.storage.access import acting_as
 from diskmigration.agent.storage.directory_access import DirectoryAccess
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.failures import raises_migration_errors
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.agent.storage.paths import is_regular
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 
+@raises_migration_errors
 @dataclass(frozen=True)
 class FileDriver:
     """See StorageDriver. QEMU lets a file grow by itself: sizes given here are only a beginning."""
@@ -43,9 +45,9 @@ class FileDriver:
         """The file system's room."""
         return directory.space(self.root)
 
-    def is_full(self) -> bool:
-        """Whether the file system is: its files are sparse."""
-        return directory.is_full(self.root)
+    def is_full(self, volume: str) -> bool:
+        """Whether its file system or its quota is: the files are sparse."""
+        return directory.is_full(self.root, volume)
 
     def can_hold(self, size_bytes: int) -> bool:
         """Whether the file system can have a file of that size."""

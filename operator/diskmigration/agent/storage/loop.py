@@ -14,6 +14,7 @@ from pathlib import Path
 
 from diskmigration.agent.storage import command, directory, loop_devices, ownership
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.failures import os_errors, raises_migration_errors
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -22,6 +23,7 @@ _SECTOR_BYTES = 4096
 _LINKS = "dev"
 
 
+@raises_migration_errors
 @dataclass(frozen=True)
 class LoopDriver:
     """See StorageDriver."""
@@ -41,9 +43,9 @@ class LoopDriver:
         """The file system's room: the files are sparse."""
         return directory.space(self.root)
 
-    def is_full(self) -> bool:
-        """Whether the file system is: its files are sparse."""
-        return directory.is_full(self.root)
+    def is_full(self, volume: str) -> bool:
+        """Whether its file system or its quota is: the files are sparse."""
+        return directory.is_full(self.root, volume)
 
     def can_hold(self, size_bytes: int) -> bool:
         """Whether the file system can have a file of that size."""
@@ -108,10 +110,8 @@ class LoopDriver:
     def size_bytes(self, volume: str) -> int:
         """The device's size."""
         device = self._required_device(volume)
-        try:
+        with os_errors(f"reading the size of {volume}"):
             return int((loop_devices.SYSFS / device.name / "size").read_text()) * 512
-        except OSError as error:
-            raise MigrationError(Reason.STORAGE_FAILED, f"While reading the size of {volume}: {error}") from error
 
     def allocated_bytes(self, volume: str) -> int:
         """The blocks of the file."""
@@ -154,7 +154,7 @@ class LoopDriver:
         file = directory.file_of(self.root, volume)
         link = self._link(volume)
         if link.is_symlink() and (backing := loop_devices.backing_of(link)) is not None and backing.is_file(file):
-            return link.resolve()
+            return link.resolve(strict=True)
         named = loop_devices.devices_named(file.name)
         return next((device for device, backing in named if backing.is_file(file)), None)
 
@@ -175,11 +175,8 @@ class LoopDriver:
         return Path(printed.strip())
 
     def _refresh(self, device: Path, volume: str) -> None:
-        try:
+        with os_errors(f"extending the volume {volume} on {device}"):
             loop_devices.refresh_size(device)
-        except OSError as error:
-            doing = f"extending the volume {volume} on {device}"
-            raise MigrationError(Reason.STORAGE_FAILED, f"While {doing}: {error}") from error
 
     def _give(self, device: Path, volume: str) -> None:
         owner = ownership.read(directory.file_of(self.root, volume))
@@ -195,7 +192,7 @@ class LoopDriver:
 
     def _point_link(self, volume: str, device: Path) -> None:
         link = self._link(volume)
-        try:
+        with os_errors(f"linking {link} to {device}"):
             link.parent.mkdir(exist_ok=True)
             if link.is_symlink() and link.readlink() == device:
                 return
@@ -203,8 +200,6 @@ class LoopDriver:
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(device)
             temporary.rename(link)
-        except OSError as error:
-            raise MigrationError(Reason.STORAGE_FAILED, f"While linking {link} to {device}: {error}") from error
 
 
 def _rounded(size_bytes: int) -> int:

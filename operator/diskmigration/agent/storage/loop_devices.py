@@ -5,6 +5,7 @@ leads nowhere from the pod that follows. The file is known by its file system an
 linux/loop.h), and the shown path only says where to look.
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -13,11 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from diskmigration.agent.storage.failures import failure
+from diskmigration.agent.storage.paths import found_at
+
 SYSFS = Path("/sys/block")
 _SYSFS_BY_NUMBER = Path("/sys/dev/block")
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_SET_CAPACITY = 0x4C07
 _STATUS_BYTES = 232
+_BACKING_IS_AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+"""What the ioctl answers where the file cannot be asked; any other answer says that it is no attached loop device."""
 _DEVICE_AND_INODE = struct.Struct("=QQ")
 
 
@@ -30,12 +36,13 @@ class Backing:
     inode: int
 
     def is_file(self, path: Path) -> bool:
-        """Whether that path leads to the file."""
-        try:
-            found = path.stat()
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == (self.file_system, self.inode)
+        """Whether that path leads to the file.
+
+        Raises:
+            MigrationError: StorageFailed, it cannot be told.
+        """
+        found = found_at(path)
+        return found is not None and (found.st_dev, found.st_ino) == (self.file_system, self.inode)
 
     def path_within(self, root: Path) -> Path | None:
         """The file's path below the directory; None when it is not there."""
@@ -45,12 +52,13 @@ class Backing:
 
 
 def backing_of(device: Path) -> Backing | None:
-    """The file behind the device; None for what is no attached loop device, a file that is named as one included."""
-    try:
-        found = device.stat()
-    except OSError:
-        return None
-    if not stat.S_ISBLK(found.st_mode):
+    """The file behind the device; None for what is no attached loop device, a file that is named as one included.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
+    """
+    found = found_at(device)
+    if found is None or not stat.S_ISBLK(found.st_mode):
         return None
     return _backing(device, _SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
 
@@ -95,7 +103,9 @@ def _backing(device: Path, entry: Path) -> Backing | None:
             fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, status)
         finally:
             os.close(descriptor)
-    except OSError:
+    except OSError as error:
+        if error.errno in _BACKING_IS_AWAY:
+            raise failure(error, doing=f"asking for the file behind {device}") from error
         return None
     file_system, inode = _DEVICE_AND_INODE.unpack_from(status)
     return Backing(_shown(entry), file_system, inode)

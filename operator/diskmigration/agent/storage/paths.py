@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from diskmigration.agent.storage.failures import failure, is_nothing_there
+
 
 def resolved(path: Path) -> Path:
     """The path with its links resolved, as far as they lead.
@@ -23,11 +25,27 @@ def exists(path: Path) -> bool:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file is there, links followed."""
+    """Whether a regular file is there, links followed.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
+    """
+    found = found_at(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def found_at(path: Path) -> os.stat_result | None:
+    """Return what is at the path, links followed; None where nothing is.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told. Never take that for "nothing".
+    """
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
+        return path.stat()
+    except OSError as error:
+        if is_nothing_there(error):
+            return None
+        raise failure(error, doing=f"looking at {path}") from error
 
 
 def identity(path: Path) -> tuple[str, int, int] | tuple[str, str]:

@@ -26,7 +26,7 @@ class Places:
         name = path.parent.name
         if name not in ("a", "b"):
             return None
-        driver = SimpleNamespace(is_full=lambda: name in self.full)
+        driver = SimpleNamespace(is_full=lambda _volume: name in self.full)
         return SimpleNamespace(name=name, driver=driver), path.name
 
 

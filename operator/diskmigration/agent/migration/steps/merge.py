@@ -26,7 +26,7 @@ def merge_at_destination(attempt: Attempt) -> None:
     assert overlay is not None  # noqa: S101 - decided only where there is one
     # Again, as it may have been somebody else who pivoted.
     attempt.keep_destination()
-    with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+    with seen_if_full(attempt.destination, attempt.journal.destination[-1].name, Reason.DESTINATION_FULL):
         _merge(attempt, overlay=overlay, base=attempt.journal.destination[-1], home=attempt.destination)
 
 
@@ -38,7 +38,7 @@ def merge_back(attempt: Attempt) -> None:
     """
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where there is one
-    with seen_if_full(attempt.source, Reason.SOURCE_FULL):
+    with seen_if_full(attempt.source, attempt.journal.source[-1].name, Reason.SOURCE_FULL):
         _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
 
 

@@ -24,7 +24,7 @@ def pivot(attempt: Attempt) -> None:
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
-        with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+        with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
             pivot_to(attempt, mirror)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, mirror)

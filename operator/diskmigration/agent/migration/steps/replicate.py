@@ -30,7 +30,7 @@ def start_replication(attempt: Attempt) -> None:
         trouble = attempt.node.extender.trouble_of(attempt.journal.mirror.path)
         if isinstance(trouble, NoRoomError):
             raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {attempt.target} ran full. {trouble.message}")
-        with seen_if_full(attempt.destination, Reason.DESTINATION_FULL):
+        with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
             raise MigrationError(
                 Reason.BLOCK_JOB_FAILED,
                 f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met "

@@ -5,7 +5,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from diskmigration.agent.storage.failures import failure, is_nothing_there
 from diskmigration.agent.storage.lvm import names
+from diskmigration.agent.storage.paths import found_at
 
 _SYSFS_BY_NUMBER = Path("/sys/dev/block")
 _SECTOR_BYTES = 512
@@ -24,17 +26,23 @@ class ActiveVolume:
 
 
 def active_at(path: Path) -> ActiveVolume | None:
-    """The logical volume behind that path, links followed; None for everything else."""
+    """The logical volume behind that path, links followed; None for everything else.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
+    """
+    found = found_at(path)
+    if found is None or not stat.S_ISBLK(found.st_mode):
+        return None
     try:
-        found = path.stat()
-        if not stat.S_ISBLK(found.st_mode):
-            return None
         entry = _SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
         name = (entry / "dm" / "name").read_text().strip()
         uuid = (entry / "dm" / "uuid").read_text().strip()
         sectors = int((entry / "size").read_text())
-    except OSError:
-        return None
+    except OSError as error:
+        if is_nothing_there(error):
+            return None
+        raise failure(error, doing=f"reading what the kernel knows of {path}") from error
     split = names.split_device_name(name)
     if split is None or not uuid.startswith(_UUID_PREFIX) or len(uuid) != len(_UUID_PREFIX) + 2 * _UUID_LENGTH:
         return None

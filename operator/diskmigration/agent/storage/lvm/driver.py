@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.failures import raises_migration_errors
 from diskmigration.agent.storage.lvm import answers, arguments, devices, group, guards, names, tags, wiping
 from diskmigration.agent.storage.lvm.group import VolumeGroup as Group
 from diskmigration.agent.storage.lvm.report import VolumeReport
@@ -23,6 +24,7 @@ _MAPPER_CONTROL = Path("/dev/mapper/control")
 _SHOWN_SECONDS = 2.0
 
 
+@raises_migration_errors
 @dataclass(frozen=True)
 class LvmDriver:
     """See StorageDriver. A volume's path is /dev/GROUP/VOLUME, which is its own for as long as it lives.
@@ -63,7 +65,7 @@ class LvmDriver:
         found = self._group.describe(max_age_seconds=_SHOWN_SECONDS)
         return VolumeGroup(uuid=found.vg_uuid, lock_type=found.lock_type)
 
-    def is_full(self) -> bool:
+    def is_full(self, volume: str) -> bool:  # noqa: ARG002 - see below
         """Never: a logical volume has its extents from the start."""
         return False
 
