@@ -169,7 +169,8 @@ class Announcer:
 
 
 def _without_figures(status: HypervisorStatus) -> HypervisorStatus:
-    zero = {"size_bytes": 0, "allocated_bytes": 0}
+    # The virtual size too: libvirt does not give it while a QEMU is busy.
+    zero = {"capacity_bytes": 0, "size_bytes": 0, "allocated_bytes": 0}
     machines = tuple(
         machine.model_copy(update={"disks": tuple(disk.model_copy(update=zero) for disk in machine.disks)})
         for machine in status.virtual_machines

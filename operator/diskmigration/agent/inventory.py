@@ -83,7 +83,7 @@ def _machine(domain: Domain, statistics: DomainStatistics | None, domains: Stora
 
 
 def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: StorageDomains) -> Disk:
-    """Sizes are those of the active layer; what is allocated is that of the whole chain."""
+    """Sizes are those of the active layer; what is allocated is that of the whole chain. One not known is absent."""
     active = disk.active
     kind = _kind(disk)
     try:
@@ -95,17 +95,17 @@ def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: Storag
     domain, volume = located
     layer = statistics.layer(active.path, disk.target) if statistics is not None else None
     try:
-        size = domain.driver.size_bytes(volume)
-        allocated = sum(_allocated(layer.path, domains) for layer in disk.chain)
+        size: int | None = domain.driver.size_bytes(volume)
+        allocated: int | None = sum(_allocated(layer.path, domains) for layer in disk.chain)
     except MigrationError:
-        size = allocated = 0
+        size = allocated = None
     return Disk(
         target=disk.target,
         storage_domain=domain.name,
         volume=volume,
         type=kind,
         format=active.format,
-        capacity_bytes=layer.capacity_bytes if layer is not None else 0,
+        capacity_bytes=layer.capacity_bytes if layer is not None else None,
         size_bytes=size,
         allocated_bytes=allocated,
     )

@@ -23,16 +23,19 @@ class VirtualMachineState(StrEnum):
 
 
 class Disk(Model):
-    """One disk of a VM; an empty storageDomain means that it lies outside every domain of the node."""
+    """One disk of a VM; an empty storageDomain means that it lies outside every domain of the node.
+
+    A size that the agent does not know at the moment is absent.
+    """
 
     target: str
     storage_domain: str = ""
     volume: str = ""
     type: str
     format: str = ""
-    capacity_bytes: int = 0
-    size_bytes: int = 0
-    allocated_bytes: int = 0
+    capacity_bytes: int | None = None
+    size_bytes: int | None = None
+    allocated_bytes: int | None = None
 
 
 class VirtualMachine(Model):
@@ -65,13 +68,13 @@ class OrphanedVolume(Model):
 
 
 class NodeStorageDomain(Model):
-    """One storage domain as this node reaches it."""
+    """One storage domain as this node reaches it; the room of one that is not ready is not known."""
 
     name: str
     ready: bool
     reason: str = ""
-    capacity_bytes: int = 0
-    available_bytes: int = 0
+    capacity_bytes: int | None = None
+    available_bytes: int | None = None
     volume_group: VolumeGroup | None = None
     orphaned_volumes: tuple[OrphanedVolume, ...] = ()
 

@@ -63,11 +63,14 @@ def find_disk(machine: VirtualMachine, target: str) -> Disk | None:
 
 
 def needed_bytes(spec: DiskMigrationSpec, disk: Disk, destination: StorageType) -> int:
-    """What the destination must have free: what the guest has written, or the whole disk where it is pre-allocated."""
+    """What the destination must have free: what the guest has written, or the whole disk where it is pre-allocated.
+
+    A size that is not known counts as nothing: the node's agent measures before it begins.
+    """
     is_raw_on_block = spec.destination.format is VolumeFormat.RAW and destination is StorageType.BLOCK
     if spec.destination.provisioning is Provisioning.THICK or is_raw_on_block:
-        return max(disk.capacity_bytes, disk.allocated_bytes)
-    return disk.allocated_bytes
+        return max(disk.capacity_bytes or 0, disk.allocated_bytes or 0)
+    return disk.allocated_bytes or 0
 
 
 def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watched: set[Topic]) -> Outcome:
@@ -244,7 +247,7 @@ def _check_ready(domain: StorageDomain, node: str, inventory: Inventory) -> None
 def _check_space(destination: StorageDomain, node: str, needed: int, around: Surroundings) -> None:
     name = destination.metadata.name
     report = around.inventory.report(node, name)
-    available = report.available_bytes if report is not None else 0
+    available = (report.available_bytes or 0) if report is not None else 0
     reserved = around.reserved_bytes(name, node)
     if needed > available - reserved:
         raise _RefusedError(

@@ -38,17 +38,21 @@ class Doubts:
         self._guard = threading.Lock()
         self._records: dict[str, dict[_Opened, _Record]] = {}
 
-    def judge(self, uuid: str, run: int, volumes: Iterable[WatchedVolume]) -> frozenset[str]:
-        """Takes in what is reported of all the VM's volumes; the paths of those that it cannot be true of."""
+    def judge(self, uuid: str, run: int, volumes: Iterable[WatchedVolume], *, is_whole: bool = True) -> frozenset[str]:
+        """Takes in what is reported of the VM's volumes; the paths of those that it cannot be true of.
+
+        Of a report that is not whole, what was known of the other volumes stays: one that nothing is known of at the
+        moment is neither damaged nor whole for that.
+        """
         with self._guard:
             before = self._records.get(uuid, {})
-            after = {}
+            after = {} if is_whole else dict(before)
             for volume in volumes:
                 opened = (run, volume.statistics.device)
                 after[opened] = _judged(volume, before.get(opened, _Record(volume.thin.path, HighWater())))
             self._records[uuid] = after
-        for record in after.values():
-            if record.looks == _LOOKS:
+        for opened, record in after.items():
+            if record.looks == _LOOKS and record != before.get(opened):
                 error = _error(record)
                 _log.error(
                     "libvirt reports of a thin volume what cannot be; it is not extended on it",

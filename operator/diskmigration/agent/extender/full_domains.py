@@ -34,7 +34,7 @@ class FullDomains:
 
     def judge(self, uuid: str, disks: Iterable[DomainDisk], watched: Iterable[WatchedDisk]) -> Relief:
         """What can be done for the VM's disks that met ENOSPC, which `disks` are; `watched` may be of others too."""
-        growing = frozenset(disk.target for disk in watched if _can_grow(disk))
+        growing = frozenset(disk.target for disk in watched if _can_grow(disk) or not disk.is_known)
         waiting: dict[str, tuple[str, str]] = {}
         ready = set()
         for disk in disks:

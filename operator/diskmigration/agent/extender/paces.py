@@ -32,12 +32,13 @@ class Paces:
         self._durations: dict[str, Peak] = {}
         self._in_force: dict[_Opened, tuple[str, int]] = {}
 
-    def see(self, uuid: str, volumes: Iterable[WatchedVolume], *, at: float) -> None:
-        """Takes in how far all the VM's volumes are written; those that are not among them are forgotten."""
+    def see(self, uuid: str, volumes: Iterable[WatchedVolume], *, at: float, is_whole: bool = True) -> None:
+        """Takes in how far the VM's volumes are written; of all of them, those that are not told of are forgotten."""
         with self._guard:
             found = {(uuid, volume.statistics.device): volume for volume in volumes}
             for opened in [opened for opened in self._paces if opened[0] == uuid]:
-                if opened not in found or self._paths[opened] != found[opened].thin.path:
+                is_gone = is_whole and opened not in found
+                if is_gone or (opened in found and self._paths[opened] != found[opened].thin.path):
                     self._drop(opened)
             for opened, volume in found.items():
                 self._paths[opened] = volume.thin.path

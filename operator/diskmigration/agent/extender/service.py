@@ -20,6 +20,7 @@ from diskmigration.agent.extender.watched import WatchedDisk, watched_as_known, 
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged, ThresholdPassed
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
@@ -237,12 +238,17 @@ class Extender:
         relief = self._full.judge(uuid, is_without, growing)
         full = without_space - relieved - relief.waiting
         disks = watched_disks(description, found, self._domains, without_space=full)
-        self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
-        doubted = self._doubts.judge(uuid, found.run, [volume for disk in disks for volume in disk.volumes])
+        is_whole = all(disk.is_known for disk in disks)
+        if is_whole:
+            self._volumes[uuid] = sum(len(disk.volumes) for disk in disks)
+        volumes = [volume for disk in disks for volume in disk.volumes]
+        doubted = self._doubts.judge(uuid, found.run, volumes, is_whole=is_whole)
         # A damaged destination must not stop the guest: each side grows without the other.
         believed = [disk for disk in (disk.without(doubted) for disk in disks) if disk.volumes]
-        self._paces.see(uuid, [volume for disk in believed for volume in disk.volumes], at=found_at)
-        targets = {disk.target for disk in disks if doubted.isdisjoint(each.thin.path for each in disk.volumes)}
+        seen = [volume for disk in believed for volume in disk.volumes]
+        self._paces.see(uuid, seen, at=found_at, is_whole=is_whole)
+        sure = [disk for disk in disks if disk.is_known]
+        targets = {disk.target for disk in sure if doubted.isdisjoint(each.thin.path for each in disk.volumes)}
         self._believed[uuid] = replace(found, layers=tuple(row for row in found.layers if row.target in targets))
         at_rest = [self._tend(domain, disk) for disk in believed]
         if without_space and without_space <= (relieved | relief.ready) - relief.waiting:
@@ -253,7 +259,11 @@ class Extender:
             _log.info("resumed the VM that had met a full volume, as there is room now", extra={"vm": uuid})
         elif relieved and not without_space:
             self._growth.forget_relieved(uuid)
-        elif all(at_rest) and not (doubted or without_space or any(disk.mirror for disk in description.disks)):
+        elif (
+            is_whole
+            and all(at_rest)
+            and not (doubted or without_space or any(disk.mirror for disk in description.disks))
+        ):
             self._settled.note(found, specs, at=found_at)
 
     def _count_pause(self, uuid: str, *, is_full: bool) -> None:
@@ -276,3 +286,7 @@ class Extender:
             return False
         self._growth.forget_due(domain.uuid, disk.target)
         return adapted == disk
+
+
+def _has_mirror(description: DomainDescription) -> bool:
+    return any(disk.mirror is not None for disk in description.disks)

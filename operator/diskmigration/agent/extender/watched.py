@@ -27,6 +27,7 @@ class WatchedDisk:
     """One disk with something to watch.
 
     `source_allocated` is what the active layer takes where that is a file and the mirror is on block storage.
+    `is_known` is False where something of a volume is not known that decides on it: that volume is left out.
     """
 
     target: str
@@ -34,6 +35,7 @@ class WatchedDisk:
     mirror: WatchedVolume | None
     is_copy: bool
     source_allocated: int = 0
+    is_known: bool = True
 
     @property
     def volumes(self) -> tuple[WatchedVolume, ...]:
@@ -62,14 +64,14 @@ def watched_disks(
     *,
     without_space: frozenset[str] = frozenset(),
 ) -> tuple[WatchedDisk, ...]:
-    """The VM's disks of which at least one volume is thin, on block storage and written to."""
+    """The VM's disks of which at least one volume is thin, on block storage and written to, or may be so."""
     by_index: Mapping[int, LayerStatistics] = {layer.index: layer for layer in statistics.layers}
     disks = (
         _watched(disk, by_index, domains, is_full=disk.target in without_space)
         for disk in description.disks
         if disk.active is not None and not disk.readonly
     )
-    return tuple(disk for disk in disks if disk.volumes)
+    return tuple(disk for disk in disks if disk.volumes or not disk.is_known)
 
 
 def watched_as_known(
@@ -95,7 +97,7 @@ def watched_as_known(
     disk = _watched(found, by_index, domains, is_full=False)
     disk = replace(disk, active=_measured(disk.active), mirror=_measured(disk.mirror))
     is_possible = all(watermark.why_impossible(volume.thin, watermark.HighWater()) is None for volume in disk.volumes)
-    return disk if disk.volumes and is_possible else None
+    return disk if disk.volumes and disk.is_known and is_possible else None
 
 
 def _measured(volume: WatchedVolume | None) -> WatchedVolume | None:
@@ -109,10 +111,18 @@ def _watched(
     disk: DomainDisk, by_index: Mapping[int, LayerStatistics], domains: StorageDomains, *, is_full: bool
 ) -> WatchedDisk:
     mirror_layer = disk.mirror.layer if disk.mirror is not None else None
-    replicating = mirror_layer is not None
-    active = _volume(disk.active, by_index, domains, replicating=replicating, is_full=is_full)
-    mirror = _volume(mirror_layer, by_index, domains, replicating=True, is_full=False)
-    source_allocated = 0
+    active: WatchedVolume | None = None
+    mirror: WatchedVolume | None = None
+    source_allocated: int | None = 0
+    is_known = True
+    try:
+        active = _volume(disk.active, by_index, domains, replicating=mirror_layer is not None, is_full=is_full)
+    except _UnknownError:
+        is_known = False
+    try:
+        mirror = _volume(mirror_layer, by_index, domains, replicating=True, is_full=False)
+    except _UnknownError:
+        is_known = False
     if mirror is not None and disk.active is not None and disk.active.type == "file":
         source_allocated = _allocated_of_file(disk.active, by_index)
     return WatchedDisk(
@@ -120,8 +130,13 @@ def _watched(
         active=active,
         mirror=mirror,
         is_copy=disk.mirror is not None and disk.mirror.job == "copy",
-        source_allocated=source_allocated,
+        source_allocated=source_allocated or 0,
+        is_known=is_known and source_allocated is not None,
     )
+
+
+class _UnknownError(Exception):
+    """Something of a volume is not known that decides on it."""
 
 
 def _volume(
@@ -136,6 +151,9 @@ def _volume(
 
     Type and format are asserted, not assumed: a block volume taken for a file, or the reverse, is extended without end
     (BZ1176673).
+
+    Raises:
+        _UnknownError: libvirt did not give its sizes, or its storage domain cannot be told.
     """
     if layer is None or layer.type != "block" or layer.format != "qcow2" or layer.index is None:
         return None
@@ -144,10 +162,12 @@ def _volume(
         return None
     try:
         located = domains.locate(Path(layer.path))
-    except MigrationError:
-        return None
+    except MigrationError as error:
+        raise _UnknownError from error
     if located is None or located[0].domain.spec.type is not StorageType.BLOCK:
         return None
+    if found.allocated_bytes is None or found.physical_bytes is None or found.capacity_bytes is None:
+        raise _UnknownError
     domain, volume = located
     thin = domain.domain.spec.thin_provisioning
     return WatchedVolume(
@@ -168,16 +188,18 @@ def _volume(
     )
 
 
-def _allocated_of_file(layer: Layer, by_index: Mapping[int, LayerStatistics]) -> int:
+def _allocated_of_file(layer: Layer, by_index: Mapping[int, LayerStatistics]) -> int | None:
     """What the source's file takes, in bytes: a qcow2 by its length, a raw file by its blocks, or what libvirt saw.
 
-    The volume's size on disk is asked, as libvirt's allocation is 0 until the first write of this open.
+    The volume's size on disk is asked, as libvirt's allocation is 0 until the first write of this open. None where
+    neither is known.
     """
     statistics = by_index.get(layer.index) if layer.index is not None else None
+    allocated = statistics.allocated_bytes if statistics is not None else None
     try:
         found = Path(layer.path).stat()
     except OSError:
-        return statistics.allocated_bytes if statistics is not None else 0
+        return allocated
     if layer.format == "raw":
         return found.st_blocks * 512
-    return max(found.st_size, statistics.allocated_bytes if statistics is not None else 0)
+    return max(found.st_size, allocated or 0)

@@ -18,7 +18,10 @@ _GROUPS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BLOCK
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """One open volume; sizes in bytes.
+    """One open volume; sizes in bytes, each of them None where libvirt did not give it.
+
+    libvirt leaves all of them out for a QEMU that is busy or does not answer. None is no number: nothing is decided on
+    it, and the next answer may have one.
 
     `allocated_bytes` is the highest offset written since it was opened, 0 until the first write; for a qcow2 in a file
     libvirt gives the file's size instead. `threshold_bytes` is the armed threshold, 0 when none is.
@@ -27,10 +30,10 @@ class LayerStatistics:
     target: str
     index: int
     path: str
-    allocated_bytes: int
-    capacity_bytes: int
-    physical_bytes: int
-    threshold_bytes: int
+    allocated_bytes: int | None
+    capacity_bytes: int | None
+    physical_bytes: int | None
+    threshold_bytes: int | None
 
     @property
     def device(self) -> str:
@@ -42,13 +45,13 @@ class LayerStatistics:
 class DomainStatistics:
     """Every open volume of one running VM; `run` is libvirt's id of this run, another one each time it starts.
 
-    `state` is libvirt's virDomainState with its reason, as numbers.
+    `state` is libvirt's virDomainState with its reason, as numbers; None where libvirt did not give it.
     """
 
     uuid: str
     run: int
     layers: tuple[LayerStatistics, ...]
-    state: tuple[int, int] = (0, 0)
+    state: tuple[int, int] | None = None
 
     def layer(self, path: str, target: str) -> LayerStatistics | None:
         """The open volume at that path under that disk, or None."""
@@ -57,7 +60,7 @@ class DomainStatistics:
     def written_up_to(self, device: str, offset_bytes: int) -> "DomainStatistics":
         """As they are after a write up to there, of which an event told: the threshold is spent with it."""
         layers = (
-            replace(layer, allocated_bytes=max(layer.allocated_bytes, offset_bytes), threshold_bytes=0)
+            replace(layer, allocated_bytes=max(layer.allocated_bytes or 0, offset_bytes), threshold_bytes=0)
             if layer.device == device
             else layer
             for layer in self.layers
@@ -66,29 +69,36 @@ class DomainStatistics:
 
 
 def parse(uuid: str, run: int, values: Mapping[str, object]) -> DomainStatistics:
-    """Reads libvirt's flat `state.field` and `block.N.field` keys; a volume without a blockdev index is left out."""
+    """Read libvirt's flat `state.field` and `block.N.field` keys; a volume without a blockdev index is left out.
 
-    def whole(key: str) -> int:
-        value = values.get(key, 0)
-        return value if isinstance(value, int) else 0
+    Source: qemuDomainGetStatsBlock of libvirt's src/qemu/qemu_driver.c. Without an answer of QEMU it gives a volume's
+    name, path and index alone. With one it gives the allocation always, but the threshold only where one is armed.
+    """
 
-    def number(position: int, field: str) -> int:
-        return whole(f"block.{position}.{field}")
+    def whole(key: str) -> int | None:
+        value = values.get(key)
+        return value if isinstance(value, int) else None
 
-    layers = tuple(
-        LayerStatistics(
-            target=str(values.get(f"block.{position}.name", "")),
-            index=number(position, "backingIndex"),
-            path=str(values.get(f"block.{position}.path", "")),
-            allocated_bytes=number(position, "allocation"),
-            capacity_bytes=number(position, "capacity"),
-            physical_bytes=number(position, "physical"),
-            threshold_bytes=number(position, "threshold"),
+    def layer(position: int, index: int) -> LayerStatistics:
+        prefix = f"block.{position}."
+        allocated = whole(f"{prefix}allocation")
+        threshold = whole(f"{prefix}threshold")
+        return LayerStatistics(
+            target=str(values.get(f"{prefix}name", "")),
+            index=index,
+            path=str(values.get(f"{prefix}path", "")),
+            allocated_bytes=allocated,
+            capacity_bytes=whole(f"{prefix}capacity"),
+            physical_bytes=whole(f"{prefix}physical"),
+            threshold_bytes=0 if threshold is None and allocated is not None else threshold,
         )
-        for position in range(whole("block.count"))
-        if f"block.{position}.backingIndex" in values
+
+    indexes = ((position, whole(f"block.{position}.backingIndex")) for position in range(whole("block.count") or 0))
+    layers = tuple(layer(position, index) for position, index in indexes if index is not None)
+    state, reason = whole("state.state"), whole("state.reason")
+    return DomainStatistics(
+        uuid, run, layers, state=(state, reason) if state is not None and reason is not None else None
     )
-    return DomainStatistics(uuid, run, layers, state=(whole("state.state"), whole("state.reason")))
 
 
 def of_domain(domain: Domain) -> DomainStatistics:

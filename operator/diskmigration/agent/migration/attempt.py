@@ -15,7 +15,7 @@ from diskmigration.agent.hypervisor import block_jobs, statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
-from diskmigration.agent.hypervisor.errors import DomainGoneError
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import moments, volume_access
 from diskmigration.agent.migration.convergence import Convergence
@@ -259,9 +259,17 @@ class Attempt:
                 return disk, job
 
     def written_since_open(self, volume: JournalVolume) -> int:
-        """The highest offset that QEMU has written to the active layer since it opened it, in bytes."""
+        """The highest offset that QEMU has written to the active layer since it opened it, in bytes.
+
+        Raises:
+            HypervisorUnavailableError: libvirt does not tell.
+        """
         layer = statistics.of_domain(self.domain).layer(volume.path, self.target)
-        return layer.allocated_bytes if layer is not None else 0
+        if layer is None or layer.allocated_bytes is None:
+            raise HypervisorUnavailableError(
+                f"libvirt does not tell how far {volume.path} is written: its QEMU is busy. It is asked again."
+            )
+        return layer.allocated_bytes
 
     def held_at_most(self, volume: JournalVolume, driver: StorageDriver) -> int:
         """An upper bound of what a qcow2 copy of a volume that is being written to holds, in bytes.

@@ -49,9 +49,31 @@ def test_every_open_volume_is_read_by_its_index() -> None:
     assert found.layers[0] == LayerStatistics("vda", 2, "/dev/vg0/top", 3 * GIB, 10 * GIB, 4 * GIB, 3 * GIB + 17)
 
 
-def test_what_libvirt_leaves_out_is_zero() -> None:
+def test_without_an_armed_threshold_libvirt_gives_none() -> None:
     found = statistics.parse("u", 3, RUNNING).layers[1]
     assert (found.allocated_bytes, found.threshold_bytes) == (0, 0)
+
+
+@given(st.sets(st.sampled_from(sorted(RUNNING))))
+def test_what_libvirt_does_not_give_is_no_number(left_out: set[str]) -> None:
+    whole = statistics.parse("u", 3, RUNNING)
+    left_out -= {"block.count"}
+    found = statistics.parse("u", 3, {key: value for key, value in RUNNING.items() if key not in left_out})
+    assert found.state == (None if left_out & {"state.state", "state.reason"} else whole.state)
+    positions = [position for position in range(3) if f"block.{position}.backingIndex" not in left_out]
+    for position, layer in zip(positions, found.layers, strict=True):
+        given_whole = whole.layers[position]
+        for field in ("allocation", "capacity", "physical"):
+            name = f"{'allocated' if field == 'allocation' else field}_bytes"
+            is_left_out = f"block.{position}.{field}" in left_out
+            assert getattr(layer, name) == (None if is_left_out else getattr(given_whole, name))
+
+
+def test_a_qemu_that_does_not_answer_has_volumes_of_which_nothing_is_known() -> None:
+    told = ("name", "path", "backingIndex", "count")
+    found = statistics.parse("u", 3, {key: value for key, value in RUNNING.items() if key.endswith(told)})
+    assert found.layers[0] == LayerStatistics("vda", 2, "/dev/vg0/top", None, None, None, None)
+    assert len(found.layers) == 3
 
 
 def test_a_volume_is_found_by_its_path_and_disk() -> None:
@@ -83,4 +105,4 @@ def test_no_answer_breaks_it(found: dict[str, object], count: object) -> None:
     assert len(layers) <= sum(key.endswith(".backingIndex") for key in found)
     for layer in layers:
         assert all(isinstance(text, str) for text in (layer.target, layer.path))
-        assert all(isinstance(size, int) for size in (layer.index, layer.allocated_bytes, layer.physical_bytes))
+        assert all(size is None or isinstance(size, int) for size in (layer.allocated_bytes, layer.physical_bytes))

@@ -147,8 +147,9 @@ def _require_access(
 def _capacities(domain: Domain, disk: DomainDisk) -> tuple[int, ...]:
     """The virtual size of each layer, active layer first, as QEMU has them open."""
     by_index = {layer.index: layer.capacity_bytes for layer in of_domain(domain).layers if layer.target == disk.target}
-    found = tuple(by_index.get(layer.index if layer.index is not None else -1, 0) for layer in disk.chain)
-    if not all(found):
+    told = (by_index.get(layer.index if layer.index is not None else -1) for layer in disk.chain)
+    found = tuple(capacity for capacity in told if capacity)
+    if len(found) != len(disk.chain):
         raise MigrationError(
             Reason.HYPERVISOR_UNAVAILABLE, f"libvirt does not tell the virtual size of each volume of {disk.target}."
         )
