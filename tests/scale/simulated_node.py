@@ -65,6 +65,7 @@ class SimulatedNode:
         self._announcer = Announcer(
             cluster=cluster,
             survey=self._survey,
+            see_labels=lambda _labels: None,
             node_name=name,
             namespace=SYSTEM_NAMESPACE,
             health=self.health,
@@ -75,7 +76,11 @@ class SimulatedNode:
         self._moved: set[tuple[str, str]] = set()
         self._known: set[str] = set()
 
-    def start(self, domains: list[StorageDomain]) -> None:
+    def start(
+        self,
+        domains: list[StorageDomain],
+        node_labels: Mapping[str, str],  # noqa: ARG002 - it serves every domain
+    ) -> None:
         for domain in domains:
             self.see_storage_domain(domain)
         self.statuses.start()
@@ -112,7 +117,7 @@ class SimulatedNode:
             self._moved.add((migration.spec.virtual_machine.name or "", migration.spec.disk))
         self._announcer.look_soon()
 
-    def _survey(self, _: Mapping[str, str]) -> HypervisorStatus:
+    def _survey(self) -> HypervisorStatus:
         with self._guard:
             machines = tuple(
                 VirtualMachine(

@@ -47,16 +47,19 @@ class Announcer:
         self,
         *,
         cluster: Cluster,
-        survey: Callable[[Mapping[str, str]], HypervisorStatus],
+        survey: Callable[[], HypervisorStatus],
+        see_labels: Callable[[Mapping[str, str]], None],
         node_name: str,
         namespace: str,
         health: Health,
     ) -> None:
-        """Nothing is written before `start`. `survey` looks at the node, whose labels it is given.
+        """Nothing is written before `start`.
 
-        It raises MigrationError where the node cannot be looked at.
+        `survey` looks at the node, and raises MigrationError where it cannot be looked at. `see_labels` is given the
+        Node's labels from time to time.
         """
         self._survey = survey
+        self._see_labels = see_labels
         self._health = health
         self._cluster = cluster
         self._node_name = node_name
@@ -66,7 +69,6 @@ class Announcer:
         self._uid = ""
         self._written = HypervisorStatus()
         self._written_at = 0.0
-        self._labels: dict[str, str] = {}
         self._labels_until = 0.0
 
     def start(self) -> None:
@@ -116,17 +118,17 @@ class Announcer:
             self._wake.clear()
 
     def _read_labels(self) -> None:
-        """The Node's labels decide which storage domains reach it; they are kept while the API server is away."""
+        """The Node's labels decide which storage domains it serves; the last ones stay while the API server is away."""
         if time.monotonic() < self._labels_until:
             return
         node = self._cluster.get_node(self._node_name, may_be_older=True)
-        self._labels = node[1] if node is not None else {}
+        self._see_labels(node[1] if node is not None else {})
         self._labels_until = time.monotonic() + LABELS_SECONDS
 
     def _look(self) -> HypervisorStatus:
         now = datetime.now(UTC)
         try:
-            found = self._survey(self._labels)
+            found = self._survey()
         except MigrationError as error:
             found, ready, reason, message = self._written, False, error.reason.value, error.message
         else:

@@ -1,6 +1,6 @@
 """What this node has: the Hypervisor object's status, made from libvirt and the storage domains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
@@ -20,11 +20,10 @@ def survey(
     connection: Connection,
     domains: StorageDomains,
     *,
-    node_labels: Mapping[str, str],
     agent_version: str,
     orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
 ) -> HypervisorStatus:
-    """The node as it is now, conditions aside; only storage domains whose nodeSelector selects it are told.
+    """The node as it is now, conditions aside; only storage domains that it serves are told.
 
     `orphans_of` has the orphaned volumes of a storage domain by its name.
 
@@ -44,11 +43,7 @@ def survey(
         qemu_version=qemu_version,
         agent_version=agent_version,
         virtual_machine_count=len(machines),
-        storage_domains=tuple(
-            _storage_domain(known, orphans_of(known.name))
-            for known in domains.all()
-            if known.domain.selects(node_labels)
-        ),
+        storage_domains=tuple(_storage_domain(known, orphans_of(known.name)) for known in domains.all()),
         virtual_machines=tuple(sorted(machines, key=lambda machine: machine.uuid)),
     )
 

@@ -50,7 +50,7 @@ class Agent:
         connection = Connection(libvirt_uri)
         self._pulse = Pulse(libvirt_uri, health)
         events = Events(connection)
-        self._domains = StorageDomains()
+        self._domains = StorageDomains({})
         extender = Extender(connection, events, self._domains, health)
         self._node = Node(name=node_name, connection=connection, domains=self._domains, extender=extender)
         self._extender = extender
@@ -70,13 +70,8 @@ class Agent:
         )
         self._announcer = Announcer(
             cluster=cluster,
-            survey=lambda labels: survey(
-                connection,
-                self._domains,
-                node_labels=labels,
-                agent_version=agent_version,
-                orphans_of=self._orphans.of,
-            ),
+            survey=lambda: survey(connection, self._domains, agent_version=agent_version, orphans_of=self._orphans.of),
+            see_labels=self._domains.see_node_labels,
             node_name=node_name,
             namespace=namespace,
             health=health,
@@ -86,9 +81,10 @@ class Agent:
         events.listen(self._notice)
         metrics.MIGRATIONS_ACTIVE.set_function(self._active)
 
-    def start(self, domains: list[StorageDomain]) -> None:
-        """Starts with the storage domains that are known: no migration may find them missing."""
+    def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
+        """Start with the storage domains that are known and the labels that select them: neither may be missing."""
         self._pulse.start()
+        self._domains.see_node_labels(node_labels)
         for domain in domains:
             self._domains.put(domain)
         self._extender.start()

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import kopf
 from pydantic import ValidationError
@@ -20,17 +21,20 @@ from diskmigration.observability.health import Health
 
 _log = logging.getLogger(__name__)
 
-_FIRST_LIST_RETRY_SECONDS = 1.0
+_FIRST_ANSWER_RETRY_SECONDS = 1.0
 _BEAT_SECONDS = 1.0
 _LATE_SECONDS = 60.0
 """An event loop that did not turn for so long hangs."""
 
 
+_T = TypeVar("_T")
+
+
 class Audience(Protocol):
     """Whom the events are for. It is called in threads, one call at a time for each object."""
 
-    def start(self, domains: list[StorageDomain]) -> None:
-        """Comes first, with the storage domains that there are."""
+    def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
+        """Comes first, with the storage domains that there are and the labels of the node."""
 
     def see_storage_domain(self, domain: StorageDomain) -> None:
         """A storage domain is new or has changed."""
@@ -52,7 +56,7 @@ async def watch(cluster: Cluster, audience: Audience, *, node_name: str, health:
         Exception: as `diskmigration.cluster.watching.watch`.
     """
     registry = kopf.OperatorRegistry()
-    _wire_life(registry, audience, cluster, health)
+    _wire_life(registry, audience, cluster, health, node_name=node_name)
     _wire_events(registry, audience)
     await watching.watch(registry, _settings(node_name))
 
@@ -74,7 +78,9 @@ def _settings(node_name: str) -> kopf.OperatorSettings:
     return settings
 
 
-def _wire_life(registry: kopf.OperatorRegistry, audience: Audience, cluster: Cluster, health: Health) -> None:
+def _wire_life(
+    registry: kopf.OperatorRegistry, audience: Audience, cluster: Cluster, health: Health, *, node_name: str
+) -> None:
     """Registers the credentials, the start and the end with kopf."""
     beating: list[asyncio.Task[None]] = []
 
@@ -85,7 +91,10 @@ def _wire_life(registry: kopf.OperatorRegistry, audience: Audience, cluster: Clu
     @kopf.on.startup(registry=registry)
     async def start(**_: Any) -> None:
         beating.append(asyncio.create_task(_beat(health), name="beat"))
-        audience.start(await _first_domains(cluster))
+        labels = await _answered("the node's labels", partial(cluster.get_node, node_name, may_be_older=True))
+        listed = await _answered("the storage domains", partial(cluster.list, STORAGE_DOMAINS))
+        domains = [domain for item in listed if (domain := _read_domain(item)) is not None]
+        audience.start(domains, labels[1] if labels is not None else {})
 
     @kopf.on.cleanup(registry=registry)
     async def end(**_: Any) -> None:
@@ -121,16 +130,14 @@ async def _beat(health: Health) -> None:
         await asyncio.sleep(_BEAT_SECONDS)
 
 
-async def _first_domains(cluster: Cluster) -> list[StorageDomain]:
-    """The storage domains that there are now; waits for as long as the API server does not answer."""
+async def _answered(what: str, ask: Callable[[], _T]) -> _T:
+    """What the API server answers; waits for as long as it does not."""
     while True:
         try:
-            found = await asyncio.to_thread(cluster.list, STORAGE_DOMAINS)
+            return await asyncio.to_thread(ask)
         except ClusterError as error:
-            _log.warning("the storage domains cannot be listed yet", extra={"error": str(error)})
-            await asyncio.sleep(_FIRST_LIST_RETRY_SECONDS)
-        else:
-            return [domain for item in found if (domain := _read_domain(item)) is not None]
+            _log.warning("the API server cannot be asked yet", extra={"for": what, "error": str(error)})
+            await asyncio.sleep(_FIRST_ANSWER_RETRY_SECONDS)
 
 
 def _read_migration(body: Mapping[str, Any]) -> DiskMigration:

@@ -341,7 +341,7 @@ def test_a_file_that_is_gone_has_no_size(file_driver: FileDriver) -> None:
 def test_a_path_is_located_in_the_innermost_of_the_domains(scratch: Path, root: Path) -> None:
     inner = root / "inner"
     inner.mkdir()
-    domains = StorageDomains()
+    domains = StorageDomains({})
     for name, kind, path in (("outer", "file", root), ("inner", "file", inner), ("blocks", "loop", root)):
         domains.put(StorageDomain.from_wire({"metadata": {"name": name}, "spec": {kind: {"path": str(path)}}}))
     (inner / "v").touch()

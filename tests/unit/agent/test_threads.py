@@ -60,7 +60,7 @@ def poll_of_the_extender(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(extender, "POLL_SECONDS", 0.0)
     patch.setattr(statistics, "of_running_domains", flaky)
     connection: Any = SimpleNamespace(on_open=nothing)
-    Extender(connection, Events(connection), StorageDomains(), any_health()).start()
+    Extender(connection, Events(connection), StorageDomains({}), any_health()).start()
 
 
 def status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,9 @@ def turn_of_the_status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
 def announcer(*, survey: Any = nothing, **cluster: Any) -> Announcer:
     api: Any = SimpleNamespace(apply=nothing, get_node=nothing)
     api.__dict__.update(cluster)
-    return Announcer(cluster=api, survey=survey, node_name="node-a", namespace="system", health=any_health())
+    return Announcer(
+        cluster=api, survey=survey, see_labels=nothing, node_name="node-a", namespace="system", health=any_health()
+    )
 
 
 def lease(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
@@ -95,7 +97,7 @@ def survey(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
 def search_for_orphans(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(orphans, "journals_by_vm", flaky)
     connection: Any = None
-    Orphans(node_name="node-a", connection=connection, domains=StorageDomains(), migrations_at_work=frozenset).start()
+    Orphans(node_name="node-a", connection=connection, domains=StorageDomains({}), migrations_at_work=frozenset).start()
 
 
 def ping_of_libvirtd(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:

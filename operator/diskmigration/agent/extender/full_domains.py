@@ -39,7 +39,7 @@ class FullDomains:
         ready = set()
         for disk in disks:
             try:
-                located = self._domains.locate(Path(disk.active.path)) if disk.active is not None else None
+                located = self._domains.locate_in_any(Path(disk.active.path)) if disk.active is not None else None
                 is_full = located is not None and located[0].driver.is_full(located[1])
             except MigrationError:
                 continue  # the next look may tell

@@ -161,7 +161,7 @@ def _volume(
     if found is None:
         return None
     try:
-        located = domains.locate(Path(layer.path))
+        located = domains.locate_in_any(Path(layer.path))
     except MigrationError as error:
         raise _UnknownError from error
     if located is None or located[0].domain.spec.type is not StorageType.BLOCK:

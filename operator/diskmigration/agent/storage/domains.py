@@ -1,6 +1,7 @@
 """The storage domains that this node knows, each with its driver."""
 
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,15 +41,22 @@ class OpenDomain:
 class StorageDomains:
     """Thread-safe. A driver is kept for as long as its spec stays the same, as it may hold locks.
 
-    A StorageDomain that is deleted takes no new migration, but its volumes stay known: a guest on a thin one still
-    writes, and a migration that runs still has to end.
+    This node serves the domains that are not deleted and whose nodeSelector its labels match. The others take no new
+    migration, but their volumes stay known: a guest on a thin one still writes, and a migration that runs still has to
+    end. Two domains of one path that select different nodes are local storage of each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, node_labels: Mapping[str, str]) -> None:
         """Empty: domains are put as they are seen."""
         self._lock = threading.Lock()
+        self._labels = dict(node_labels)
         self._open: dict[str, OpenDomain] = {}
         self._deleted: set[str] = set()
+
+    def see_node_labels(self, node_labels: Mapping[str, str]) -> None:
+        """Take in the labels that this node has from now on."""
+        with self._lock:
+            self._labels = dict(node_labels)
 
     def put(self, domain: StorageDomain) -> None:
         """Takes in a new or changed domain."""
@@ -75,15 +83,15 @@ class StorageDomains:
             self._deleted.add(name)
 
     def all(self) -> tuple[OpenDomain, ...]:
-        """Every domain that is not deleted, by name."""
+        """Return every domain that this node serves, by name."""
         with self._lock:
-            return tuple(self._open[name] for name in sorted(self._open) if name not in self._deleted)
+            return tuple(self._open[name] for name in sorted(self._open) if self._serves(name))
 
     def get(self, name: str) -> OpenDomain:
-        """The domain of that name.
+        """Return the domain of that name.
 
         Raises:
-            MigrationError: StorageDomainNotFound.
+            MigrationError: StorageDomainNotFound; StorageDomainNotReady, where it does not select this node.
         """
         with self._lock:
             if name not in self._open or name in self._deleted:
@@ -92,6 +100,12 @@ class StorageDomains:
                     f"There is no storage domain {name!r} that this node's agent serves. "
                     "Create the StorageDomain, or correct the name.",
                 )
+            if not self._serves(name):
+                raise MigrationError(
+                    Reason.STORAGE_DOMAIN_NOT_READY,
+                    f"The StorageDomain {name} does not select this node. Correct its spec.nodeSelector, the node's "
+                    "labels, or the name.",
+                )
             return self._open[name]
 
     def wait_until_idle(self, *, timeout: float) -> bool:
@@ -99,20 +113,39 @@ class StorageDomains:
         return lvm_groups.wait_until_all_are_idle(timeout=timeout)
 
     def locate(self, path: Path) -> tuple[OpenDomain, str] | None:
-        """The domain and the name of the volume at that path; the innermost where directories are nested.
+        """Return the domain that has the volume at that path, of those that this node serves, and the volume's name.
+
+        The innermost where directories are nested.
 
         Raises:
             MigrationError: StorageFailed, no domain has it, and one could not tell.
         """
+        return _innermost(self.all(), path)
+
+    def locate_in_any(self, path: Path) -> tuple[OpenDomain, str] | None:
+        """As `locate`; where no domain that this node serves has the volume, one counts that it served before.
+
+        For who goes on with what was begun: a guest on a thin volume writes on, whatever became of its StorageDomain.
+        """
+        if (located := self.locate(path)) is not None:
+            return located
         with self._lock:
-            known_domains = tuple(self._open.values())
-        found, failures = [], []
-        for known in known_domains:
-            try:
-                if (volume := known.driver.volume_at(path)) is not None:
-                    found.append((known, volume))
-            except MigrationError as error:
-                failures.append(error)
-        if failures and not found:
-            raise failures[0]
-        return min(found, key=lambda pair: len(pair[1]), default=None)
+            others = tuple(self._open[name] for name in sorted(self._open) if not self._serves(name))
+        return _innermost(others, path)
+
+    def _serves(self, name: str) -> bool:
+        """Under the lock."""
+        return name not in self._deleted and self._open[name].domain.selects(self._labels)
+
+
+def _innermost(domains: Iterable[OpenDomain], path: Path) -> tuple[OpenDomain, str] | None:
+    found, failures = [], []
+    for known in domains:
+        try:
+            if (volume := known.driver.volume_at(path)) is not None:
+                found.append((known, volume))
+        except MigrationError as error:
+            failures.append(error)
+    if failures and not found:
+        raise failures[0]
+    return min(found, key=lambda pair: len(pair[1]), default=None)

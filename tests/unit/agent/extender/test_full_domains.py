@@ -22,7 +22,7 @@ class Places:
 
     full: frozenset[str] = frozenset()
 
-    def locate(self, path: Path) -> Any:
+    def locate_in_any(self, path: Path) -> Any:
         name = path.parent.name
         if name not in ("a", "b"):
             return None

@@ -31,10 +31,10 @@ class Located(StorageDomains):
     """Every path is a volume of one block domain."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
-        super().__init__()
+        super().__init__({})
         self.pool = OpenDomain(storage_domain("pool", "loop"), cast("StorageDriver", Sizes(sizes)))
 
-    def locate(self, path: Path) -> tuple[OpenDomain, str]:
+    def locate_in_any(self, path: Path) -> tuple[OpenDomain, str]:
         return self.pool, path.name
 
 

@@ -1,0 +1,95 @@
+"""What libvirt did not give decides nothing: the volume is left as it is, and so is what was known of it."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskmigration.agent.extender.doubts import Doubts
+from diskmigration.agent.extender.full_domains import FullDomains
+from diskmigration.agent.extender.paces import Paces
+from diskmigration.agent.extender.watched import watched_as_known, watched_disks
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer, Mirror
+from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
+from tests.unit.agent.builders import GIB, MIB
+from tests.unit.agent.extender.test_watched import Located
+
+SOURCE = Layer("block", "/dev/source", "qcow2", 1)
+MIRROR = Layer("block", "/dev/mirror", "qcow2", 2)
+DOMAINS = Located({"source": 64 * MIB, "mirror": 64 * MIB})
+ALLOCATED, SIZE = 60 * MIB, 64 * MIB
+"""Of both volumes, so that each has to be extended."""
+FIELDS = ("allocated_bytes", "capacity_bytes", "physical_bytes", "threshold_bytes")
+SIZES = frozenset(FIELDS[:3])
+
+left_out = st.frozensets(st.sampled_from(FIELDS))
+
+
+def description(*, has_mirror: bool = True) -> DomainDescription:
+    mirror = Mirror(MIRROR, "copy", "") if has_mirror else None
+    disk = DomainDisk("vda", "disk", "block", (SOURCE,), chain_is_known=True, mirror=mirror)
+    return DomainDescription("vm", "uuid", (disk,), guest_agent_connected=False)
+
+
+def told(of_source: frozenset[str] = frozenset(), of_mirror: frozenset[str] = frozenset()) -> DomainStatistics:
+    """The statistics without these fields of the two volumes."""
+
+    def row(layer: Layer, without: frozenset[str]) -> LayerStatistics:
+        nothing: dict[str, Any] = dict.fromkeys(without)
+        whole = LayerStatistics("vda", layer.index or 0, layer.path, ALLOCATED, GIB, SIZE, 0)
+        return replace(whole, **nothing)
+
+    return DomainStatistics("uuid", 1, (row(SOURCE, of_source), row(MIRROR, of_mirror)))
+
+
+@given(left_out, left_out)
+def test_only_what_is_known_is_extended_and_judged(of_source: frozenset[str], of_mirror: frozenset[str]) -> None:
+    [disk] = watched_disks(description(), told(of_source, of_mirror), DOMAINS)
+    fields = {SOURCE.path: of_source, MIRROR.path: of_mirror}
+    known = {path for path, without in fields.items() if not without & SIZES}
+    assert {volume.thin.path for volume in disk.volumes} == known
+    assert {extension.path for extension in disk.plan()} == known
+    assert disk.is_known == (len(known) == len(fields))
+    assert Doubts().judge("uuid", 1, disk.volumes, is_whole=disk.is_known) == frozenset()
+
+
+@given(left_out, left_out)
+def test_an_event_is_not_answered_by_what_is_not_known(of_source: frozenset[str], of_mirror: frozenset[str]) -> None:
+    found = watched_as_known(description(), told(of_source, of_mirror), DOMAINS, target="vda")
+    assert (found is None) == bool((of_source | of_mirror) & SIZES)
+
+
+def test_what_was_known_of_a_volume_stays_while_nothing_is_told_of_it() -> None:
+    [disk] = watched_disks(description(has_mirror=False), told(), DOMAINS)
+    [active] = disk.volumes
+    damaged = replace(active, thin=replace(active.thin, physical=0))
+    doubts = Doubts()
+    for volume in (damaged, damaged):
+        doubts.judge("uuid", 1, [volume])
+
+    assert doubts.judge("uuid", 1, [], is_whole=False) == {SOURCE.path}
+    assert doubts.about(SOURCE.path) is not None
+    assert doubts.judge("uuid", 1, []) == frozenset()
+    assert doubts.about(SOURCE.path) is None
+
+
+def test_the_rate_of_a_volume_is_not_forgotten_while_nothing_is_told_of_it() -> None:
+    [disk] = watched_disks(description(has_mirror=False), told(), DOMAINS)
+    [active] = disk.volumes
+    paces = Paces()
+    paces.see("uuid", [active], at=1.0)
+    paces.see("uuid", [], at=2.0, is_whole=False)
+    paces.see("uuid", [replace(active, thin=replace(active.thin, allocated=62 * MIB))], at=3.0)
+    assert paces.full_at("uuid", disk) < float("inf")
+    paces.see("uuid", [], at=4.0)
+    assert paces.full_at("uuid", disk) == float("inf")
+
+
+def test_a_guest_is_not_resumed_on_a_volume_of_which_nothing_is_known() -> None:
+    watched = watched_disks(description(has_mirror=False), told(SIZES), DOMAINS)
+    driver = SimpleNamespace(is_full=lambda _volume: False)
+    places: Any = SimpleNamespace(locate_in_any=lambda path: (SimpleNamespace(name="pool", driver=driver), path.name))
+    relief = FullDomains(places).judge("uuid", description().disks, watched)
+    assert (relief.ready, relief.waiting) == (frozenset(), frozenset())
