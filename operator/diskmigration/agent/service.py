@@ -14,6 +14,7 @@ from diskmigration.agent.inventory import survey
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.worker import Worker
+from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.pulse import Pulse
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
@@ -52,7 +53,13 @@ class Agent:
         events = Events(connection)
         self._domains = StorageDomains({})
         extender = Extender(connection, events, self._domains, health)
-        self._node = Node(name=node_name, connection=connection, domains=self._domains, extender=extender)
+        self._node = Node(
+            name=node_name,
+            connection=connection,
+            domains=self._domains,
+            extender=extender,
+            other_hosts=OtherHosts(cluster, node_name=node_name, namespace=namespace),
+        )
         self._extender = extender
         self._statuses = StatusWriter(
             cluster,

@@ -99,7 +99,9 @@ def test_a_snapshot_by_hand_is_left_alone_and_so_is_all_below_it(
     assert str(overlay) in message
     assert str(ours) in message
     assert held.machine.chain() == [(str(overlay), "qcow2"), (str(ours), "qcow2"), *held.chain]
-    assert stack.domains["loop-b"].files() == []
+    left = stack.domains["loop-b"].files()
+    assert left == [made_volume(held.migration.uid, role) for role in ("0", "1", "2", "overlay")]
+    assert all(str(stack.domains["loop-b"].path(name)) in message for name in left)
     held.machine.verify()
     # It is free for the next one, once what is left is merged.
     wait_until(lambda: not held.machine.has_journal(), "the disk is free")

@@ -88,13 +88,14 @@ def test_what_lies_where_a_migration_would_make_a_volume_fails_it_and_stays_as_i
 
         status = migration.wait_for_phase("Failed")
         wait_until(lambda: not machine.has_journal(), "the disk is free")
-        assert status["failure"]["reason"] == "StorageFailed", status["failure"]
+        # A file of its own may be what another attempt has left, with the guest's last writes.
+        reason = "ForeignChange" if plant is second_name else "StorageFailed"
+        assert status["failure"]["reason"] == reason, status["failure"]
         assert place.name in status["failure"]["message"]
         assert machine.chain() == chain
         machine.verify()
         left = [entry.name for domain in stack.domains.values() for entry in named(domain, migration.uid)]
-        # Of the file with two names, the one that was the migration's goes.
-        assert left == ([] if plant is second_name else [place.name])
+        assert left == [place.name]
     finally:
         if place.is_dir():
             place.rmdir()

@@ -417,6 +417,35 @@ def test_an_overlay_is_merged_below(driver: Driver, scratch: Path) -> None:
     assert content(base, scratch) == expected
 
 
+@pytest.mark.parametrize("command", ["write -P 9 5M 512", "write -z 5M 64k", "write -z -u 5M 64k", "discard 5M 64k"])
+def test_a_volume_that_was_written_to_is_told_from_one_that_was_only_made(driver: Driver, command: str) -> None:
+    base = make(driver, "base")
+    write(base, 0, 16 * MIB, 1)
+    top = make(driver, "top", backing=base)
+    assert not qemu_img.has_own_data(top)
+    # Whatever lies below it, and wherever that is.
+    driver.remove("base")
+    assert not qemu_img.has_own_data(top)
+    make(driver, "base")
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, str(top.path)], capture_output=True, check=True)
+    assert qemu_img.has_own_data(top)
+
+
+def test_a_volume_that_is_not_formatted_yet_is_blank(driver: Driver) -> None:
+    path = driver.create("v", MIB, OWNER)
+    assert qcow2_header.is_blank(path)
+    make(driver, "v")
+    assert not qcow2_header.is_blank(path)
+
+
+def test_what_a_volume_that_cannot_be_read_holds_is_not_told(driver: Driver) -> None:
+    top = make(driver, "top")
+    with top.path.open("r+b") as opened:
+        opened.write(b"XXXX")
+    with pytest.raises(MigrationError):
+        qemu_img.has_own_data(top)
+
+
 def test_what_an_interrupted_merge_has_taken_leaves_room_for_the_next(loop_driver: LoopDriver, scratch: Path) -> None:
     base = make(loop_driver, "base")
     write(base, 0, CAPACITY, 1)

@@ -49,6 +49,11 @@ class Domain:
         with self.call("asking whether the VM runs", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return bool(domain.isActive())
 
+    def has_left_node(self) -> bool:
+        """Return whether it is off here as it was migrated to another host; a libvirtd that restarts forgets it."""
+        with self.call("asking why the VM is off", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+            return list(domain.state()) == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
+
     def has_saved_state(self) -> bool:
         """Whether its memory was saved when it was shut off (`virsh managedsave`): that state names its disks."""
         with self.call("asking for the VM's saved state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
@@ -117,7 +122,7 @@ class Domain:
             answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "query-block"}), 0))
         for device in answer["return"]:
             if disk.alias in device.get("qdev", "").split("/") and "inserted" in device:
-                return str(device["inserted"]["image"]["filename"])
+                return _path_of_image(str(device["inserted"]["image"]["filename"]))
         return ""
 
     def checkpoints(self) -> dict[str, str]:
@@ -199,6 +204,16 @@ class Domain:
 
 
 _NO_QUIESCE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED)
+
+
+def _path_of_image(filename: str) -> str:
+    """Return the path of an image that QEMU names by all its options where it has more than a path can say."""
+    if not filename.startswith("json:"):
+        return filename
+    node = json.loads(filename.removeprefix("json:"))
+    while "file" in node and not isinstance(node["file"], str):
+        node = node["file"]
+    return str(node.get("filename", ""))
 
 
 def every_domain(connection: Connection) -> tuple[Domain, ...]:

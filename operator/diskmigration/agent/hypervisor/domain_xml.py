@@ -9,6 +9,8 @@ import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
+RUN_URI = "https://diskmigration.dev/run/v1"
+"""The XML namespace of the mark of a run."""
 GUEST_AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 
@@ -70,6 +72,8 @@ class DomainDescription:
     """The XML namespaces of the elements in its metadata: whoever keeps something there has one of his own."""
     product: str = ""
     """The product that it shows to its guest as the hardware's (SMBIOS)."""
+    run: str | None = None
+    """The mark of the run of QEMU that this describes (see runs.py), if it runs and was marked."""
 
     @property
     def shell_name(self) -> str:
@@ -99,6 +103,7 @@ def parse(xml: str) -> DomainDescription:
             element.tag[1:].partition("}")[0] for element in root.findall("./metadata/*") if element.tag[:1] == "{"
         ),
         product=root.findtext("./sysinfo/system/entry[@name='product']", ""),
+        run=_run(root),
     )
 
 
@@ -115,6 +120,12 @@ def _root(xml: str) -> ET.Element:
     """
     exact = _TAG.sub(lambda tag: _VALUE.sub(lambda value: value[0].translate(_BREAKS), tag[0]), xml)
     return ET.fromstring(exact)  # noqa: S314 - libvirt's own output, from the node's own daemon
+
+
+def _run(root: ET.Element) -> str | None:
+    mark = root.findtext(f"./metadata/{{{RUN_URI}}}run")
+    # A live XML that was defined brings along the mark of a run that had another number.
+    return mark if mark and mark.partition("-")[0] == root.get("id") else None
 
 
 def _disk(element: ET.Element) -> DomainDisk:

@@ -48,7 +48,12 @@ class IoErrorMet(DomainEvent):
 
 @dataclass(frozen=True)
 class LifecycleChanged(DomainEvent):
-    """The VM started, stopped, paused, resumed, was defined or undefined."""
+    """The VM started, stopped, paused, resumed, was defined or undefined.
+
+    `has_left` tells that it stopped here as it was migrated to another host.
+    """
+
+    has_left: bool = False
 
 
 Listener = Callable[[DomainEvent], None]
@@ -83,8 +88,9 @@ class Events:
         def io_error(_c: Any, domain: Any, _path: Any, _alias: Any, _action: int, reason: str, _o: Any) -> None:
             self._emit(IoErrorMet(domain.UUIDString(), reason))
 
-        def lifecycle(_c: Any, domain: Any, _event: int, _detail: int, _o: Any) -> None:
-            self._emit(LifecycleChanged(domain.UUIDString()))
+        def lifecycle(_c: Any, domain: Any, event: int, detail: int, _o: Any) -> None:
+            left = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
+            self._emit(LifecycleChanged(domain.UUIDString(), has_left=(event, detail) == left))
 
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, threshold),

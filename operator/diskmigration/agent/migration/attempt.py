@@ -23,6 +23,7 @@ from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage import image_locks
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
@@ -76,6 +77,7 @@ class Node:
     connection: Connection
     domains: StorageDomains
     extender: Extender
+    other_hosts: OtherHosts
     turns: Turns = field(default_factory=Turns)
 
 
@@ -250,13 +252,25 @@ class Attempt:
         Raises:
             DiskGoneError: the disk was detached.
         """
-        disk = self.disk()
+        disk, job, _ = self.look_at_run()
+        return disk, job
+
+    def look_at_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
+        """Return the disk, its block job and the mark of the run of QEMU, all of one moment.
+
+        Raises:
+            DiskGoneError: the disk was detached.
+        """
+        description = self.domain.describe()
         while True:
+            disk = description.disk(self.target)
+            if disk is None:
+                raise DiskGoneError(self.target)
             job = block_jobs.current(self.domain, disk) if self.is_running() else None
             # Between the two a job may have begun or ended.
-            before, disk = disk, self.disk()
-            if disk == before:
-                return disk, job
+            before, description = description, self.domain.describe()
+            if (disk, before.run) == (description.disk(self.target), description.run):
+                return disk, job, description.run
 
     def written_since_open(self, volume: JournalVolume) -> int:
         """The highest offset that QEMU has written to the active layer since it opened it, in bytes.

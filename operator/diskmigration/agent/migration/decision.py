@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.journal import Journal, Stage
+from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.api.disk_migration import CopyMode, Phase
 
 
@@ -44,6 +44,16 @@ class Step(StrEnum):
     STOP_FOR_FOREIGN_CHANGE = "StopForForeignChange"
     AWAIT_END_OF_VM = "AwaitEndOfVm"
     AWAIT_RESTORE = "AwaitRestore"
+    AWAIT_OTHER_HOSTS = "AwaitOtherHosts"
+    AWAIT_RETURN_OF_VM = "AwaitReturnOfVm"
+
+
+class Elsewhere(StrEnum):
+    """Whether a VM that is off here runs on another node."""
+
+    NOWHERE = "Nowhere"
+    RUNNING = "Running"
+    UNKNOWN = "Unknown"
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,9 @@ class Situation:
 
     Of a VM that is shut off, `has_cold_copy` tells that the whole disk was copied, and that nobody could write to it
     since; `was_in_step` that it was copied once. `is_saved` tells that its memory was saved, which names its disks.
+
+    `is_put_back` tells that the XML names a volume that the guest had left: another volume of the migration holds, or
+    may hold, what the guest wrote last. `elsewhere` is asked before an act on the disk of a VM that is off.
     """
 
     active_path: str
@@ -68,6 +81,8 @@ class Situation:
     is_lost: bool = False
     is_saved: bool = False
     has_cold_copy: bool = False
+    is_put_back: bool = False
+    elsewhere: Elsewhere = Elsewhere.NOWHERE
 
 
 def place_of(journal: Journal, path: str) -> Place:
@@ -92,16 +107,27 @@ def next_step(journal: Journal, situation: Situation) -> Step:
     """The one thing to do now. Before the pivot a given-up migration goes back; after it, the only way is forward."""
     if journal.outcome is not None:
         return Step.FINISH
-    if situation.is_lost:
-        return Step.AWAIT_END_OF_VM
-    if situation.is_saved:
-        return Step.AWAIT_RESTORE
+    hindrance = _hindrance(journal, situation)
+    if hindrance is not None:
+        return hindrance
     place = place_of(journal, situation.active_path)
-    if place is Place.FOREIGN:
+    if place is Place.FOREIGN or situation.is_put_back:
         return Step.STOP_FOR_FOREIGN_CHANGE
     if not situation.is_running and journal.pivoting_to not in (None, situation.active_path):
         return Step.SETTLE_PIVOT
     return _onward(journal, place, situation)
+
+
+def _hindrance(journal: Journal, situation: Situation) -> Step | None:
+    """Return what to do where nothing may be touched, wherever the XML has the disk."""
+    if situation.is_lost:
+        return Step.AWAIT_END_OF_VM
+    if not situation.is_running and situation.elsewhere is Elsewhere.UNKNOWN:
+        return Step.AWAIT_OTHER_HOSTS
+    if not situation.is_running and situation.elsewhere is Elsewhere.RUNNING:
+        # A migration that is given up has nothing to wait for.
+        return Step.STOP_FOR_FOREIGN_CHANGE if journal.rolls_back else Step.AWAIT_RETURN_OF_VM
+    return Step.AWAIT_RESTORE if situation.is_saved else None
 
 
 def _onward(journal: Journal, place: Place, situation: Situation) -> Step:
@@ -169,6 +195,76 @@ def _back(journal: Journal, place: Place, job: BlockJob | None) -> Step:
     if place is Place.SNAPSHOT:
         return Step.MERGE_BACK
     return Step.DISCARD_DESTINATION
+
+
+WAITS = frozenset(
+    {
+        Step.AWAIT_SYNC,
+        Step.AWAIT_CUTOVER,
+        Step.AWAIT_END_OF_VM,
+        Step.AWAIT_RESTORE,
+        Step.AWAIT_OTHER_HOSTS,
+        Step.AWAIT_RETURN_OF_VM,
+    }
+)
+STOPS = frozenset({Step.FINISH, Step.GIVE_UP_FOR_FOREIGN_WORK, Step.STOP_FOR_FOREIGN_CHANGE})
+
+
+def acts_on_volumes(step: Step) -> bool:
+    """Return whether the step makes, fills, merges or removes volumes.
+
+    Before one of those the other nodes are asked whether the VM runs there, if it is off here.
+    """
+    return step not in WAITS | STOPS
+
+
+def is_put_back(journal: Journal, place: Place, *, is_running: bool, is_same_run: bool) -> bool:
+    """Return whether the journal proves that the XML names a volume that the guest had left for another one.
+
+    `is_same_run` tells that the QEMU that runs now is the one that was seen where the journal expects the disk.
+    """
+    if journal.has_pivoted and place in (Place.SOURCE, Place.SNAPSHOT):
+        return True
+    if is_running and not is_same_run and journal.pivoting_to not in (None, path_of(journal, place)):
+        # A QEMU that has ended may have pivoted, and what runs now writes to the other side.
+        return True
+    return journal.is_merged and place in (Place.SNAPSHOT, Place.OVERLAY)
+
+
+def volume_in_doubt(journal: Journal, place: Place, *, is_same_run: bool) -> JournalVolume | None:
+    """Return the migration's own volume above the active layer, if the guest may have written to it last.
+
+    A QEMU that was seen on it and is below it now went there by itself, by a merge, and took everything along.
+    """
+    if journal.is_merged or is_same_run:
+        return None
+    return {Place.SOURCE: journal.snapshot, Place.DESTINATION: journal.overlay}.get(place)
+
+
+def path_of(journal: Journal, place: Place) -> str:
+    """Return the path of the volume that is the active layer in that place; empty for a foreign one."""
+    volumes = {
+        Place.SOURCE: journal.source[-1],
+        Place.SNAPSHOT: journal.snapshot,
+        Place.OVERLAY: journal.overlay,
+        Place.DESTINATION: journal.destination[-1],
+    }
+    volume = volumes.get(place)
+    return volume.path if volume is not None else ""
+
+
+def newly_known(journal: Journal, place: Place, *, is_same_run: bool) -> dict[str, bool]:
+    """Return what the journal is to say from now on of where the guest writes, as fields of it.
+
+    Only of a QEMU that libvirt has not lost track of, and of an XML that was not put back.
+    """
+    if place in (Place.OVERLAY, Place.DESTINATION) and not journal.has_pivoted:
+        return {"has_pivoted": True, "is_merged": place is Place.DESTINATION and is_same_run}
+    if journal.is_merged or not is_same_run:
+        return {}
+    is_back = place is Place.SOURCE and journal.takes_snapshot and (journal.stage is not Stage.BEGUN)
+    is_through = place is Place.DESTINATION and journal.overlay is not None
+    return {"is_merged": True} if is_back or is_through else {}
 
 
 def phase_of(step: Step) -> Phase:

@@ -60,6 +60,10 @@ class Journal(Model):
     `persistent_disk` is the `<disk>` of the persistent definition as it was before libvirt replaced its source.
     `merge_base_end` is how far the volume that is merged into was filled before the merge was first tried, in bytes.
     `remarks` are sentences for the migration's last message, on what the user should know however it ends.
+    `has_pivoted` tells that the disk was seen at the destination: from then on the guest writes there alone.
+    `is_merged` tells that the migration's own volume above the guest's, the snapshot or after the pivot its copy, was
+    merged: what the guest wrote to it is in the volume below, and the guest has written there since.
+    `run` marks the run of QEMU in which the disk was last seen where the journal expects it (see hypervisor/runs.py).
     """
 
     migration: DiskMigration
@@ -80,6 +84,9 @@ class Journal(Model):
     persistent_disk: str | None = None
     merge_base_end: int | None = None
     remarks: tuple[str, ...] = ()
+    has_pivoted: bool = False
+    is_merged: bool = False
+    run: str | None = None
     cancelled: bool = False
     cancelled_in: Phase | None = None
     outcome: Phase | None = None
@@ -203,13 +210,32 @@ def read(domain: Domain, disk: str) -> Journal | None:
         ) from error
 
 
+class JournalTakenError(MigrationError):
+    """Another migration works on the disk, although this one had begun."""
+
+    def __init__(self, disk: str, other: Journal) -> None:
+        """`other` is the journal of the other one."""
+        super().__init__(
+            Reason.FOREIGN_CHANGE,
+            f"The disk {disk} carries the journal of another DiskMigration, {other.migration.key}: the VM's definition "
+            "was replaced in the meantime.",
+        )
+
+
 def write(domain: Domain, journal: Journal) -> None:
-    """Writes the journal of the disk to the live and the persistent XML."""
+    """Write the journal of the disk to the live and the persistent XML.
+
+    Raises:
+        JournalTakenError: another migration has written one meanwhile; it stays.
+    """
     disk = journal.migration.spec.disk
     element = ET.Element("journal")
     # Escaped to ASCII: a path may hold characters that no XML document may.
     element.text = json.dumps(journal.to_wire())
     with _lock_of(domain, disk):
+        other = read(domain, disk)
+        if other is not None and other.uid != journal.uid and other.outcome is None:
+            raise JournalTakenError(disk, other)
         domain.set_metadata(uri(disk), _PREFIX, ET.tostring(element, encoding="unicode"))
 
 

@@ -6,10 +6,11 @@ Nothing here is remembered that libvirt and the journal do not know: a worker th
 import logging
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from diskmigration.agent.hypervisor import runs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.hypervisor.domain import find
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import journal as journals
@@ -17,24 +18,29 @@ from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.account import Account
 from diskmigration.agent.migration.attempt import Attempt, DiskGoneError, Node
 from diskmigration.agent.migration.decision import (
+    Elsewhere,
     Place,
     Situation,
     Step,
+    acts_on_volumes,
     is_replication,
     next_step,
     phase_of,
     place_of,
 )
+from diskmigration.agent.migration.journal import JournalTakenError
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
-from diskmigration.agent.migration.steps.foreign_change import leave_to_others
+from diskmigration.agent.migration.steps.find_vm import find_vm
+from diskmigration.agent.migration.steps.foreign_change import await_return, leave_all, leave_to_others
 from diskmigration.agent.migration.steps.lost_track import follow, path_if_lost
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
 from diskmigration.agent.migration.steps.pivot import pivot, settle_pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
+from diskmigration.agent.migration.steps.put_back import check_put_back, note_place
 from diskmigration.agent.migration.steps.replicate import (
     SAMPLE_SECONDS,
     abort_replication,
@@ -45,6 +51,7 @@ from diskmigration.agent.migration.steps.replicate import (
 )
 from diskmigration.agent.migration.steps.snapshot import forgo_snapshot, take_snapshot
 from diskmigration.agent.migration.steps.vanished import settle_vanished
+from diskmigration.agent.migration.whereabouts import Whereabouts, of_domain
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
@@ -57,6 +64,8 @@ LOOK_SECONDS = 1.0
 _RESUME_SECONDS = 10.0
 """How long to wait for the event that a VM was resumed before the step that needs it is tried anyway."""
 
+ASK_HOSTS_SECONDS = 5.0
+"""How long to wait before the other nodes are asked again for a VM: all of them are read for it."""
 
 _SAVED = (
     "The VM was shut off with its memory saved, and what was saved names its disks: nothing is changed. Start it, or "
@@ -93,6 +102,8 @@ class Worker:
         self._latest = migration
         self._object_is_gone = False
         self._vm_uuid: str | None = None
+        self._vm_has_left = False
+        self._settled_attempt = 0
         self._wake = threading.Event()
         self._vm_has_changed = False
         self._stopping = threading.Event()
@@ -135,6 +146,8 @@ class Worker:
         """Takes note of something that happened to a VM."""
         if event.uuid == self._vm_uuid:
             self._vm_has_changed = self._vm_has_changed or isinstance(event, LifecycleChanged)
+            if isinstance(event, LifecycleChanged) and event.has_left:
+                self._vm_has_left = True
             self._wake.set()
 
     def _run(self) -> None:
@@ -192,17 +205,19 @@ class Worker:
 
     def _act(self, attempt: Attempt) -> None:
         """Takes the next step."""
-        disk, job = attempt.look()
+        disk, job, run = attempt.look_at_run()
         path = disk.active.path if disk.active is not None else ""
         place = place_of(attempt.journal, path)
-        if place is not Place.FOREIGN:
-            self._place = place
         if job is not None and is_replication(attempt.journal, job):
             # Before the time-out is judged: nobody could look while libvirtd was away.
             measure_replication(attempt, job)
         self._take_wishes(attempt)
         is_running = attempt.is_running()
         lost_path = path_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
+        may_be_put_back = lost_path is None and check_put_back(attempt, place, run, is_running=is_running)
+        if lost_path is None and not may_be_put_back and place is not Place.FOREIGN:
+            self._place = place
+            note_place(attempt, place, run, is_running=is_running)
         situation = Situation(
             active_path=path,
             job=job,
@@ -214,16 +229,27 @@ class Worker:
             is_lost=lost_path is not None,
             is_saved=not is_running and attempt.domain.has_saved_state(),
             has_cold_copy=attempt.has_cold_copy,
+            is_put_back=may_be_put_back,
         )
         step = next_step(attempt.journal, situation)
+        whereabouts = Whereabouts(Elsewhere.NOWHERE)
+        if acts_on_volumes(step) and not is_running:
+            whereabouts = of_domain(attempt.domain, self._node.other_hosts)
+            step = next_step(attempt.journal, replace(situation, elsewhere=whereabouts.elsewhere))
         if step is Step.AWAIT_END_OF_VM and lost_path is not None:
             self._show(self._phase, message=follow(attempt, lost_path, is_running=is_running))
             self._wait(LOOK_SECONDS)
         elif step is Step.AWAIT_RESTORE:
             self._show(self._phase, message=_SAVED.format(uuid=attempt.domain.uuid))
             self._wait(LOOK_SECONDS)
+        elif step is Step.AWAIT_OTHER_HOSTS:
+            self._show(self._phase, message=whereabouts.message)
+            self._wait(ASK_HOSTS_SECONDS)
+        elif step is Step.AWAIT_RETURN_OF_VM:
+            self._show(self._phase, message=await_return(attempt, whereabouts.message))
+            self._wait(ASK_HOSTS_SECONDS)
         elif step is Step.STOP_FOR_FOREIGN_CHANGE:
-            self._end_attempt(attempt, leave_to_others(attempt, self._place))
+            self._end_attempt(attempt, leave_to_others(attempt, whereabouts.message))
         elif step is Step.GIVE_UP_FOR_FOREIGN_WORK:
             self._give_up_for_foreign_work(attempt, job)
         else:
@@ -249,17 +275,30 @@ class Worker:
     def _open(self) -> Attempt | None:
         """The attempt in progress, or a new one; None when there is nothing to do (any more)."""
         spec = self._latest.spec
-        domain = find(self._node.connection, name=spec.virtual_machine.name, uuid=spec.virtual_machine.uuid)
+        has_begun = self._latest.status.attempts > self._settled_attempt
+        domain, journal = find_vm(self._node, self._latest, has_begun=has_begun, settled_attempt=self._settled_attempt)
         self._vm_uuid = domain.uuid
-        journal = journals.read(domain, spec.disk)
-        if journal is None or journal.uid != self._latest.metadata.uid:
+        if journal is None:
             if limits.wants_cancel(self._latest) or self._object_is_gone:
                 self._end(Phase.CANCELLED, Reason.CANCELLED, "Cancelled before anything was touched.")
                 return None
             if spec.suspend:
                 self._wait(LOOK_SECONDS)
                 return None
-            journal = begin(self._node, domain, self._latest, attempt=self._attempt_number)
+            if not domain.is_active():
+                whereabouts = of_domain(domain, self._node.other_hosts)
+                if whereabouts.elsewhere is Elsewhere.UNKNOWN:
+                    self._wait(ASK_HOSTS_SECONDS)
+                    return None
+                if whereabouts.elsewhere is Elsewhere.RUNNING:
+                    raise MigrationError(Reason.DISK_BUSY, f"The VM is off on this node. {whereabouts.message}")
+            journal = begin(
+                self._node,
+                domain,
+                self._latest,
+                attempt=self._attempt_number,
+                settled_attempt=self._settled_attempt,
+            )
             if journal is None:
                 self._end(
                     Phase.SUCCEEDED,
@@ -332,6 +371,8 @@ class Worker:
         attempt = self._attempt
         if attempt is None:
             return self._fail_before_begin(error)
+        if isinstance(error, JournalTakenError):
+            return self._end(Phase.FAILED, error.reason, f"{error.message} {leave_all(attempt)}")
         if attempt.journal.rolls_back or self._is_past_pivot():
             # The one way left is the one that failed: it is tried again for as long as it takes, and said so.
             attempt.note_failure(error)
@@ -375,7 +416,8 @@ class Worker:
             self._wait(LOOK_SECONDS)
             return False
         try:
-            message = settle_vanished(attempt, self._place, what="The VM is gone with its definition.")
+            what = "The VM is gone with its definition."
+            message = settle_vanished(attempt, self._place, what=what, has_left=self._vm_has_left)
         except MigrationError as again:
             self._show(self._phase, message=again.message)
             self._wait(limits.backoff_seconds(1))
@@ -402,7 +444,7 @@ class Worker:
         if attempt is None:
             return self._fail_before_begin(error)
         try:
-            message = settle_vanished(attempt, self._place, what=error.message)
+            message = settle_vanished(attempt, self._place, what=error.message, has_left=self._vm_has_left)
             self._end_attempt(attempt, message)
         except MigrationError as again:
             self._show(self._phase, message=again.message)
@@ -432,6 +474,7 @@ class Worker:
             journals.erase(attempt.domain, journal)
             self._attempt = None
             self._place = None
+            self._settled_attempt = journal.attempt
             self._wait_for_next_attempt(failure.message if failure is not None else "")
             return False
         attempt.step = Step.FINISH
@@ -462,6 +505,7 @@ class Worker:
         while self._attempt is not None and not self._stopping.is_set():
             try:
                 journals.erase(self._attempt.domain, self._attempt.journal)
+                runs.unmark(self._attempt.domain)
             except DomainGoneError:
                 return
             except MigrationError as error:

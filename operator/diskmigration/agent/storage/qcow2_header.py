@@ -78,6 +78,15 @@ def read(path: Path) -> Header:
         raise MigrationError(Reason.DISK_NOT_SUPPORTED, f"{path} is said to be qcow2, but {error}.") from error
 
 
+def is_blank(path: Path) -> bool:
+    """Return whether the volume has nothing where its header would be, as one that was made and not formatted.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    return not any(_read(path, 0, HEADER_BYTES))
+
+
 def read_bitmaps(path: Path, header: Header) -> tuple[Bitmap, ...]:
     """Read which persistent bitmaps a volume has. A running QEMU writes those that it has made only when it ends.
 

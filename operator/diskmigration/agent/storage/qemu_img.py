@@ -298,6 +298,25 @@ def is_equal(one: Sequence[Image], other: Sequence[Image]) -> bool:
     return status == 0
 
 
+def has_own_data(image: Image) -> bool:
+    """Return whether a qcow2 volume holds anything by itself, whatever lies below it: what was written, or zeroed.
+
+    A volume that was only formatted holds nothing, and nothing is lost with it. Only its metadata are read.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    protocol = "host_device" if image.type is StorageType.BLOCK else "file"
+    file = {"driver": protocol, "filename": str(image.path), "cache": {"direct": supports_direct_io(image.path)}}
+    alone = _JSON + json.dumps({"driver": image.format, "backing": None, "file": file})
+    printed = command.run(
+        ["qemu-img", "map", "-U", "--output", "json", alone],
+        doing=f"looking for what {image.path} holds",
+        timeout=_WHOLE_DISK_SECONDS,
+    )
+    return any(part["present"] for part in json.loads(printed))
+
+
 def supports_direct_io(path: Path) -> bool:
     """Whether the file or device can be opened with O_DIRECT, which cache=none and io=native need."""
     try:

@@ -1,5 +1,8 @@
 """The names of the volumes that migrations make."""
 
+import re
+from dataclasses import dataclass
+
 from diskmigration.api.disk_migration import VolumeFormat
 
 SNAPSHOT = "snapshot"
@@ -20,3 +23,20 @@ def volume_name(uid: str, attempt: int, role: str, image_format: VolumeFormat) -
     for AppArmor: virt-aa-helper reads a chain only where the names of its files end in .qcow2, .raw and the like.
     """
     return f"dm-{uid}-{attempt}-{role}.{image_format}"
+
+
+@dataclass(frozen=True)
+class OwnName:
+    """What the name of a migration's volume tells."""
+
+    attempt: int
+    role: str
+
+
+def read_own_name(uid: str, name: str) -> OwnName | None:
+    """Return what the name of a volume tells that the migration with that uid made; None for any other name.
+
+    Earlier versions of the agent left out the attempt and the format.
+    """
+    found = re.fullmatch(rf"dm-{re.escape(uid)}-(?:(\d+)-)?(\d+|{SNAPSHOT}|{OVERLAY})(?:\.[a-z0-9]+)?", name)
+    return OwnName(int(found[1] or 1), found[2]) if found is not None else None

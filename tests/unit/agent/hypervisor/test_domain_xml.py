@@ -32,6 +32,23 @@ def only_disk(sample: str) -> DomainDisk:
     return disk
 
 
+@pytest.mark.parametrize(
+    ("root", "element", "expected"),
+    [
+        ("<domain id='7'>", "<r:run xmlns:r='https://diskmigration.dev/run/v1'>7-abc</r:run>", "7-abc"),
+        # A live XML that was defined, and started with.
+        ("<domain id='8'>", "<r:run xmlns:r='https://diskmigration.dev/run/v1'>7-abc</r:run>", None),
+        ("<domain id='77'>", "<r:run xmlns:r='https://diskmigration.dev/run/v1'>7-abc</r:run>", None),
+        ("<domain>", "<r:run xmlns:r='https://diskmigration.dev/run/v1'>7-abc</r:run>", None),
+        ("<domain id='7'>", "<run>7-abc</run>", None),
+        ("<domain id='7'>", "", None),
+    ],
+)
+def test_a_run_is_known_by_its_mark_and_its_number(root: str, element: str, expected: str | None) -> None:
+    document = f"{root}<name>web</name><metadata>{element}</metadata></domain>"
+    assert domain_xml.parse(document).run == expected
+
+
 def test_a_chain_of_three_is_read_active_layer_first_with_each_index() -> None:
     disk = only_disk(samples.CHAIN_OF_THREE)
     assert disk.chain == (

@@ -1,6 +1,7 @@
 """What a migration does next: as a table, on any mixture of what may be found, and as whole walks from start to end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.decision import Place, Situation, Step, next_step, phase_of, place_of
+from diskmigration.agent.migration.decision import (
+    Elsewhere,
+    Place,
+    Situation,
+    Step,
+    acts_on_volumes,
+    is_put_back,
+    newly_known,
+    next_step,
+    phase_of,
+    place_of,
+    volume_in_doubt,
+)
 from diskmigration.agent.migration.journal import Journal, Stage
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import Reason
@@ -37,7 +50,7 @@ def path_of(found: Journal, place: Place) -> str:
     return paths[place]
 
 
-def decide_when_off(found: Journal, place: Place, *, is_open: bool = True, **said: bool) -> Step:
+def decide_when_off(found: Journal, place: Place, *, is_open: bool = True, **said: Any) -> Step:
     situation = Situation(path_of(found, place), None, cutover_is_open=is_open, is_running=False, **said)
     return next_step(found, situation)
 
@@ -214,6 +227,86 @@ def test_nothing_is_done_while_libvirt_has_lost_track(place: Place) -> None:
     assert decide_when_off(journal(outcome=Phase.SUCCEEDED), place, is_lost=True) is Step.FINISH
 
 
+@pytest.mark.parametrize("place", Place)
+def test_nothing_is_done_while_the_vm_may_run_on_another_node(place: Place) -> None:
+    for found in (SNAPSHOT, journal(stage=Stage.COPIED), journal(cancelled=True), journal(failure=FAILURE)):
+        assert decide_when_off(found, place, elsewhere=Elsewhere.UNKNOWN) is Step.AWAIT_OTHER_HOSTS
+        step = decide_when_off(found, place, elsewhere=Elsewhere.RUNNING)
+        assert step is (Step.STOP_FOR_FOREIGN_CHANGE if found.rolls_back else Step.AWAIT_RETURN_OF_VM)
+
+
+@pytest.mark.parametrize(
+    ("found", "place", "is_running", "is_same_run", "expected"),
+    [
+        # Where the journal expects the disk.
+        (SNAPSHOT, Place.SOURCE, True, False, False),
+        (journal(stage=Stage.COPIED), Place.SNAPSHOT, True, False, False),
+        (journal(has_pivoted=True), Place.OVERLAY, True, False, False),
+        (journal(has_pivoted=True, is_merged=True), Place.DESTINATION, False, False, False),
+        (journal(strategy="Direct", has_pivoted=True), Place.DESTINATION, True, False, False),
+        (journal(is_merged=True, cancelled=True), Place.SOURCE, False, False, False),
+        # A definition from before the pivot.
+        (journal(has_pivoted=True), Place.SOURCE, True, True, True),
+        (journal(has_pivoted=True), Place.SNAPSHOT, False, False, True),
+        (journal(strategy="Direct", has_pivoted=True), Place.SOURCE, False, False, True),
+        # One from before a merge, after which the guest wrote to the volume below.
+        (journal(is_merged=True, cancelled=True), Place.SNAPSHOT, True, False, True),
+        (journal(has_pivoted=True, is_merged=True), Place.OVERLAY, False, False, True),
+        # A QEMU that was asked to pivot, and another one that runs now.
+        (journal(pivoting_to=SNAPSHOT.mirror.path), Place.SNAPSHOT, True, False, True),
+        (journal(pivoting_to=SNAPSHOT.mirror.path), Place.SNAPSHOT, True, True, False),
+        (journal(pivoting_to=SNAPSHOT.mirror.path), Place.SNAPSHOT, False, False, False),
+        (journal(pivoting_to=SNAPSHOT.mirror.path), Place.OVERLAY, True, False, False),
+    ],
+)
+def test_a_definition_that_was_put_back(
+    found: Journal, place: Place, is_running: bool, is_same_run: bool, expected: bool
+) -> None:
+    assert is_put_back(found, place, is_running=is_running, is_same_run=is_same_run) is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "place", "is_same_run", "expected"),
+    [
+        (SNAPSHOT, Place.SOURCE, False, SNAPSHOT.snapshot),
+        (journal(stage=Stage.COPIED), Place.SOURCE, False, SNAPSHOT.snapshot),
+        (journal(has_pivoted=True), Place.DESTINATION, False, SNAPSHOT.overlay),
+        # QEMU went there by itself, and took along what was above.
+        (journal(stage=Stage.COPIED), Place.SOURCE, True, None),
+        (journal(has_pivoted=True), Place.DESTINATION, True, None),
+        (journal(is_merged=True), Place.SOURCE, False, None),
+        # Nothing of the migration is above.
+        (SNAPSHOT, Place.SNAPSHOT, False, None),
+        (SNAPSHOT, Place.OVERLAY, False, None),
+        (DIRECT, Place.SOURCE, False, None),
+        (DIRECT, Place.DESTINATION, False, None),
+        (SNAPSHOT, Place.FOREIGN, False, None),
+    ],
+)
+def test_what_the_guest_may_have_written_to_last(
+    found: Journal, place: Place, is_same_run: bool, expected: object
+) -> None:
+    assert volume_in_doubt(found, place, is_same_run=is_same_run) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "place", "is_same_run", "expected"),
+    [
+        (journal(stage=Stage.COPIED), Place.OVERLAY, False, {"has_pivoted": True, "is_merged": False}),
+        (DIRECT, Place.DESTINATION, False, {"has_pivoted": True, "is_merged": False}),
+        (journal(has_pivoted=True), Place.DESTINATION, True, {"is_merged": True}),
+        (journal(has_pivoted=True), Place.DESTINATION, False, {}),
+        (journal(stage=Stage.PREPARED), Place.SOURCE, True, {"is_merged": True}),
+        (journal(stage=Stage.PREPARED), Place.SOURCE, False, {}),
+        # Before the snapshot it has always been there.
+        (SNAPSHOT, Place.SOURCE, True, {}),
+        (SNAPSHOT, Place.SNAPSHOT, True, {}),
+    ],
+)
+def test_what_a_place_tells(found: Journal, place: Place, is_same_run: bool, expected: dict[str, bool]) -> None:
+    assert newly_known(found, place, is_same_run=is_same_run) == expected
+
+
 @pytest.mark.parametrize("given_up", [{}, {"cancelled": True}, {"failure": FAILURE}])
 def test_a_pivot_in_whose_midst_the_vm_ended_is_settled_before_anything_else(given_up: dict[str, Any]) -> None:
     to_overlay = journal(stage=Stage.COPIED, pivoting_to=SNAPSHOT.mirror.path, **given_up)
@@ -318,6 +411,24 @@ def test_before_the_pivot_the_source_is_never_cleaned_up(case: tuple[Journal, Si
 @given(findings(places=(Place.FOREIGN,)))
 def test_a_foreign_active_layer_always_stops_it(case: tuple[Journal, Situation]) -> None:
     assert next_step(*case) is Step.STOP_FOR_FOREIGN_CHANGE
+
+
+@given(
+    findings(),
+    st.sampled_from(
+        (
+            {"is_lost": True},
+            {"is_running": False, "elsewhere": Elsewhere.RUNNING},
+            {"is_running": False, "elsewhere": Elsewhere.UNKNOWN},
+            {"is_put_back": True},
+        )
+    ),
+)
+def test_no_volume_is_touched_that_may_hold_the_last_writes(
+    case: tuple[Journal, Situation], said: dict[str, Any]
+) -> None:
+    found, situation = case
+    assert not acts_on_volumes(next_step(found, replace(situation, **said)))
 
 
 @given(findings(places=BEFORE_PIVOT, jobs=foreign_jobs, cancelled=False, failure=None))

@@ -121,6 +121,19 @@ def test_the_one_of_the_disks_next_migration_stays() -> None:
     assert journals.read(domain, "vda") == following
 
 
+def test_one_of_another_migration_that_works_on_the_disk_is_not_written_over() -> None:
+    domain = Metadata()
+    other = journal(migration=migration(uid="another"))
+    journals.write(domain, other)
+    with pytest.raises(MigrationError, match="another DiskMigration, vms/web-1") as refused:
+        journals.write(domain, journal())
+    assert refused.value.reason is Reason.FOREIGN_CHANGE
+    assert journals.read(domain, "vda") == other
+    journals.write(domain, other.model_copy(update={"outcome": Phase.FAILED}))
+    journals.write(domain, journal())
+    assert journals.read(domain, "vda") == journal()
+
+
 @pytest.mark.parametrize("element", ["<journal", "<journal/>", "<journal>{</journal>", "<journal>{}</journal>"])
 def test_one_that_cannot_be_read_is_a_lock_all_the_same(element: str) -> None:
     domain = Metadata(elements={journals.uri("vda"): element})

@@ -25,6 +25,7 @@ from diskmigration.agent.migration.checks.room import require_room, require_volu
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
+from diskmigration.agent.migration.steps.find_vm import require_nothing_left
 from diskmigration.agent.migration.volume_access import require_files_openable
 from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
@@ -34,8 +35,12 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 
-def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int) -> Journal | None:
+def begin(
+    node: Node, domain: Domain, migration: DiskMigration, *, attempt: int, settled_attempt: int = 0
+) -> Journal | None:
     """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
+
+    `settled_attempt` is the last attempt that has ended: what it has left was seen to be nobody's last writes.
 
     Raises:
         MigrationError: it is refused, with the reason; nothing was touched.
@@ -46,6 +51,12 @@ def begin(node: Node, domain: Domain, migration: DiskMigration, *, attempt: int)
     found = _disk_in_use(domain, free) if is_running else _unused_disk(node, domain, free)
     source = _source_domain(node, found.disk)
     destination = node.domains.get(migration.spec.destination.storage_domain)
+    require_nothing_left(
+        migration,
+        (source, destination),
+        settled_attempt=settled_attempt,
+        what=f"The VM has its disk {free.target} on {found.disk.chain[0].path}.",
+    )
     if source.name == destination.name:
         return None
     for side in (source, destination):

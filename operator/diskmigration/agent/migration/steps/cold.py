@@ -78,6 +78,9 @@ def pivot_cold(attempt: Attempt) -> None:
     attempt.keep_destination()
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
+        if attempt.active_path() != mirrored.path:
+            # The definition was replaced while the copy was made.
+            return
         settle_persistent_source(attempt, mirror)
         # One that began to start with the old XML is about to be refused by its QEMU.
         while attempt.active_path() == mirrored.path and attempt.is_running():
@@ -87,3 +90,4 @@ def pivot_cold(attempt: Attempt) -> None:
         raise MigrationError(
             Reason.PIVOT_FAILED, f"libvirt took the XML that has {attempt.target} on {mirror.path}, but shows {path}."
         )
+    attempt.record(has_pivoted=True, is_merged=False)

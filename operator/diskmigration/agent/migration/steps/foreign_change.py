@@ -1,31 +1,47 @@
 """Somebody else put the disk on another volume in mid-migration: nothing goes that may hold the guest's writes."""
 
+from diskmigration.agent.migration import last_writes
 from diskmigration.agent.migration.attempt import Attempt
-from diskmigration.agent.migration.decision import Place
-from diskmigration.agent.migration.references import paths_in_use
-from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
 
 
-def leave_to_others(attempt: Attempt, last_place: Place | None) -> str:
-    """Removes the copy if the guest never wrote to it and nobody uses it; returns what to tell the user.
+def leave_to_others(attempt: Attempt, whereabouts: str) -> str:
+    """Have all that the migration made stay, and return what to tell the user.
 
-    `last_place` is where this agent saw the disk before, None if it never did: then all is kept.
+    `whereabouts` says where the VM runs, if that is another node.
 
     Raises:
         MigrationError: StorageFailed.
     """
-    journal = attempt.journal
-    copies = journal.at_destination[::-1]
-    if last_place in (Place.SOURCE, Place.SNAPSHOT) and journal.pivoting_to is None:
-        in_use = paths_in_use(attempt.node.connection)
-        for volume in copies:
-            remove_unless_in_use(attempt.destination.driver, volume, in_use)
-    left = [volume.path for volume in copies if volume.name in attempt.destination.driver.volumes()]
-    if journal.snapshot is not None and journal.snapshot.name in attempt.source.driver.volumes():
-        left.append(journal.snapshot.path)
+    if whereabouts:
+        return f"{whereabouts} {leave_all(attempt)}"
+    active = attempt.active_path()
+    expected = attempt.journal.mirror if attempt.journal.has_pivoted else attempt.journal.mirrored
     return (
         f"Somebody else changed the disk {attempt.target} during the migration: its active layer is "
-        f"{attempt.active_path() or 'no volume'}. "
-        + (f"Left of the migration are {', '.join(left)}: " if left else "Nothing is left of the migration: ")
-        + "look at the VM's chain, and make a new DiskMigration if the disk is to move on."
+        f"{active or 'no volume'}, where the migration had it on {expected.path}. {leave_all(attempt)}"
+    )
+
+
+def leave_all(attempt: Attempt) -> str:
+    """Have all that the migration made stay, and return what that is and what to do with it.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    left = last_writes.own_volumes(attempt.journal.uid, (attempt.source, attempt.destination))
+    last_writes.keep(left)
+    return last_writes.advice(left, last_writes.newest_by_journal(attempt.journal))
+
+
+def await_return(attempt: Attempt, whereabouts: str) -> str:
+    """Return what to tell the user of a VM that runs on another node, with the migration's volumes.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    left = last_writes.own_volumes(attempt.journal.uid, (attempt.source, attempt.destination))
+    return (
+        f"{whereabouts} Nothing is changed as long as it does. Migrate it back to {attempt.node.name}, and the "
+        "migration goes on; or cancel, and all that it made is left to you: "
+        f"{', '.join(str(volume.path) for volume in left) or 'nothing'}."
     )

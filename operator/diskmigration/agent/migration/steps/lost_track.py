@@ -1,18 +1,22 @@
 """A VM of which libvirt has lost track: find where its QEMU writes, and leave all alone until it has ended.
 
-Two states that a libvirtd leaves which is killed while it notes the end of a block job (seen in 9.0). It wrote what it
+Three states that a libvirtd leaves which is killed while it notes what QEMU has done (seen in 9.0). It wrote what it
 cannot read again, a `<mirror>` whose job is empty: it takes the VM for shut off, and QEMU goes on. Or it wrote a
-`<mirror>` whose job is over: it takes the disk for busy, and for where it was before. In both the disk may have been
-pivoted unseen.
+`<mirror>` whose job is over: it takes the disk for busy, and for where it was before. Or it wrote nothing yet, after
+QEMU took the snapshot: it takes the disk for where it was before, and QEMU writes to the snapshot. In all of them QEMU
+may write to another volume than the XML names.
 """
 
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
 from diskmigration.agent.storage.image_locks import is_written_to
+from diskmigration.api.errors import MigrationError
 
 
 def path_of_lost_process(journal: Journal) -> str | None:
@@ -30,22 +34,46 @@ def path_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_jo
     """Where QEMU writes, if libvirt has lost track of it; else None."""
     if not is_running:
         return path_of_lost_process(attempt.journal)
-    if disk.mirror is None or has_job:
+    if has_job or not (disk.mirror is not None or _may_be_behind(attempt, disk)):
         return None
-    return attempt.domain.path_in_qemu(disk)
+    try:
+        path = attempt.domain.path_in_qemu(disk)
+    except DomainGoneError:
+        raise
+    except MigrationError as error:
+        # QEMU may have ended just now. Nothing is done before it is known.
+        raise HypervisorUnavailableError(error.message) from error
+    is_as_said = disk.active is not None and disk.active.path == path
+    return None if is_as_said and disk.mirror is None else path
+
+
+def _may_be_behind(attempt: Attempt, disk: DomainDisk) -> bool:
+    """Whether QEMU may have done what libvirt had asked of it, and libvirtd was killed before it noted that.
+
+    QEMU is asked only then: libvirt marks a VM as tainted whose monitor somebody else uses.
+    """
+    journal = attempt.journal
+    path = disk.active.path if disk.active is not None else ""
+    if journal.pivoting_to is not None:
+        return path in [volume.path for volume in journal.volumes]
+    took_snapshot = journal.snapshot is not None and not journal.is_merged and path == journal.source[-1].path
+    return took_snapshot and journal.snapshot is not None and is_there(attempt.source, journal.snapshot)
 
 
 def follow(attempt: Attempt, path: str, *, is_running: bool) -> str:
-    """Has the persistent XML name the volume where QEMU writes, if it was asked to pivot to that one.
+    """Has the persistent XML name the volume where QEMU writes, if it was asked to write there.
 
-    Returns what to tell the user.
+    So the VM starts with its last writes once it has ended. Returns what to tell the user.
 
     Raises:
         MigrationError: PivotFailed.
     """
-    if path == attempt.journal.pivoting_to:
+    snapshot = attempt.journal.snapshot
+    # QEMU itself has told where it writes; the locks of a VM that is off for libvirt may be those of a mirror's source.
+    is_on_snapshot = is_running and snapshot is not None and path == snapshot.path
+    if path == attempt.journal.pivoting_to or is_on_snapshot:
         settle_persistent_source(attempt, attempt.journal.volume(path))
-    said = "shows a block job that has ended" if is_running else "says that the VM is shut off"
+    said = "says that the disk is elsewhere, or under a block job" if is_running else "says that the VM is shut off"
     way = "Shut the VM down" if is_running else "Shut the guest down from inside, or end that process on the node"
     return (
         f"libvirtd was killed, and has lost track of the VM: it {said}, but QEMU goes on and writes to {path}. Nothing "

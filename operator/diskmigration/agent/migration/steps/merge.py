@@ -73,6 +73,8 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
             merge_cold(overlay=overlay, base=base, home=home, first_end=first_end, has_failed=has_failed)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, base)
+    if not attempt.journal.is_merged and attempt.active_path() == base.path:
+        attempt.record(is_merged=True)
     _tell_of_detect_zeroes(attempt, base)
 
 
@@ -120,7 +122,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
                 f"merged. End it with `virsh blockjob VM {attempt.target} --abort`: the migration then goes on.",
             )
         elif job.is_ready:
-            pivot_to(attempt, base)
+            pivot_to(attempt, base, is_merged=True)
         else:
             attempt.wait(SAMPLE_SECONDS if job.stays_ready else _POLL_SECONDS)
         disk, job = attempt.look()

@@ -25,9 +25,8 @@ def pivot(attempt: Attempt) -> None:
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
         with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
-            pivot_to(attempt, mirror)
+            pivot_to(attempt, mirror, has_pivoted=True, is_merged=False)
     attempt.reach(Moment.ACTED)
-    settle_persistent_source(attempt, mirror)
 
 
 def settle_pivot(attempt: Attempt) -> None:
@@ -59,8 +58,10 @@ def settle_pivot(attempt: Attempt) -> None:
     attempt.record(failure=failure, outcome=Phase.FAILED)
 
 
-def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
-    """Pivots the disk's block job, and returns when the volume that it writes to is the active layer.
+def pivot_to(attempt: Attempt, volume: JournalVolume, **known: bool) -> None:
+    """Pivots the disk's block job, and returns when the volume that it writes to is the active layer in both XMLs.
+
+    `known` are fields that the journal has from then on. Until then it says that the pivot was asked for.
 
     Raises:
         MigrationError: PivotFailed; the active layer is the one that it was.
@@ -86,4 +87,5 @@ def pivot_to(attempt: Attempt, volume: JournalVolume) -> None:
             Reason.PIVOT_FAILED,
             f"The block job of {attempt.target} ended while pivoting, and the VM is still on {path or 'no volume'}.",
         )
-    attempt.record(pivoting_to=None)
+    settle_persistent_source(attempt, volume)
+    attempt.record(pivoting_to=None, **known)

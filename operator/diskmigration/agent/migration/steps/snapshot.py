@@ -6,6 +6,7 @@ The chain of a VM that is shut off needs no snapshot: see steps/cold.py.
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.checks.room import require_room
+from diskmigration.agent.migration.last_writes import require_unwritten
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.references import paths_in_use
 from diskmigration.agent.migration.sizing import fresh_volume_size
@@ -44,6 +45,7 @@ def _freeze(attempt: Attempt) -> None:
             needed=size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES,
             available=source.driver.space().available_bytes,
         )
+        require_unwritten(source, snapshot)
         with lacking_room(Reason.SOURCE_FULL):
             attempt.make(snapshot, source, size)
             qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
