@@ -1,21 +1,36 @@
-"""Directories in which root may do less than on a local disk, as on an NFS export: bindfs lays them over another.
+"""Directories as an NFS client sees them, on which root may do less than on a local disk: see nfs_export.c.
 
-bindfs itself reads and writes as root, so that root can open every file, which a server with root_squash refuses. Who
-owns what is made, and that a chown is refused, is as there.
+This machine's kernel may have neither a server nor a client of NFS. A FUSE file system does what counts here: a request
+of root's is carried out as another user, who may not read, write, give away or list what is not his.
 """
 
-from collections.abc import Iterator, Sequence
+import pwd
+import shlex
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import processes
 
-ALL_SQUASH = ("--create-for-user=libvirt-qemu", "--create-for-group=kvm", "--chown-deny")
-"""Whoever makes a file, it is QEMU's: `all_squash,anonuid=…,anongid=…`."""
-ROOT_IS_NOBODY = ("--create-for-user=nobody", "--create-for-group=nogroup", "--chown-deny")
-"""What root makes is nobody's, and stays so: `root_squash`, in a directory that anybody may write to."""
-NOTHING_GIVEN_AWAY = ("--chown-deny",)
-"""Everybody makes files of his own, and nobody may give one away: what `root_squash` leaves to QEMU's user."""
+_PROGRAM = Path(__file__).with_name("nfs_export.c")
+
+
+@dataclass(frozen=True)
+class Squash:
+    """Who is taken for somebody else, `root_squash` or `all_squash`, and for whom: exports(5)."""
+
+    option: str
+    anonymous: str
+
+    def arguments(self) -> tuple[str, str, str]:
+        """Return them as the program takes them."""
+        user = pwd.getpwnam(self.anonymous)
+        return self.option, str(user.pw_uid), str(user.pw_gid)
+
+
+ROOT_SQUASH = Squash("root_squash", "nobody")
+ALL_SQUASH = Squash("all_squash", "libvirt-qemu")
 
 
 @contextmanager
@@ -35,17 +50,20 @@ def shared_directory(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def mounted(source: Path, at: Path, options: Sequence[str]) -> Iterator[None]:
-    """Lay a directory over another one for the time of the block.
+def mounted(source: Path, at: Path, squash: Squash) -> Iterator[None]:
+    """Lay a directory over another one, as a client of its server sees it, for the time of the block.
 
     Raises:
         TestbedError: it could not be mounted, or is in use at the end.
     """
-    log = source.with_name(f"{source.name}.bindfs.log")
-    process = processes.start(["bindfs", "-f", *options, source, at], log=log)
-    processes.wait_for(at.is_mount, what=f"Mounting {at}", process=process, log=log)
+    program, log = source.with_name(f"{source.name}.nfs_export"), source.with_name(f"{source.name}.log")
+    flags = shlex.split(processes.run(["pkg-config", "--cflags", "--libs", "fuse3"]))
+    processes.run(["gcc", "-O1", "-o", str(program), str(_PROGRAM), *flags])
+    process = processes.start([program, *squash.arguments(), source, "-f", "-o", "allow_other", at], log=log)
     try:
+        processes.wait_for(at.is_mount, what=f"Mounting {at}", process=process, log=log)
         yield
     finally:
         processes.run(["umount", str(at)])
         process.wait(60)
+        program.unlink()

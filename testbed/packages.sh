@@ -14,7 +14,7 @@ packages=(
     # the control plane's key, the namespaces, the file systems
     openssl util-linux mount e2fsprogs procps ca-certificates
     # file systems that let root do less, as NFS exports do
-    bindfs
+    libfuse3-dev
 )
 # A Python from elsewhere brings both by itself.
 if [[ "$(readlink -f "$(command -v "${PYTHON:-python3}" || true)")" == /usr/bin/* ]]; then

@@ -1,7 +1,7 @@
 """What a migration makes can be opened by the QEMU that will open it: whoever owns it, and whoever may give it away.
 
-libvirt as distributions run it, libvirt that leaves the owners of volumes alone (dynamic_ownership=0), and file systems
-on which root may give nothing away, as NFS exports are: see testbed.exports for what those show, and what they do not.
+libvirt as distributions run it, libvirt that leaves the owners of volumes alone (dynamic_ownership=0), and directories
+as an NFS server exports them.
 """
 
 import os
@@ -9,29 +9,29 @@ import pwd
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from testbed import exports
+from testbed import exports, processes
+from testbed.exports import ALL_SQUASH, ROOT_SQUASH, Squash
 from testbed.libvirt_host import STOCK
 from tests.integration.conftest import HOST, QEMU_SETTINGS
 from tests.integration.migrations.as_it_was import AsItWas
 from tests.integration.migrations.machines import Domain, Machine, empty
 from tests.integration.migrations.moves import assert_moved, move
-from tests.integration.migrations.stack import Stack
-from tests.waiting import wait_until
+from tests.integration.migrations.stack import Stack, make_domain
 
 Machines = Callable[..., Machine]
-Export = Callable[..., Domain]
+Export = Callable[..., "Exported"]
 
 pytestmark = pytest.mark.skipif(HOST == "root", reason="QEMU that runs as root may open everything")
 
 _USER = pwd.getpwnam("libvirt-qemu")
 QEMU = (_USER.pw_uid, _USER.pw_gid)
 ROOT = (0, 0)
-SQUASHED = {"all-squash": exports.ALL_SQUASH, "root-squash": exports.NOTHING_GIVEN_AWAY}
+SQUASHES = {squash.option: squash for squash in (ALL_SQUASH, ROOT_SQUASH)}
 
 
 def of(path: Path | str) -> tuple[int, int]:
@@ -58,25 +58,45 @@ def fixed_owners(stack: Stack) -> Iterator[None]:
     stack.host.set_qemu(QEMU_SETTINGS[HOST])
 
 
+@dataclass(frozen=True)
+class Exported(Domain):
+    """A storage domain on a mount of an export; `source` is the directory on its server."""
+
+    source: Path = Path()
+
+    def files(self) -> list[str]:
+        """As they are on the server: root may not list them here."""
+        return sorted(entry.name for entry in self.source.iterdir())
+
+
+def nothing(_: Domain) -> None:
+    """What an export holds that is made for the test alone."""
+
+
 @contextmanager
-def exported(stack: Stack, directory: Path, options: tuple[str, ...], *, owner: tuple[int, int]) -> Iterator[Domain]:
+def exported(
+    stack: Stack, directory: Path, squash: Squash, owner: tuple[int, int], fill: Callable[[Domain], None]
+) -> Iterator[Exported]:
     name = f"export-{uuid.uuid4().hex[:8]}"
     source, at = directory / f"{name}-source", directory / name
     for folder in (source, at):
         folder.mkdir()
+    domain = Exported(name, "file", at, source)
+    processes.run(["mount", "--bind", str(source), str(at)])
+    try:
+        fill(domain)
+    finally:
+        processes.run(["umount", str(at)])
     os.chown(source, *owner)
     # Where the owner is root, anybody may write, as on an export for everybody.
     source.chmod(0o711 if owner == QEMU else 0o777)
-    domain = Domain(name, "file", at)
-    with exports.mounted(source, at, options):
+    with exports.mounted(source, at, squash):
         try:
             stack.make_ready({name: domain})
             yield domain
         finally:
             stack.control_plane.kubectl("delete", "storagedomain", name)
-            empty(domain)
-    source.rmdir()
-    at.rmdir()
+    empty(replace(domain, root=source))
 
 
 @pytest.fixture
@@ -84,14 +104,31 @@ def export(stack: Stack, exports_directory: Path) -> Iterator[Export]:
     """Makes an exported storage domain. Asked for before `machines`, whose VMs have to be gone at its end."""
     with ExitStack() as ending:
 
-        def make(options: tuple[str, ...], *, owner: tuple[int, int] = QEMU) -> Domain:
-            domain = ending.enter_context(exported(stack, exports_directory, options, owner=owner))
+        def make(
+            squash: Squash, *, owner: tuple[int, int] = QEMU, fill: Callable[[Domain], None] = nothing
+        ) -> Exported:
+            domain = ending.enter_context(exported(stack, exports_directory, squash, owner, fill))
             # So that assert_moved finds it.
             stack.domains[domain.name] = domain
             ending.callback(stack.domains.pop, domain.name)
             return domain
 
         yield make
+
+
+def machine_on(
+    export: Export, machines: Machines, squash: Squash, *, owner: tuple[int, int] = QEMU, chain: int = 2
+) -> tuple[Machine, Exported]:
+    """A VM that is shut off on an export, with volumes that its server's administrator gave to QEMU's user."""
+    made: list[Machine] = []
+
+    def fill(domain: Domain) -> None:
+        machine = machines(domain, chain=chain, start=False)
+        give(machine)
+        made.append(machine)
+
+    domain = export(squash, owner=owner, fill=fill)
+    return made[0], domain
 
 
 @pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
@@ -176,28 +213,21 @@ def test_a_shut_off_vms_volumes_stay_whose_they_are(stack: Stack, machines: Mach
     machine.verify()
 
 
-def on_export(machine: Machine) -> None:
-    """Has the volumes on an export belong to QEMU's user, as its server's administrator does."""
-    for volume in machine.volumes:
-        os.chown(volume.parent.with_name(f"{volume.parent.name}-source") / volume.name, *QEMU)
-    wait_until(lambda: {of(volume) for volume in machine.volumes} == {QEMU}, "the client sees it")
-
-
 @pytest.mark.parametrize(
     ("how", "is_running", "strategy"),
     [
-        ("all-squash", True, "Snapshot"),
-        ("root-squash", False, "Snapshot"),
-        pytest.param("root-squash", True, "Snapshot", marks=pytest.mark.nightly),
-        pytest.param("root-squash", True, "Direct", marks=pytest.mark.nightly),
-        pytest.param("all-squash", True, "Direct", marks=pytest.mark.nightly),
-        pytest.param("all-squash", False, "Snapshot", marks=pytest.mark.nightly),
+        ("all_squash", True, "Snapshot"),
+        ("root_squash", False, "Snapshot"),
+        pytest.param("root_squash", True, "Snapshot", marks=pytest.mark.nightly),
+        pytest.param("root_squash", True, "Direct", marks=pytest.mark.nightly),
+        pytest.param("all_squash", True, "Direct", marks=pytest.mark.nightly),
+        pytest.param("all_squash", False, "Snapshot", marks=pytest.mark.nightly),
     ],
 )
 def test_a_disk_moves_to_an_export(
     stack: Stack, export: Export, machines: Machines, how: str, strategy: str, *, is_running: bool
 ) -> None:
-    destination = export(SQUASHED[how])
+    destination = export(SQUASHES[how])
     machine = machines("file-a", chain=2, start=is_running)
 
     migration = stack.migrate(machine, destination.name, strategy=strategy)
@@ -213,19 +243,17 @@ def test_a_disk_moves_to_an_export(
 @pytest.mark.parametrize(
     ("how", "is_running"),
     [
-        ("root-squash", True),
-        pytest.param("root-squash", False, marks=pytest.mark.nightly),
-        pytest.param("all-squash", True, marks=pytest.mark.nightly),
-        pytest.param("all-squash", False, marks=pytest.mark.nightly),
+        ("root_squash", True),
+        pytest.param("root_squash", False, marks=pytest.mark.nightly),
+        pytest.param("all_squash", True, marks=pytest.mark.nightly),
+        pytest.param("all_squash", False, marks=pytest.mark.nightly),
     ],
 )
 @pytest.mark.parametrize("destination", ["file-b", pytest.param("loop-b", marks=pytest.mark.nightly)])
 def test_a_disk_moves_from_an_export(
     stack: Stack, export: Export, machines: Machines, how: str, destination: str, *, is_running: bool
 ) -> None:
-    source = export(SQUASHED[how])
-    machine = machines(source, chain=2, start=False)
-    on_export(machine)
+    machine, source = machine_on(export, machines, SQUASHES[how])
     if is_running:
         start(machine)
 
@@ -250,7 +278,7 @@ def test_a_disk_moves_from_an_export(
 def test_a_move_to_where_what_root_makes_is_nobodys_is_refused(
     stack: Stack, export: Export, machines: Machines, strategy: str, *, is_running: bool
 ) -> None:
-    destination = export(exports.ROOT_IS_NOBODY, owner=ROOT)
+    destination = export(ROOT_SQUASH, owner=ROOT)
     machine = machines("file-a", chain=2, start=is_running)
     before = AsItWas.of(machine, stack.domains["file-a"], destination) if is_running else None
 
@@ -269,9 +297,7 @@ def test_a_move_to_where_what_root_makes_is_nobodys_is_refused(
 
 
 def test_a_disk_leaves_where_what_root_makes_is_nobodys(stack: Stack, export: Export, machines: Machines) -> None:
-    source = export(exports.ROOT_IS_NOBODY, owner=ROOT)
-    machine = machines(source, start=False)
-    on_export(machine)
+    machine, _ = machine_on(export, machines, ROOT_SQUASH, owner=ROOT, chain=1)
     start(machine)
     refused = stack.migrate(machine, "file-b").wait_for_phase("Failed")["failure"]
     assert refused["reason"] == "VolumeNotAccessible", refused
@@ -283,17 +309,18 @@ def test_a_disk_leaves_where_what_root_makes_is_nobodys(stack: Stack, export: Ex
     machine.verify()
 
 
-def test_a_move_to_where_qemus_user_may_not_pass_is_refused(stack: Stack, export: Export, machines: Machines) -> None:
-    destination = export(())
+def test_a_move_to_where_qemus_user_may_not_pass_is_refused(stack: Stack, machines: Machines, scratch: Path) -> None:
     machine = machines("file-a", start=False)
-    (destination.root.parent / f"{destination.name}-source").chmod(0o700)
-    os.chown(destination.root, *ROOT)
-    wait_until(lambda: destination.root.stat().st_mode & 0o777 == 0o700, "it is so")
-
-    failure = stack.migrate(machine, destination.name).wait_for_phase("Failed")["failure"]
+    closed = make_domain(scratch, f"closed-{uuid.uuid4().hex[:8]}", "file")
+    closed.root.chmod(0o700)
+    stack.make_ready({closed.name: closed})
+    try:
+        failure = stack.migrate(machine, closed.name).wait_for_phase("Failed")["failure"]
+    finally:
+        stack.control_plane.kubectl("delete", "storagedomain", closed.name)
 
     assert failure["reason"] == "VolumeNotAccessible", failure
     assert "chmod o+x" in failure["message"]
-    assert destination.files() == []
+    assert closed.files() == []
     start(machine)
     machine.verify()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diskmigration.agent.credentials import Credentials
-from diskmigration.agent.storage import access, command, ownership, qcow2_header, qemu_img
+from diskmigration.agent.storage import access, command, image_locks, ownership, qcow2_header, qemu_img
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.ownership import Ownership
@@ -21,6 +21,7 @@ from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
 from testbed import exports
+from testbed.exports import ALL_SQUASH, ROOT_SQUASH, Squash
 from tests.integration.storage.conftest import OWNER
 from tests.waiting import wait_until
 
@@ -40,16 +41,16 @@ def of(path: Path) -> tuple[int, int, int]:
 
 @pytest.fixture
 def export(scratch: Path) -> Iterator[Export]:
-    """A storage domain on a directory with these owners and mode, exported with these options."""
+    """A storage domain on a directory with this owner and mode, as a client of its server sees it."""
     with ExitStack() as mounts:
 
-        def make(options: tuple[str, ...], *, owner: Credentials = ROOT, mode: int = 0o755) -> FileDriver:
+        def make(squash: Squash, *, owner: Credentials = ROOT, mode: int = 0o755) -> FileDriver:
             source, at = scratch / "exported", scratch / "mounted"
             source.mkdir()
             at.mkdir()
             source.chmod(mode)
             os.chown(source, owner.uid, owner.gid)
-            mounts.enter_context(exports.mounted(source, at, options))
+            mounts.enter_context(exports.mounted(source, at, squash))
             return FileDriver("nfs", at)
 
         yield make
@@ -105,6 +106,15 @@ def test_a_loop_device_belongs_to_whom_its_file_belongs(loop_driver: LoopDriver,
     assert of(device)[:1] == (0,), "the next volume behind it is somebody else's"
 
 
+def test_a_device_that_an_administrator_attached_and_gave_away_stays_so(loop_driver: LoopDriver, root: Path) -> None:
+    (root / "v").write_bytes(bytes(MIB))
+    attach = ["losetup", "--find", "--show", str(root / "v")]
+    device = Path(subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip())
+    os.chown(device, QEMU.uid, QEMU.gid)
+    loop_driver.activate("v")
+    assert of(device)[:2] == (QEMU.uid, QEMU.gid)
+
+
 def test_a_loop_device_of_roots_stays_as_the_kernel_made_it(loop_driver: LoopDriver) -> None:
     device = loop_driver.create("v", MIB, OWNER).resolve()
     assert device.stat().st_uid == 0
@@ -114,7 +124,7 @@ def test_a_loop_device_of_roots_stays_as_the_kernel_made_it(loop_driver: LoopDri
 
 @pytest.mark.parametrize("owner", [QEMU, ROOT], ids=["of-qemu", "of-root"])
 def test_where_everybody_is_qemu_it_can_open_what_is_made(export: Export, owner: Credentials) -> None:
-    driver = export(exports.ALL_SQUASH, owner=owner)
+    driver = export(ALL_SQUASH, owner=owner, mode=0o777)
     driver.check()
     path = driver.create("v", 0, OWNER, Ownership(ROOT, 0o600))
     assert not driver.libvirt_gives_away()
@@ -123,8 +133,8 @@ def test_where_everybody_is_qemu_it_can_open_what_is_made(export: Export, owner:
     assert driver.volumes() == ()
 
 
-def test_where_root_may_give_nothing_away_the_directorys_owner_makes_the_files(export: Export) -> None:
-    driver = export(exports.NOTHING_GIVEN_AWAY, owner=QEMU, mode=0o711)
+def test_where_root_is_nobody_the_directorys_owner_makes_lists_and_removes_the_files(export: Export) -> None:
+    driver = export(ROOT_SQUASH, owner=QEMU, mode=0o711)
     driver.check()
     path = driver.create("v", 0, OWNER, Ownership(ROOT, 0o600))
     assert of(path) == (QEMU.uid, QEMU.gid, 0o600)
@@ -137,21 +147,22 @@ def test_where_root_may_give_nothing_away_the_directorys_owner_makes_the_files(e
 
 
 def test_where_what_root_makes_is_nobodys_qemu_cannot_open_it(export: Export) -> None:
-    driver = export(exports.ROOT_IS_NOBODY, mode=0o777)
+    driver = export(ROOT_SQUASH, mode=0o777)
     path = driver.create("v", 0, OWNER, QEMUS)
     assert not driver.libvirt_gives_away()
     assert not access.may_open(path, QEMU)
 
 
 def test_a_directory_that_root_may_not_pass_is_told_of(export: Export) -> None:
-    driver = export(exports.NOTHING_GIVEN_AWAY, owner=QEMU, mode=0o770)
+    driver = export(ROOT_SQUASH, owner=QEMU, mode=0o770)
     with pytest.raises(MigrationError, match="chmod o\\+x"):
         driver.check()
 
 
 def test_a_directory_is_looked_at_again_when_it_was_given_to_somebody_else(export: Export) -> None:
-    driver = export(exports.NOTHING_GIVEN_AWAY)
-    assert of(driver.create("v", 0, OWNER))[0] == 0
+    driver = export(ROOT_SQUASH)
+    with pytest.raises(MigrationError, match="takes root for nobody"):
+        driver.check()
     os.chown(driver.root.parent / "exported", QEMU.uid, QEMU.gid)
     wait_until(lambda: driver.root.stat().st_uid == QEMU.uid, "the file system tells its new owner")
     assert of(driver.create("w", 0, OWNER))[0] == QEMU.uid
@@ -201,31 +212,46 @@ def test_a_program_that_runs_as_somebody_ends_with_its_agent(scratch: Path) -> N
     wait_until(lambda: not status.exists() or "\nState:\tZ" in status.read_text(), "the program is gone")
 
 
-def test_a_volume_that_only_its_owner_may_open_is_opened_as_its_owner(scratch: Path) -> None:
-    """An NFS server with root_squash, as far as one thread is concerned: one that has root's capabilities taken."""
-    path = scratch / "v.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M"], check=True)
-    path.chmod(0o600)
-    os.chown(path, QEMU.uid, QEMU.gid)
+def test_a_volume_that_root_may_not_open_is_opened_as_its_owner(export: Export) -> None:
+    driver = export(ROOT_SQUASH, owner=QEMU, mode=0o711)
+    path = driver.create("v", 0, OWNER)
+    with pytest.raises(PermissionError):
+        path.open("rb")
     image = Image(path, VolumeFormat.QCOW2, StorageType.FILE)
-    code = (
-        "from pathlib import Path\n"
-        "from diskmigration.agent.storage import access, qcow2_header, qemu_img\n"
-        "from diskmigration.agent.storage.image_locks import is_written_to\n"
-        f"path = Path({str(path)!r})\n"
-        "try: open(path)\n"
-        "except PermissionError: pass\n"
-        "else: raise SystemExit('root may open it')\n"
-        "print(access.credentials_for([path]), qcow2_header.read(path).capacity_bytes, is_written_to(path), "
-        "qemu_img.supports_direct_io(path))"
+    assert access.credentials_for([path]) == QEMU
+    qemu_img.create(image, MIB, backing=None)
+    assert (qcow2_header.read(path).capacity_bytes, qemu_img.supports_direct_io(path)) == (MIB, True)
+    assert not image_locks.is_written_to(path)
+    with image_locks.writers_kept_out(path):
+        pass
+    assert driver.allocated_bytes("v") > 0
+
+
+def copy(source: Image, onto: Image) -> None:
+    done = qemu_img.copy(
+        [source],
+        [onto],
+        target_is_zero=True,
+        bandwidth_bytes_per_second=None,
+        on_progress=lambda _: None,
+        keep_on=lambda: True,
     )
-    without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all", "--"]
-    printed = subprocess.run(
-        [*without, sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": "operator"},
-    ).stdout
-    assert printed.split() == [str(QEMU), str(MIB), "False", "True"]
-    assert (qcow2_header.read(path).capacity_bytes, qemu_img.supports_direct_io(image.path)) == (MIB, True)
+    assert done
+
+
+@pytest.mark.parametrize("is_to_export", [True, False], ids=["to", "from"])
+def test_a_copy_opens_what_only_root_may_and_what_root_may_not(
+    export: Export, file_driver: FileDriver, *, is_to_export: bool
+) -> None:
+    exported = export(ROOT_SQUASH, owner=QEMU, mode=0o711)
+    drivers = (file_driver, exported) if is_to_export else (exported, file_driver)
+    source, destination = (
+        Image(driver.create("v", 0, OWNER, ownership.OWN), VolumeFormat.QCOW2, StorageType.FILE) for driver in drivers
+    )
+    for image in (source, destination):
+        qemu_img.create(image, 4 * MIB, backing=None)
+    credentials = access.credentials_for([source.path, destination.path])
+    command.run(["qemu-io", "-c", "write -P 7 1M 1M", str(source.path)], doing="writing", credentials=credentials)
+    copy(source, destination)
+    assert qemu_img.is_equal([source], [destination])
+    assert qemu_img.measure([destination], target=VolumeFormat.RAW).required_bytes == 4 * MIB

@@ -15,7 +15,6 @@ from diskmigration.agent.credentials import Credentials
 from diskmigration.agent.storage.access import acting_as
 from diskmigration.api.errors import MigrationError, Reason
 
-_SOMEBODY = Credentials(65534, 65534)
 _PROBE_PREFIX = ".diskmigration-probe-"
 
 
@@ -75,7 +74,9 @@ def _made_as(root: Path, credentials: Credentials | None) -> DirectoryAccess | N
         try:
             found = os.fstat(descriptor)
             owner = Credentials(found.st_uid, found.st_gid)
-            return DirectoryAccess(credentials, owner, gives_away=credentials is None and _can_give_away(descriptor))
+            return DirectoryAccess(
+                credentials, owner, gives_away=credentials is None and _can_give_away(descriptor, owner=owner)
+            )
         finally:
             os.close(descriptor)
             if path is not None:
@@ -91,9 +92,11 @@ def _make_file(root: Path) -> tuple[int, Path | None]:
     return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), path
 
 
-def _can_give_away(descriptor: int) -> bool:
+def _can_give_away(descriptor: int, *, owner: Credentials) -> bool:
+    # To whom it belongs already, everybody may give it.
+    somebody = owner.uid + 1
     try:
-        os.fchown(descriptor, _SOMEBODY.uid, _SOMEBODY.gid)
+        os.fchown(descriptor, somebody, owner.gid)
     except OSError:
         return False
-    return os.fstat(descriptor).st_uid == _SOMEBODY.uid
+    return os.fstat(descriptor).st_uid == somebody

@@ -4,7 +4,7 @@ A volume is a file below the domain's directory behind a loop device. Device num
 QEMU is told a link, `dev/<volume>` below the same directory: it is the volume's path for as long as the volume lives,
 and a link that hangs is an error where a reused number would be another disk.
 
-A device belongs to whom its file belongs, while it is attached.
+A device that is attached here belongs to whom its file belongs.
 """
 
 import threading
@@ -89,7 +89,6 @@ class LoopDriver:
         with self._attaching:
             device = self._device(volume) or self._attach(volume)
             self._refresh(device, volume)
-            self._give(device, volume)
             self._point_link(volume, device)
         return self._link(volume)
 
@@ -103,9 +102,7 @@ class LoopDriver:
     def activate(self, volume: str) -> None:
         """Attaches the volume where it is not, after the node was started anew say."""
         with self._attaching:
-            device = self._device(volume) or self._attach(volume)
-            self._give(device, volume)
-            self._point_link(volume, device)
+            self._point_link(volume, self._device(volume) or self._attach(volume))
 
     def size_bytes(self, volume: str) -> int:
         """The device's size."""
@@ -133,7 +130,7 @@ class LoopDriver:
                 link.unlink(missing_ok=True)
             with self._attaching:
                 if (device := self._device(volume)) is not None:
-                    self._take_back(device)
+                    _take_back(device)
                     doing = f"detaching {device} of the volume {volume}"
                     command.run(["losetup", "--detach", str(device)], doing=doing)
         directory.remove_file(self.root, volume)
@@ -172,23 +169,17 @@ class LoopDriver:
         printed = command.run(
             ["losetup", "--find", "--show", "--direct-io=on", "--", str(file)], doing=f"attaching the volume {volume}"
         )
-        return Path(printed.strip())
+        device = Path(printed.strip())
+        owner = ownership.read(file)
+        if not owner.credentials.is_root:
+            ownership.give_path(device, owner)
+        else:
+            _take_back(device)
+        return device
 
     def _refresh(self, device: Path, volume: str) -> None:
         with os_errors(f"extending the volume {volume} on {device}"):
             loop_devices.refresh_size(device)
-
-    def _give(self, device: Path, volume: str) -> None:
-        owner = ownership.read(directory.file_of(self.root, volume))
-        if owner.credentials.is_root:
-            # Its number may have been another volume's.
-            self._take_back(device)
-        else:
-            ownership.give_path(device, owner)
-
-    def _take_back(self, device: Path) -> None:
-        if not ownership.read(device).credentials.is_root:
-            ownership.give_path(device, ownership.OWN)
 
     def _point_link(self, volume: str, device: Path) -> None:
         link = self._link(volume)
@@ -200,6 +191,12 @@ class LoopDriver:
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(device)
             temporary.rename(link)
+
+
+def _take_back(device: Path) -> None:
+    """Give a device that was somebody's to root: the kernel keeps its owner for whoever gets its number next."""
+    if not ownership.read(device).credentials.is_root:
+        ownership.give_path(device, ownership.OWN)
 
 
 def _rounded(size_bytes: int) -> int:

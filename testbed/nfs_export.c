@@ -1,0 +1,200 @@
+/*
+ * A directory laid over another as an NFS server exports it: root, or everybody, comes as somebody else.
+ *
+ * What is not a server's business stays as the kernel has it: locks and the page cache. Extended attributes and
+ * O_TMPFILE are missing, as with NFS.
+ */
+#define _GNU_SOURCE
+#define FUSE_USE_VERSION 31
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse.h>
+#include <grp.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static char source[PATH_MAX];
+static int squashes_all;
+static uid_t anonymous_uid;
+static gid_t anonymous_gid;
+
+/* Takes on the caller's rights, for this thread, and says where the file is. */
+static const char *as_caller(const char *path, char *buffer)
+{
+    const struct fuse_context *caller = fuse_get_context();
+
+    if (squashes_all || caller->uid == 0) {
+        setfsgid(anonymous_gid);
+        setfsuid(anonymous_uid);
+    } else {
+        setfsgid(caller->gid);
+        setfsuid(caller->uid);
+    }
+    if (buffer != NULL)
+        snprintf(buffer, PATH_MAX, "%s%s", source, path);
+    return buffer;
+}
+
+#define AT(path) char buffer[PATH_MAX]; const char *at = as_caller(path, buffer)
+#define ANSWER(call) return (call) == -1 ? -errno : 0
+
+static int squash_getattr(const char *path, struct stat *found, struct fuse_file_info *file)
+{
+    AT(path);
+    if (file != NULL)
+        ANSWER(fstat(file->fh, found));
+    ANSWER(lstat(at, found));
+}
+
+static int squash_access(const char *path, int mode)
+{
+    AT(path);
+    ANSWER(faccessat(AT_FDCWD, at, mode, AT_EACCESS));
+}
+
+static int squash_readdir(const char *path, void *into, fuse_fill_dir_t fill, off_t offset,
+                          struct fuse_file_info *file, enum fuse_readdir_flags flags)
+{
+    AT(path);
+    DIR *folder = opendir(at);
+    struct dirent *entry;
+
+    (void)offset, (void)file, (void)flags;
+    if (folder == NULL)
+        return -errno;
+    while ((entry = readdir(folder)) != NULL)
+        fill(into, entry->d_name, NULL, 0, 0);
+    closedir(folder);
+    return 0;
+}
+
+static int squash_mkdir(const char *path, mode_t mode) { AT(path); ANSWER(mkdir(at, mode)); }
+static int squash_unlink(const char *path) { AT(path); ANSWER(unlink(at)); }
+static int squash_rmdir(const char *path) { AT(path); ANSWER(rmdir(at)); }
+
+static int squash_rename(const char *from, const char *to, unsigned int flags)
+{
+    char target[PATH_MAX];
+    AT(from);
+
+    as_caller(to, target);
+    ANSWER(renameat2(AT_FDCWD, at, AT_FDCWD, target, flags));
+}
+
+static int squash_chmod(const char *path, mode_t mode, struct fuse_file_info *file)
+{
+    AT(path);
+    (void)file;
+    ANSWER(chmod(at, mode));
+}
+
+static int squash_chown(const char *path, uid_t uid, gid_t gid, struct fuse_file_info *file)
+{
+    AT(path);
+    (void)file;
+    ANSWER(lchown(at, uid, gid));
+}
+
+static int squash_truncate(const char *path, off_t size, struct fuse_file_info *file)
+{
+    AT(path);
+    if (file != NULL)
+        ANSWER(ftruncate(file->fh, size));
+    ANSWER(truncate(at, size));
+}
+
+static int squash_utimens(const char *path, const struct timespec times[2], struct fuse_file_info *file)
+{
+    AT(path);
+    (void)file;
+    ANSWER(utimensat(AT_FDCWD, at, times, AT_SYMLINK_NOFOLLOW));
+}
+
+static int opened(int descriptor, struct fuse_file_info *file)
+{
+    if (descriptor == -1)
+        return -errno;
+    file->fh = descriptor;
+    return 0;
+}
+
+/* FUSE hands on buffers that O_DIRECT would refuse. */
+static int squash_open(const char *path, struct fuse_file_info *file)
+{
+    AT(path);
+    return opened(open(at, file->flags & ~O_DIRECT), file);
+}
+
+static int squash_create(const char *path, mode_t mode, struct fuse_file_info *file)
+{
+    AT(path);
+    return opened(open(at, (file->flags & ~O_DIRECT) | O_CREAT, mode), file);
+}
+
+static int squash_read(const char *path, char *into, size_t size, off_t offset, struct fuse_file_info *file)
+{
+    ssize_t done = pread(file->fh, into, size, offset);
+
+    (void)path;
+    return done == -1 ? -errno : (int)done;
+}
+
+static int squash_write(const char *path, const char *from, size_t size, off_t offset, struct fuse_file_info *file)
+{
+    ssize_t done = pwrite(file->fh, from, size, offset);
+
+    (void)path;
+    return done == -1 ? -errno : (int)done;
+}
+
+static int squash_statfs(const char *path, struct statvfs *found) { AT(path); ANSWER(statvfs(at, found)); }
+static int squash_release(const char *path, struct fuse_file_info *file) { (void)path; ANSWER(close(file->fh)); }
+
+static int squash_fsync(const char *path, int only_data, struct fuse_file_info *file)
+{
+    (void)path;
+    ANSWER(only_data ? fdatasync(file->fh) : fsync(file->fh));
+}
+
+static int squash_fallocate(const char *path, int mode, off_t offset, off_t length, struct fuse_file_info *file)
+{
+    (void)path;
+    ANSWER(fallocate(file->fh, mode, offset, length));
+}
+
+static off_t squash_lseek(const char *path, off_t offset, int whence, struct fuse_file_info *file)
+{
+    off_t found = lseek(file->fh, offset, whence);
+
+    (void)path;
+    return found == -1 ? -errno : found;
+}
+
+static const struct fuse_operations operations = {
+    .getattr = squash_getattr, .access = squash_access, .readdir = squash_readdir, .mkdir = squash_mkdir,
+    .unlink = squash_unlink, .rmdir = squash_rmdir, .rename = squash_rename, .chmod = squash_chmod,
+    .chown = squash_chown, .truncate = squash_truncate, .utimens = squash_utimens, .open = squash_open,
+    .create = squash_create, .read = squash_read, .write = squash_write, .statfs = squash_statfs,
+    .release = squash_release, .fsync = squash_fsync, .fallocate = squash_fallocate, .lseek = squash_lseek,
+};
+
+int main(int count, char *arguments[])
+{
+    if (count < 6 || realpath(arguments[4], source) == NULL || setgroups(0, NULL) == -1) {
+        fprintf(stderr, "usage: nfs_export root_squash|all_squash ANONUID ANONGID SOURCE [OPTIONS] MOUNT\n");
+        return 2;
+    }
+    squashes_all = strcmp(arguments[1], "all_squash") == 0;
+    anonymous_uid = atoi(arguments[2]);
+    anonymous_gid = atoi(arguments[3]);
+    umask(0);
+    arguments[4] = arguments[0];
+    return fuse_main(count - 4, arguments + 4, &operations, NULL);
+}
