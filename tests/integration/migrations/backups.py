@@ -44,7 +44,16 @@ def extents(image: Path) -> list[tuple[int, int]]:
     """Offset and length of what the image has itself, not below."""
     command = ["qemu-img", "map", "-U", "--output=json", "-f", "qcow2", str(image)]
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    return [(part["start"], part["length"]) for part in found if part["depth"] == 0 and part.get("present", True)]
+    joined: list[tuple[int, int]] = []
+    for part in found:
+        if part["depth"] != 0 or not part["present"]:
+            continue
+        if joined and sum(joined[-1]) == part["start"]:
+            offset, length = joined.pop()
+            joined.append((offset, length + part["length"]))
+        else:
+            joined.append((part["start"], part["length"]))
+    return joined
 
 
 def is_equal(image: Path, active_layer: str) -> bool:

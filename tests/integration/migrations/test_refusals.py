@@ -137,6 +137,7 @@ def test_a_network_disk(stack: Stack, machines: Machines, scratch: Path) -> None
     server = subprocess.Popen(["qemu-nbd", "--persistent", "--format=raw", f"--socket={socket}", image])
     try:
         wait_until(socket.exists, "the NBD server listens")
+        socket.chmod(0o666)  # for QEMU's user
         disk = f"""<disk type='network' device='disk'><driver name='qemu' type='raw'/>
             <source protocol='nbd'><host transport='unix' socket='{socket}'/></source>
             <target dev='vdb' bus='virtio'/></disk>"""
