@@ -237,6 +237,25 @@ def test_an_encrypted_volume_below_a_plain_one(
         assert_refused(stack.migrate(machine.name, "file-b"), "DiskNotSupported", "encrypted")
 
 
+@pytest.mark.parametrize("names_own", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_definition_that_names_a_chain_of_its_own(stack: Stack, machines: Machines, names_own: bool) -> None:
+    machine, other = machines("file-a", chain=2, start=False), machines("file-a", start=False)
+    below = machine.volumes[0] if names_own else other.volumes[0]
+    source = f"<source file='{machine.volumes[-1]}'/>"
+    store = (
+        f"""<backingStore type='file'><format type='qcow2'/><source file='{below}'/><backingStore/></backingStore>"""
+    )
+    redefine(machine, lambda document: document.replace(source, source + store))
+    assert "<backingStore type='file'>" in machine.xml()
+    if not names_own:
+        refuse(stack, machine, "DiskNotSupported", "<backingStore>")
+        return
+    stack.migrate(machine, "file-b").succeed()
+    machine.host.virsh("start", machine.name, "--paused")
+    assert len(machine.chain()) == 2
+    machine.verify()
+
+
 def with_copy_on_read(machine: Machine) -> None:
     redefine(machine, lambda document: document.replace("cache='none'", "cache='none' copy_on_read='on'"))
 

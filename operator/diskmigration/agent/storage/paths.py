@@ -6,6 +6,9 @@ from pathlib import Path
 
 from diskmigration.agent.storage.failures import failure, is_nothing_there
 
+Identity = tuple[str, int, int] | tuple[str, str]
+"""Which file or device it is, whatever the path."""
+
 
 def resolved(path: Path) -> Path:
     """The path with its links resolved, as far as they lead.
@@ -48,7 +51,7 @@ def found_at(path: Path) -> os.stat_result | None:
         raise failure(error, doing=f"looking at {path}") from error
 
 
-def identity(path: Path) -> tuple[str, int, int] | tuple[str, str]:
+def identity(path: Path) -> Identity:
     """Return what tells whether two paths lead to one file or device, whatever their names.
 
     A path that leads nowhere is known by its name alone.

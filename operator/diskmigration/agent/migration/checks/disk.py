@@ -1,6 +1,9 @@
 """Whether a disk is of a kind that can be moved, from the VM's XML."""
 
+from collections.abc import Sequence
+
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
+from diskmigration.agent.storage.paths import Identity
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -34,13 +37,34 @@ def require_movable_disk(disk: DomainDisk) -> None:
             raise unsupported(disk.target, obstacle)
 
 
-def require_movable_chain(disk: DomainDisk) -> None:
-    """Raise DiskNotSupported if a volume of the disk's chain cannot be moved, or if the chain is not known."""
+def require_movable_layers(disk: DomainDisk) -> None:
+    """Raise DiskNotSupported if a volume of the disk's chain, as far as that is known, cannot be moved."""
     for layer in disk.chain:
         if (obstacle := _obstacle_of_layer(layer)) is not None:
             raise unsupported(disk.target, obstacle)
+
+
+def require_movable_chain(disk: DomainDisk) -> None:
+    """Raise DiskNotSupported if a volume of the disk's chain cannot be moved, or if the chain is not known."""
+    require_movable_layers(disk)
     if not disk.chain_is_known:
         raise unsupported(disk.target, "libvirt does not know its whole backing chain")
+
+
+def require_chain_of_headers(
+    disk: DomainDisk, *, named: Sequence[tuple[Identity, str]], found: Sequence[tuple[Identity, str]]
+) -> None:
+    """Raise DiskNotSupported if the VM's definition names another chain than the headers of the volumes.
+
+    libvirt believes a `<backingStore>` in the definition when it starts the VM. Both chains are given as which file
+    and format each volume is, active layer first; `found` is whole.
+    """
+    if named != (found if disk.chain_is_known else found[: len(named)]):
+        raise unsupported(
+            disk.target,
+            "its <backingStore> names another chain than the headers of its volumes do. Remove the <backingStore> from "
+            "the VM's definition, or correct it",
+        )
 
 
 def _obstacle_of_layer(layer: Layer) -> str | None:

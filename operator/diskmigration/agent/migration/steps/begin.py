@@ -11,7 +11,12 @@ from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import shut_off_disk
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.checks.capabilities import require_possible
-from diskmigration.agent.migration.checks.disk import require_movable_chain, require_movable_disk
+from diskmigration.agent.migration.checks.disk import (
+    require_chain_of_headers,
+    require_movable_chain,
+    require_movable_disk,
+    require_movable_layers,
+)
 from diskmigration.agent.migration.checks.headers import require_movable_headers
 from diskmigration.agent.migration.checks.managers import require_not_managed_elsewhere
 from diskmigration.agent.migration.checks.occupation import (
@@ -30,6 +35,7 @@ from diskmigration.agent.migration.volume_access import require_files_openable
 from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Owner, StorageDriver
+from diskmigration.agent.storage.paths import Identity
 from diskmigration.api.disk_migration import DiskMigration, Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -101,10 +107,16 @@ def _unused_disk(node: Node, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
     """The disk of a VM that is shut off, with its whole chain, if nobody can write to it unseen."""
     require_no_saved_state(domain.uuid, has_saved_state=domain.has_saved_state())
     require_movable_disk(disk)
+    require_movable_layers(disk)
     found = shut_off_disk.read(disk, node.domains)
     require_movable_chain(found.disk)
+    require_chain_of_headers(disk, named=_identities(disk), found=_identities(found.disk))
     with image_locks.writers_kept_out(Path(found.disk.chain[0].path)):
         return found
+
+
+def _identities(disk: DomainDisk) -> list[tuple[Identity, str]]:
+    return [(paths.identity(Path(layer.path)), layer.format) for layer in disk.chain]
 
 
 def _require_nothing_is_lost(domain: Domain, description: DomainDescription, journal: Journal) -> None:
@@ -132,13 +144,23 @@ def _require_nothing_is_lost(domain: Domain, description: DomainDescription, jou
 
 
 def _snapshots_of(domain: Domain, target: str, volumes: Iterable[Path]) -> tuple[str, ...]:
-    """The names of the snapshots that libvirt keeps and that name one of these volumes, or may name one in a pool."""
+    """The names of the snapshots that libvirt keeps and that name one of these volumes, or may name one in a pool.
+
+    Raises:
+        MigrationError: StorageFailed; it cannot be told what a snapshot names.
+    """
+
+    def named(document: str) -> set[Identity]:
+        found = [Path(path) for path in domain_xml.source_paths(document)]
+        for path in found:
+            paths.found_at(path)
+        return {paths.identity(path) for path in found}
+
     of_disk = {paths.identity(volume) for volume in volumes}
     return tuple(
         name
         for name, document in domain.snapshots().items()
-        if domain_xml.names_pool_volume(document, target)
-        or not of_disk.isdisjoint(paths.identity(Path(path)) for path in domain_xml.source_paths(document))
+        if domain_xml.names_pool_volume(document, target) or not of_disk.isdisjoint(named(document))
     )
 
 
