@@ -107,6 +107,27 @@ def test_a_snapshot_by_hand_is_left_alone_and_so_is_all_below_it(
     wait_until(lambda: not held.machine.has_journal(), "the disk is free")
 
 
+@pytest.mark.parametrize("ends_by", ["cancel", pytest.param("bandwidth", marks=pytest.mark.nightly)])
+def test_an_internal_snapshot_by_hand_is_left_alone(stack: Stack, machines: Machines, ends_by: str) -> None:
+    held = hold(stack, machines("file-a", chain=3), "loop-b", "CopyingChain")
+    stack.host.virsh("snapshot-create-as", held.machine.name, "mine")
+    then = dict(held.machine.written)
+    held.machine.write(offset=64 * MEBIBYTE, length=MEBIBYTE, pattern=64)
+    held.migration.patch({"cancel": True} if ends_by == "cancel" else {"bandwidth": None})
+
+    message = failure_of(held.migration)
+
+    ours = stack.domains["file-a"].path(made_volume(held.migration.uid, "snapshot"))
+    assert "internal snapshot" in message
+    assert str(ours) in message
+    assert held.machine.chain() == [(str(ours), "qcow2"), *held.chain]
+    held.machine.verify()
+    wait_until(lambda: not held.machine.has_journal(), "the disk is free")
+    stack.host.virsh("snapshot-revert", held.machine.name, "mine", "--paused")
+    held.machine.written = then
+    held.machine.verify()
+
+
 @pytest.mark.parametrize(("source", "destination"), PAIRS)
 def test_a_snapshot_that_was_merged_by_hand_is_not_copied_on(
     stack: Stack, machines: Machines, source: str, destination: str

@@ -17,8 +17,10 @@ def restored(machine: Machine) -> bool:
     machine.host.virsh("managedsave", machine.name)
     machine.host.virsh("start", machine.name, "--paused")
     query = json.dumps({"execute": "query-named-block-nodes"})
-    nodes = json.loads(machine.host.virsh("qemu-monitor-command", machine.name, query))["return"]
-    return any(node.get("active") is False for node in nodes)
+    answer: dict[str, list[dict[str, object]]] = json.loads(
+        machine.host.virsh("qemu-monitor-command", machine.name, query)
+    )
+    return any(node.get("active", True) is False for node in answer["return"])
 
 
 def wait_for_resume(migration: Migration) -> None:
@@ -27,7 +29,7 @@ def wait_for_resume(migration: Migration) -> None:
     def is_stalled() -> bool:
         found = {condition["type"]: condition for condition in migration.status().get("conditions", [])}
         stalled = found.get("Stalled", {})
-        return stalled.get("status") == "True" and stalled.get("reason") == "VirtualMachinePaused"
+        return bool(stalled.get("status") == "True" and stalled.get("reason") == "VirtualMachinePaused")
 
     wait_until(is_stalled, "it waits for the VM to be resumed", seconds=60)
     assert "virsh resume" in migration.condition("Stalled")["message"]

@@ -218,6 +218,11 @@ def acts_on_volumes(step: Step) -> bool:
     return step not in WAITS | STOPS
 
 
+def drops_active_layer(step: Step) -> bool:
+    """Return whether the step copies or merges the active layer's data, and so begins to do without its volume."""
+    return step in (Step.START_REPLICATION, Step.COPY_COLD, Step.MERGE_BACK)
+
+
 def is_put_back(journal: Journal, place: Place, *, is_running: bool, is_same_run: bool) -> bool:
     """Return whether the journal proves that the XML names a volume that the guest had left for another one.
 

@@ -23,6 +23,7 @@ from diskmigration.agent.migration.decision import (
     Situation,
     Step,
     acts_on_volumes,
+    drops_active_layer,
     is_replication,
     next_step,
     phase_of,
@@ -35,7 +36,13 @@ from diskmigration.agent.migration.steps.clean_up import clean_up_source, discar
 from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
 from diskmigration.agent.migration.steps.find_vm import find_vm
-from diskmigration.agent.migration.steps.foreign_change import await_return, leave_all, leave_to_others
+from diskmigration.agent.migration.steps.foreign_change import (
+    await_return,
+    has_internal_snapshot,
+    leave_all,
+    leave_snapshot,
+    leave_to_others,
+)
 from diskmigration.agent.migration.steps.lost_track import follow, path_if_lost
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
 from diskmigration.agent.migration.steps.pivot import pivot, settle_pivot
@@ -261,6 +268,9 @@ class Worker:
         if step is not Step.PIVOT_COLD:
             attempt.let_writers_in()
         attempt.reach(Moment.BEFORE)
+        if drops_active_layer(step) and has_internal_snapshot(attempt):
+            self._end_attempt(attempt, leave_snapshot(attempt))
+            return
         if step is Step.AWAIT_CUTOVER and job is None:
             attempt.meter = attempt.meter.restarted(now=time.monotonic())
             self._wait(LOOK_SECONDS)

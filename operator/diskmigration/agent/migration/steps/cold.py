@@ -10,6 +10,7 @@ from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.copy_volume import copy_volume
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
+from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.migration.volume_access import require_openable
 from diskmigration.agent.storage import qemu_img
@@ -34,7 +35,8 @@ def copy_cold(attempt: Attempt) -> None:
         # It starts just now, or is about to be seen as one that libvirt has lost track of.
         attempt.wait(_SETTLE_SECONDS)
         return
-    if attempt.is_running():
+    # The next round tells of a snapshot that was taken before the lock was held.
+    if attempt.is_running() or has_internal_snapshot(attempt):
         return
     if not journal.has_cold_copy:
         attempt.record(has_cold_copy=True)

@@ -1,7 +1,11 @@
 """Somebody else put the disk on another volume in mid-migration: nothing goes that may hold the guest's writes."""
 
+from pathlib import Path
+
 from diskmigration.agent.migration import last_writes
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.storage import qcow2_header
+from diskmigration.api.disk_migration import VolumeFormat
 
 
 def leave_to_others(attempt: Attempt, whereabouts: str) -> str:
@@ -19,6 +23,28 @@ def leave_to_others(attempt: Attempt, whereabouts: str) -> str:
     return (
         f"Somebody else changed the disk {attempt.target} during the migration: its active layer is "
         f"{active or 'no volume'}, where the migration had it on {expected.path}. {leave_all(attempt)}"
+    )
+
+
+def has_internal_snapshot(attempt: Attempt) -> bool:
+    """Return whether the active layer has an internal snapshot: one was taken since the migration began.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    active = attempt.journal.mirrored
+    return active.format is VolumeFormat.QCOW2 and qcow2_header.read(Path(active.path)).snapshot_count > 0
+
+
+def leave_snapshot(attempt: Attempt) -> str:
+    """Have all that the migration made stay with the internal snapshot, and return what to tell the user.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    return (
+        f"Somebody took an internal snapshot of the disk {attempt.target} during the migration, which a copy or a "
+        f"merge of {attempt.journal.mirrored.path} would lose. {leave_all(attempt)}"
     )
 
 

@@ -8,6 +8,7 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.disk_migration import CopyMode
@@ -55,6 +56,10 @@ def start_replication(attempt: Attempt) -> None:
         bandwidth_bytes_per_second=attempt.latest().spec.bandwidth,
     )
     attempt.reach(Moment.ACTED)
+    # libvirt takes no snapshot under a block job: one that is not there now comes too late.
+    if has_internal_snapshot(attempt):
+        abort_replication(attempt)
+        return
     attempt.has_replication = True
     attempt.was_in_step = False
     attempt.convergence = Convergence()
