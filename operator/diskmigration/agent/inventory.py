@@ -8,6 +8,7 @@ from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, of_running_domains
+from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage import openers
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.api.errors import MigrationError
@@ -22,6 +23,7 @@ def survey(
     *,
     agent_version: str,
     orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
+    usage: Usage,
 ) -> HypervisorStatus:
     """The node as it is now, conditions aside; only storage domains that it serves are told.
 
@@ -43,12 +45,17 @@ def survey(
         qemu_version=qemu_version,
         agent_version=agent_version,
         virtual_machine_count=len(machines),
-        storage_domains=tuple(_storage_domain(known, orphans_of(known.name)) for known in domains.all()),
+        storage_domains=tuple(
+            _storage_domain(known, orphans_of(known.name), usage.of(known.name)) for known in domains.all()
+        ),
         virtual_machines=tuple(sorted(machines, key=lambda machine: machine.uuid)),
+        unseen_volumes=usage.unseen,
     )
 
 
-def _storage_domain(known: OpenDomain, orphans: tuple[OrphanedVolume, ...]) -> NodeStorageDomain:
+def _storage_domain(
+    known: OpenDomain, orphans: tuple[OrphanedVolume, ...], used: tuple[str, ...] | None
+) -> NodeStorageDomain:
     try:
         # Without it no disk of a VM that is off can be moved, and nothing be removed.
         openers.require_sight()
@@ -56,7 +63,9 @@ def _storage_domain(known: OpenDomain, orphans: tuple[OrphanedVolume, ...]) -> N
         space = known.driver.space()
         group = known.driver.volume_group()
     except MigrationError as error:
-        return NodeStorageDomain(name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans)
+        return NodeStorageDomain(
+            name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans, used_volumes=used
+        )
     return NodeStorageDomain(
         name=known.name,
         ready=True,
@@ -64,6 +73,7 @@ def _storage_domain(known: OpenDomain, orphans: tuple[OrphanedVolume, ...]) -> N
         available_bytes=space.available_bytes,
         volume_group=group,
         orphaned_volumes=orphans,
+        used_volumes=used,
     )
 
 

@@ -13,9 +13,11 @@ from diskmigration.agent.hypervisor.events import DomainEvent, Events, Lifecycle
 from diskmigration.agent.inventory import survey
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
+from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.migration.worker import Worker
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.pulse import Pulse
+from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.disk_migration import DiskMigration, Phase
@@ -53,12 +55,15 @@ class Agent:
         events = Events(connection)
         self._domains = StorageDomains({})
         extender = Extender(connection, events, self._domains, health)
+        hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
+        remover = Remover(connection, self._domains, hosts)
         self._node = Node(
             name=node_name,
             connection=connection,
             domains=self._domains,
             extender=extender,
-            other_hosts=OtherHosts(cluster, node_name=node_name, namespace=namespace),
+            other_hosts=hosts,
+            remover=remover,
         )
         self._extender = extender
         self._statuses = StatusWriter(
@@ -73,11 +78,19 @@ class Agent:
             node_name=node_name,
             connection=connection,
             domains=self._domains,
+            remover=remover,
             migrations_at_work=self._migrations_at_work,
         )
+        self._usage = UsageReader(connection, self._domains)
         self._announcer = Announcer(
             cluster=cluster,
-            survey=lambda: survey(connection, self._domains, agent_version=agent_version, orphans_of=self._orphans.of),
+            survey=lambda: survey(
+                connection,
+                self._domains,
+                agent_version=agent_version,
+                orphans_of=self._orphans.of,
+                usage=self._usage.current(),
+            ),
             see_labels=self._domains.see_node_labels,
             node_name=node_name,
             namespace=namespace,
@@ -98,6 +111,7 @@ class Agent:
         self._statuses.start()
         self._announcer.start()
         self._orphans.start()
+        self._usage.start()
 
     def stop(self) -> None:
         """Ends the workers' and the extender's own work. The jobs in QEMU go on, and the next agent finds them.
@@ -175,6 +189,7 @@ class Agent:
     def _notice(self, event: DomainEvent) -> None:
         if isinstance(event, LifecycleChanged):
             self._announcer.look_soon()
+            self._usage.look_soon()
         with self._guard:
             workers = list(self._workers.values())
         for worker in workers:

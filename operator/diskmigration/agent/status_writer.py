@@ -147,6 +147,23 @@ class StatusWriter:
             action="Migrate",
             event_type=EventType.WARNING if status.phase is Phase.FAILED else EventType.NORMAL,
         )
+        if status.phase.is_final:
+            self._tell_of_retained(entry, status)
+
+    def _tell_of_retained(self, entry: _Entry, status: DiskMigrationStatus) -> None:
+        sides = (("SourceRetained", status.source), ("DestinationRetained", status.destination))
+        for reason, side in sides:
+            if side is not None and side.retained:
+                names = ", ".join(volume.name for volume in side.retained)
+                record_event(
+                    self._cluster,
+                    self._reporter,
+                    DISK_MIGRATIONS,
+                    entry.migration.metadata,
+                    reason=reason,
+                    note=f"Kept in the storage domain {side.storage_domain}: {names}. {side.retained[0].reason}",
+                    action="Migrate",
+                )
 
     def _tell_of_convergence(self, entry: _Entry, status: DiskMigrationStatus) -> None:
         said = conditions.find(status.conditions, ConditionType.CONVERGING)

@@ -166,12 +166,21 @@ class Volume(Model):
     extensions: int = 0
 
 
+class RetainedVolume(Model):
+    """A volume that was not removed when the rest was, and why."""
+
+    name: str
+    path: str
+    reason: str
+
+
 class Side(Model):
     """The source or the destination as it was found or made."""
 
     storage_domain: str
     type: StorageType
     volumes: tuple[Volume, ...] = ()
+    retained: tuple[RetainedVolume, ...] = ()
 
 
 class Progress(Model):
@@ -207,6 +216,7 @@ class Display(Model):
 
     progress: str | None = None
     allocated: str | None = None
+    retained: str | None = None
 
 
 class DiskMigrationStatus(Model):

@@ -67,8 +67,22 @@ class OrphanedVolume(Model):
     reason: str = ""
 
 
+class UnseenVolume(Model):
+    """Somebody on the node who may need any volume, as the agent cannot see or read the one that is named.
+
+    `isRawMedium` tells that it lies in a CD-ROM or floppy drive and is raw, so that it is no qcow2 volume.
+    """
+
+    used_by: str
+    reason: str
+    is_raw_medium: bool = False
+
+
 class NodeStorageDomain(Model):
-    """One storage domain as this node reaches it; the room of one that is not ready is not known."""
+    """One storage domain as this node reaches it; the room of one that is not ready is not known.
+
+    `usedVolumes` is absent while it is not known.
+    """
 
     name: str
     ready: bool
@@ -77,6 +91,7 @@ class NodeStorageDomain(Model):
     available_bytes: int | None = None
     volume_group: VolumeGroup | None = None
     orphaned_volumes: tuple[OrphanedVolume, ...] = ()
+    used_volumes: tuple[str, ...] | None = None
 
 
 class HypervisorStatus(Model):
@@ -89,6 +104,7 @@ class HypervisorStatus(Model):
     virtual_machine_count: int = 0
     storage_domains: tuple[NodeStorageDomain, ...] = ()
     virtual_machines: tuple[VirtualMachine, ...] = ()
+    unseen_volumes: tuple[UnseenVolume, ...] = ()
 
 
 class Hypervisor(Model):

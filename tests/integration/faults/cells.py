@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.integration.faults.faults import COLD_FAULTS, FAULTS, Fault, World
-from tests.integration.faults.moments import BACK, can_be_given_up
+from tests.integration.faults.moments import BACK, can_be_given_up, has_removed_source
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration
 from tests.integration.migrations.volumes import made_volume
@@ -52,6 +52,11 @@ class Cell:
         return self.moment in BACK or (self.fault.gives_up and can_be_given_up(self.moment))
 
     @property
+    def keeps_base(self) -> bool:
+        """Whether the chain's base is to be at the source in the end, as somebody may need it."""
+        return self.fault.keeps_base and not has_removed_source(self.moment)
+
+    @property
     def phase(self) -> str:
         """What the status is to say in the end."""
         return "Cancelled" if self.stays else "Succeeded"
@@ -91,6 +96,8 @@ def play(world: World, cell: Cell) -> Recovery:
     mended = time.monotonic()
     outcome = _end(migration, cell)
     seconds = time.monotonic() - mended
+    if fault.end is not None:
+        fault.end(world)
 
     if machine.state() == "shut off":
         world.stack.host.virsh("start", machine.name, "--paused")
@@ -107,7 +114,10 @@ def play(world: World, cell: Cell) -> Recovery:
         path = world.stack.domains[cell.destination].path
         assert machine.chain() == [(str(path(name)), "qcow2") for name in reversed(made)]
         assert machine.chain(inactive=True)[0] == machine.chain()[0]
-        assert _files(world) == {cell.destination: made, cell.source: []}
+        kept = [base_name(machine)] if cell.keeps_base else []
+        assert _files(world) == {cell.destination: made, cell.source: kept}
+        if not fault.deletes:
+            assert [volume["name"] for volume in migration.status()["source"]["retained"]] == kept
     return Recovery(outcome, seconds)
 
 
@@ -156,6 +166,11 @@ def _end(migration: Migration, cell: Cell) -> str:
         assert "could not be cancelled any more" in migration.condition("Succeeded")["message"]
     wait_until(lambda: not migration.get()["metadata"].get("finalizers"), "the object may go")
     return cell.phase
+
+
+def base_name(machine: Machine) -> str:
+    """The base's name in its storage domain; see make_machine."""
+    return f"{machine.name}-0"
 
 
 def _files(world: World) -> dict[str, list[str]]:

@@ -33,7 +33,8 @@ class World:
 class Fault:
     """`strike` ends with the migration let go, as far as there is an agent that could go on; `mend` comes after it.
 
-    What befalls a VM, and what its user does to the migration, are faults as any other.
+    What befalls a VM, and what its user does to the migration, are faults as any other. `keeps_base` tells that the
+    chain's base stays at the source while it lasts, and `end` ends what lasts longer than the migration.
     """
 
     strike: Callable[[World, Migration], None]
@@ -41,6 +42,8 @@ class Fault:
     of_running_vm: bool = False
     gives_up: bool = False
     deletes: bool = False
+    keeps_base: bool = False
+    end: Callable[[World], None] | None = None
 
 
 def _kill_agent(world: World, _: Migration) -> None:
@@ -142,6 +145,25 @@ def _delete_unseen(world: World, migration: Migration) -> None:
     _delete(world, migration)
 
 
+def _hide_neighbour(world: World, _: Migration) -> None:
+    """A VM that is off comes, with a volume whose header is cut off: it may stand on the base of the moved disk."""
+    volume = world.stack.domains["file-a"].directory / f"{world.machine.name}-neighbour"
+    volume.write_bytes(b"QFI\xfb")
+    definition = volume.with_suffix(".xml")
+    definition.write_text(
+        f"""<domain type='qemu'><name>{volume.name}</name><memory unit='MiB'>32</memory>
+        <os><type arch='x86_64' machine='pc'>hvm</type></os><devices><disk type='file' device='disk'>
+        <driver name='qemu' type='qcow2'/><source file='{volume}'/><target dev='vda' bus='virtio'/></disk></devices>
+        </domain>"""
+    )
+    world.stack.host.virsh("define", str(definition))
+    world.holds.release()
+
+
+def _end_neighbour(world: World) -> None:
+    world.stack.host.virsh("undefine", f"{world.machine.name}-neighbour")
+
+
 FAULTS = {
     "agent-killed": Fault(_kill_agent),
     "operator-killed": Fault(_kill_operator),
@@ -154,6 +176,7 @@ FAULTS = {
     "vm-ended-inside": Fault(_quit_inside, of_running_vm=True),
     "vm-paused-and-resumed": Fault(_pause_and_resume, of_running_vm=True),
     "vm-rebooted": Fault(_reboot, of_running_vm=True),
+    "neighbour-unreadable": Fault(_hide_neighbour, keeps_base=True, end=_end_neighbour),
     "cancelled": Fault(_cancel, gives_up=True),
     "deleted": Fault(_delete, gives_up=True, deletes=True),
     "cancelled-unseen": Fault(_cancel_unseen, lambda world: world.link.restore(), gives_up=True),

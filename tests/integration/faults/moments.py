@@ -65,3 +65,8 @@ def can_be_given_up(moment: str) -> bool:
     if moment in COLD:
         return COLD.index(moment) < COLD.index("PivotCold.before")
     return moment in BACK or FORWARD.index(moment) < FORWARD.index("Pivot.before")
+
+
+def has_removed_source(moment: str) -> bool:
+    """Whether the source's volumes are gone there."""
+    return moment in ("CleanUpSource.acted", "Finish.before", "Finish.acted")

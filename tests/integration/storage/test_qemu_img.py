@@ -15,14 +15,14 @@ import pytest
 
 from diskmigration.agent.extender.watermark import largest_useful_size
 from diskmigration.agent.storage import qcow2_header, qemu_img
-from diskmigration.agent.storage.backing_names import backing_paths
+from diskmigration.agent.storage.backing_names import NamedImage, images_named_by
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.qcow2_header import Bitmap
 from diskmigration.agent.storage.qemu_img import Image
 from diskmigration.api.disk_migration import VolumeFormat
-from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
 from tests.integration.storage.conftest import OWNER
 from tests.waiting import wait_until
@@ -146,50 +146,78 @@ def test_a_volume_made_has_the_disks_virtual_size(driver: Driver, image_format: 
 def test_a_chain_is_made_without_a_look_at_what_lies_below(driver: Driver) -> None:
     base = make(driver, "base")
     top = make(driver, "top", backing=base)
-    assert backing_paths(top.path, "qcow2") == (base.path,)
+    assert images_named_by(top.path, "qcow2") == (NamedImage(base.path, "qcow2"),)
+    assert images_named_by(top.path, "") == (NamedImage(base.path, "qcow2"),)
+    assert images_named_by(top.path, "raw") == ()
     # The volume below may not be there yet at all.
     missing = Image(driver.path("missing"), QCOW2, driver.type)
     make(driver, "early", backing=missing)
-
-
-def test_a_missing_volume_of_a_chain_is_told(driver: Driver) -> None:
-    base = make(driver, "base")
-    top = make(driver, "top", backing=base)
-    driver.remove("base")
-    with pytest.raises(MigrationError, match="backing chain of") as failed:
-        backing_paths(top.path, "qcow2")
-    assert failed.value.reason is Reason.STORAGE_FAILED
 
 
 def test_a_header_that_names_what_is_no_file_opens_nothing(file_driver: FileDriver, scratch: Path) -> None:
     fifo = scratch / "fifo"
     os.mkfifo(fifo)
     for backing, expected in {
-        f"json:{json.dumps({'driver': 'raw', 'file.driver': 'file', 'file.filename': str(fifo)})}": (fifo,),
-        f"json:{json.dumps({'driver': 'raw', 'file': {'driver': 'file', 'filename': str(fifo)}})}": (fifo,),
+        f"json:{json.dumps({'driver': 'raw', 'file.driver': 'file', 'file.filename': str(fifo)})}": ((fifo, ""),),
+        f"json:{json.dumps({'driver': 'raw', 'file': {'driver': 'file', 'filename': str(fifo)}})}": ((fifo, ""),),
         "nbd://192.0.2.1/export": (),
         "ssh://192.0.2.1/image": (),
+        f"file:{fifo}": ((fifo, "raw"),),
+        str(fifo): ((fifo, "raw"),),
     }.items():
-        assert backing_paths(planted(file_driver, backing, "raw"), "qcow2") == expected
+        found = images_named_by(planted(file_driver, backing, "raw"), "qcow2")
+        assert found == tuple(NamedImage(*each) for each in expected)
     # An open would wait for the FIFO's other end.
     with pytest.raises(MigrationError, match="no file and no block device"):
-        backing_paths(planted(file_driver, str(fifo), "qcow2"), "qcow2")
+        images_named_by(fifo, "qcow2")
+
+
+@pytest.mark.parametrize("name", ["json:{", "blkdebug:a:/b", "nfs://192.0.2.1/image", "nonsense:/b"])
+def test_a_name_that_is_not_understood_is_not_taken_for_none(file_driver: FileDriver, name: str) -> None:
+    with pytest.raises(MigrationError, match="not understood"):
+        images_named_by(planted(file_driver, name, "raw"), "qcow2")
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"QFI\xfb\0\0\0\x03", "no qcow2 header"),
+        (b"QFI\xfb\0\0\0\x01" + bytes(100), "version 1 is not known"),
+        (b"QED\0", "format qed"),
+        (b"KDMV", "format vmdk"),
+        (b"# Disk DescriptorFile", "format vmdk"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_not_taken_for_one_that_names_nothing(
+    scratch: Path, start: bytes, words: str
+) -> None:
+    (scratch / "image").write_bytes(start)
+    with pytest.raises(MigrationError, match=words):
+        images_named_by(scratch / "image", "")
+
+
+def test_a_file_without_a_header_names_nothing_unless_it_is_said_to_have_one(scratch: Path) -> None:
+    for content in (b"", b"raw data"):
+        (scratch / "image").write_bytes(content)
+        assert images_named_by(scratch / "image", "") == ()
+        with pytest.raises(MigrationError, match="no qcow2 header"):
+            images_named_by(scratch / "image", "qcow2")
+
+
+def test_the_file_of_an_images_data_is_named(scratch: Path) -> None:
+    image, data = scratch / "image", scratch / "data"
+    options = f"data_file={data},data_file_raw=on"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(image), "1M"], check=True)
+    assert images_named_by(image, "qcow2") == (NamedImage(data, "raw"),)
 
 
 @pytest.mark.parametrize("name", [b"/\xfe\xff", b"/a\nb", b"/\x01"])
 def test_a_header_may_hold_any_byte(file_driver: FileDriver, name: bytes) -> None:
     path = planted(file_driver, b"/nowhere" + name, "raw")
-    with pytest.raises(MigrationError, match="goes on to /nowhere/"):
-        backing_paths(path, "qcow2")
+    [named] = images_named_by(path, "qcow2")
+    assert bytes(named.path) == b"/nowhere" + name
     with pytest.raises(MigrationError, match="nowhere"):
         qemu_img.commit(Image(path, QCOW2, StorageType.FILE), make(file_driver, "base"))
-
-
-def test_headers_that_name_each_other_are_read_once(file_driver: FileDriver) -> None:
-    one, other = file_driver.path("v"), file_driver.path("w")
-    planted(file_driver, str(one), "qcow2", name="w")
-    planted(file_driver, str(other), "qcow2", name="v")
-    assert backing_paths(one, "qcow2") == (other, one)
 
 
 def test_a_chain_is_what_it_is_said_to_be_whatever_a_header_names(
@@ -484,7 +512,7 @@ def test_the_formats_are_stated_never_probed(file_driver: FileDriver, scratch: P
     destination = make(file_driver, "copy")
     copy(raw, to=destination)
     assert content(destination, scratch) == hashlib.sha256(raw.path.read_bytes()).hexdigest()
-    assert backing_paths(raw.path, "raw") == ()
+    assert images_named_by(raw.path, "raw") == ()
 
 
 def test_what_can_be_opened_directly(driver: Driver) -> None:

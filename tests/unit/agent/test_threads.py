@@ -16,6 +16,8 @@ from diskmigration.agent.hypervisor.events import DomainEvent, Events
 from diskmigration.agent.migration import orphans
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.pulse import Pulse
+from diskmigration.agent.references import usage
+from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
@@ -96,8 +98,23 @@ def survey(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
 
 def search_for_orphans(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(orphans, "journals_by_vm", flaky)
-    connection: Any = None
-    Orphans(node_name="node-a", connection=connection, domains=StorageDomains({}), migrations_at_work=frozenset).start()
+    anything: Any = None
+    Orphans(
+        node_name="node-a",
+        connection=anything,
+        domains=StorageDomains({}),
+        remover=anything,
+        migrations_at_work=frozenset,
+    ).start()
+
+
+def look_at_what_volumes_are_needed(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(usage, "users_on_node", flaky)
+    patch.setattr(usage, "SOONEST_SECONDS", 0.0)
+    anything: Any = None
+    reader = UsageReader(anything, StorageDomains({}))
+    reader.look_soon()
+    reader.start()
 
 
 def ping_of_libvirtd(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
@@ -114,6 +131,7 @@ def what_the_ping_tells(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
 
 
 THREADS = [
+    look_at_what_volumes_are_needed,
     poll_of_the_extender,
     status_writer,
     turn_of_the_status_writer,

@@ -136,12 +136,6 @@ class Domain:
         with self.call("listing the VM's snapshots", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return {found.getName(): found.getXMLDesc(0) for found in domain.listAllSnapshots(0)}
 
-    def paths_of_snapshots(self) -> frozenset[str]:
-        """Every path that a snapshot which libvirt keeps of this VM refers to."""
-        with self.call("listing the VM's snapshots", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
-            documents = [snapshot.getXMLDesc(0) for snapshot in domain.listAllSnapshots(0)]
-        return frozenset().union(*(domain_xml.source_paths(document) for document in documents))
-
     def metadata(self, uri: str) -> str | None:
         """The element of that namespace in the VM's metadata, or None."""
         with self.call("reading the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:

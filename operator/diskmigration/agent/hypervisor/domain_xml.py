@@ -92,7 +92,7 @@ def parse(xml: str) -> DomainDescription:
     Raises:
         xml.etree.ElementTree.ParseError: it is no XML.
     """
-    root = _root(xml)
+    root = root_of(xml)
     agent = root.find(f"./devices/channel/target[@name='{GUEST_AGENT_CHANNEL}']")
     return DomainDescription(
         name=root.findtext("name", ""),
@@ -112,8 +112,8 @@ _VALUE = re.compile(r"""=(?:"[^"]*"|'[^']*')""")
 _BREAKS = {ord(character): f"&#{ord(character)};" for character in "\t\n\r"}
 
 
-def _root(xml: str) -> ET.Element:
-    """The document's root, with every path as it is.
+def root_of(xml: str) -> ET.Element:
+    """Return the document's root, with every path as it is.
 
     libvirt writes a path's line breaks and tabs as they are, and an XML parser has to read a space for each: another
     path, and perhaps somebody else's volume.
@@ -195,24 +195,17 @@ def _mirror(element: ET.Element) -> Mirror:
     return Mirror(layer=layer, job=element.get("job", ""), ready=element.get("ready", ""))
 
 
-def source_paths(xml: str) -> frozenset[str]:
-    """Every file and device that any `<source>` anywhere in the document names: for snapshots' and foreign XML."""
-    root = _root(xml)
-    found = (source.get("file") or source.get("dev") for source in root.iter("source"))
-    return frozenset(path for path in found if path)
-
-
 def names_pool_volume(xml: str, target: str) -> bool:
     """Return whether a disk of that target device is, anywhere in the document, a volume of a storage pool."""
     return any(
         disk.find("source[@pool]") is not None and disk.find(f"target[@dev='{target}']") is not None
-        for disk in _root(xml).iter("disk")
+        for disk in root_of(xml).iter("disk")
     )
 
 
 def checkpoint_has_disk(xml: str, target: str) -> bool:
     """Return whether a checkpoint keeps a bitmap on the disk of that target device."""
-    return _root(xml).find(f"./disks/disk[@name='{target}'][@checkpoint='bitmap']") is not None
+    return root_of(xml).find(f"./disks/disk[@name='{target}'][@checkpoint='bitmap']") is not None
 
 
 def _source(parent: ET.Element, kind: str, path: str) -> None:
@@ -241,7 +234,7 @@ def copy_document(*, kind: str, path: str, image_format: str) -> str:
 
 def disk_document(xml: str, target: str) -> str | None:
     """Return the `<disk>` of that target as a document of its own, or None if the domain has no such disk."""
-    for disk in _root(xml).findall("./devices/disk"):
+    for disk in root_of(xml).findall("./devices/disk"):
         if (found := disk.find("target")) is not None and found.get("dev") == target:
             return ET.tostring(disk, encoding="unicode")
     return None
@@ -249,7 +242,7 @@ def disk_document(xml: str, target: str) -> str | None:
 
 def parse_disk(document: str) -> DomainDisk:
     """Read a document of `disk_document`."""
-    return _disk(_root(document))
+    return _disk(root_of(document))
 
 
 def moved_disk(document: str, *, kind: str, path: str, image_format: str, remembered: str | None = None) -> str:
@@ -258,7 +251,7 @@ def moved_disk(document: str, *, kind: str, path: str, image_format: str, rememb
     `remembered` is the disk as it was before libvirt replaced its source: what libvirt dropped is put back. Source:
     qemuSnapshotDiskPrepareOne builds the persistent source anew, without `<seclabel>` and `<metadata_cache>`.
     """
-    disk = _root(document)
+    disk = root_of(document)
     active = _disk(disk).active
     if active is None or active.path != path:
         for below in disk.findall("backingStore"):
@@ -266,7 +259,7 @@ def moved_disk(document: str, *, kind: str, path: str, image_format: str, rememb
     disk.set("type", kind)
     source, driver = _child(disk, "source"), _child(disk, "driver", name="qemu")
     if remembered is not None:
-        before = _root(remembered)
+        before = root_of(remembered)
         _put_back(source, before.find("source"))
         _put_back(driver, before.find("driver"))
     for name in _NAMES_OF_A_VOLUME:

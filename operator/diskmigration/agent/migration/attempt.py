@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,12 @@ from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.migration.removal import Doomed, Remover
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage import image_locks
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
-from diskmigration.api.disk_migration import DiskMigration, VolumeFormat
+from diskmigration.api.disk_migration import DiskMigration, RetainedVolume, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -78,6 +79,7 @@ class Node:
     domains: StorageDomains
     extender: Extender
     other_hosts: OtherHosts
+    remover: Remover
     turns: Turns = field(default_factory=Turns)
 
 
@@ -191,6 +193,14 @@ class Attempt:
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""
         self.destination.driver.keep([volume.name for volume in self.journal.at_destination])
+
+    def remove(self, home: OpenDomain, chain: Sequence[Doomed]) -> tuple[RetainedVolume, ...]:
+        """Remove volumes of a chain, top first, and return what was kept, with why; see Remover.
+
+        Raises:
+            MigrationError: StorageFailed, HypervisorUnavailable.
+        """
+        return self.node.remover.remove(home, chain, wait=self.wait)
 
     def record(self, **changes: Any) -> None:
         """Writes the journal with these fields changed.

@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.storage import qcow2_limits
 from diskmigration.agent.storage.qemu_img import Image
-from diskmigration.api.disk_migration import CopyMode, DiskMigration, Failure, Phase, SourceVolumes, VolumeFormat
+from diskmigration.api.disk_migration import (
+    CopyMode,
+    DiskMigration,
+    Failure,
+    Phase,
+    RetainedVolume,
+    SourceVolumes,
+    VolumeFormat,
+)
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain, StorageType
@@ -64,6 +72,7 @@ class Journal(Model):
     `is_merged` tells that the migration's own volume above the guest's, the snapshot or after the pivot its copy, was
     merged: what the guest wrote to it is in the volume below, and the guest has written there since.
     `run` marks the run of QEMU in which the disk was last seen where the journal expects it (see hypervisor/runs.py).
+    `retained_at_source` and `retained_at_destination` are what the clean-up kept.
     """
 
     migration: DiskMigration
@@ -90,6 +99,8 @@ class Journal(Model):
     cancelled: bool = False
     cancelled_in: Phase | None = None
     outcome: Phase | None = None
+    retained_at_source: tuple[RetainedVolume, ...] = ()
+    retained_at_destination: tuple[RetainedVolume, ...] = ()
 
     @property
     def uid(self) -> str:

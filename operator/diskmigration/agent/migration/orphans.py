@@ -11,17 +11,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.agent.migration.references import paths_in_use
+from diskmigration.agent.migration.removal import Doomed, Remover, Standing
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
-from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import OrphanedVolume
 from diskmigration.cluster.errors import ClusterError
@@ -32,7 +30,15 @@ _log = logging.getLogger(__name__)
 SWEEP_SECONDS = 600.0
 """How long a look is good for: what was in use then may be free by now."""
 RETRY_SECONDS = 10.0
-"""How soon a domain is looked at again that could not be looked at: its group, libvirtd or the API server was away."""
+"""How soon a domain is looked at again that could not be looked at: its group, libvirtd or the API server was away.
+
+Twice as long each time in which nothing has changed, as a node may be without the domain for good.
+"""
+
+
+def retry_seconds(failures: int) -> float:
+    """Return how long to wait after so many failures of the same kind in a row. Pure."""
+    return min(RETRY_SECONDS * 2.0 ** min(failures - 1, 10), SWEEP_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,19 @@ class Orphans:
         node_name: str,
         connection: Connection,
         domains: StorageDomains,
+        remover: Remover,
         migrations_at_work: Callable[[], frozenset[str]],
     ) -> None:
         """`migrations_at_work` has the uids of the node's migrations that have not ended; it may raise ClusterError."""
         self._node_name = node_name
         self._connection = connection
         self._domains = domains
+        self._remover = remover
         self._migrations_at_work = migrations_at_work
         self._stopping = threading.Event()
         self._found: Mapping[str, tuple[OrphanedVolume, ...]] = {}
         self._told: Mapping[str, str] = {}
+        self._failures = 0
 
     def start(self) -> None:
         """Starts looking."""
@@ -114,7 +123,7 @@ class Orphans:
     def _run(self) -> None:
         while not self._stopping.is_set():
             with surviving("the search for orphans", pause=self._stopping.wait):
-                self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else RETRY_SECONDS)
+                self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else retry_seconds(self._failures))
 
     def _sweep_all(self) -> bool:
         """Whether every domain could be looked at."""
@@ -131,6 +140,7 @@ class Orphans:
         for name, obstacle in obstacles.items():
             if self._told.get(name) != obstacle:
                 _log.warning("orphans cannot be looked for yet", extra={"storageDomain": name, "error": obstacle})
+        self._failures = self._failures + 1 if obstacles == self._told else 1
         self._found, self._told = found, obstacles
         return not obstacles
 
@@ -155,23 +165,22 @@ class Orphans:
             volumes=frozenset().union(*map(volumes_of, known)),
         )
         orphans = orphans_among(domain.name, leftovers, at_work)
-        in_use = paths_in_use(self._connection) if orphans else frozenset()
-        return tuple(kept for orphan in orphans if (kept := _remove(domain, orphan, in_use)) is not None)
+        return tuple(kept for orphan in orphans if (kept := self._remove(domain, orphan)) is not None)
 
-
-def _remove(domain: OpenDomain, orphan: Leftover, in_use: frozenset[Path]) -> OrphanedVolume | None:
-    """Removes it and returns None, or returns why it is still there."""
-    told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
-    path = domain.driver.path(orphan.volume)
-    if path in in_use or resolved(path) in in_use:
-        reason = "A VM, a definition or a snapshot of this node uses it, though it is marked as incomplete."
-    else:
+    def _remove(self, domain: OpenDomain, orphan: Leftover) -> OrphanedVolume | None:
+        """Removes it and returns None, or returns why it is still there."""
+        told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
         try:
-            domain.driver.remove(orphan.volume)
+            path = str(domain.driver.path(orphan.volume))
+            # A user's volume that is marked as being removed was proven to be needed by nobody before it was marked.
+            doomed = Doomed(orphan.volume, path, is_qcow2=True, standing=Standing.OWN)
+            retained = self._remover.remove(domain, (doomed,), wait=self._stopping.wait)
         except MigrationError as error:
             reason = error.message
         else:
-            _log.warning("removed an orphaned volume", extra={**told, "sizeBytes": orphan.size_bytes})
-            return None
-    _log.warning("an orphaned volume cannot be removed", extra={**told, "reason": reason})
-    return OrphanedVolume(name=orphan.volume, size_bytes=orphan.size_bytes, reason=reason)
+            if not retained:
+                _log.warning("removed an orphaned volume", extra={**told, "sizeBytes": orphan.size_bytes})
+                return None
+            reason = retained[0].reason
+        _log.warning("an orphaned volume cannot be removed", extra={**told, "reason": reason})
+        return OrphanedVolume(name=orphan.volume, size_bytes=orphan.size_bytes, reason=reason)

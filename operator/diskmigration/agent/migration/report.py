@@ -16,6 +16,7 @@ from diskmigration.api.disk_migration import (
     Failure,
     Phase,
     Progress,
+    RetainedVolume,
     Side,
     Volume,
     VolumeRole,
@@ -39,6 +40,7 @@ def side(
     chain: tuple[JournalVolume, ...],
     extra: JournalVolume | None,
     figures: dict[str, VolumeFigures],
+    retained: tuple[RetainedVolume, ...] = (),
 ) -> Side:
     """One side of the move; a volume that is not there (any more) is left out."""
     roles = [VolumeRole.INTERNAL] * (len(chain) - 1) + [VolumeRole.ACTIVE]
@@ -60,6 +62,7 @@ def side(
             for volume, role in volumes
             if volume.path in figures
         ),
+        retained=retained,
     )
 
 
@@ -94,13 +97,17 @@ def under_way(
 
     `stalled` is what somebody has to look at before it can go on; `falls_behind` tells that the mirror does.
     """
-    destination = side(journal.destination_domain, journal.destination, journal.overlay, figures)
+    destination = side(
+        journal.destination_domain, journal.destination, journal.overlay, figures, journal.retained_at_destination
+    )
     progress = meter.to_status(wall_clock=now)
     allocated = sum(volume.allocated_bytes for volume in destination.volumes)
     synchronized = phase in (Phase.SYNCHRONIZED, Phase.PIVOTING, Phase.MERGING) or before.pivoted_time is not None
-    source = side(journal.source_domain, journal.source, journal.snapshot, figures)
+    source = side(journal.source_domain, journal.source, journal.snapshot, figures, journal.retained_at_source)
     if journal.outcome is Phase.SUCCEEDED and before.source is not None:
-        source = before.source  # the record of what was moved, although its volumes are gone
+        # the record of what was moved, although its volumes are gone
+        source = before.source.model_copy(update={"retained": source.retained})
+    retained = len(source.retained + destination.retained)
     since = before.last_progress_time
     if since is None or (before.progress or Progress()).copied_bytes < progress.copied_bytes:
         since = now
@@ -128,7 +135,11 @@ def under_way(
             "source": source,
             "destination": destination,
             "failure": journal.failure,
-            "display": Display(progress=f"{progress.percent}%", allocated=human_readable(allocated)),
+            "display": Display(
+                progress=f"{progress.percent}%",
+                allocated=human_readable(allocated),
+                retained=str(retained) if retained else None,
+            ),
         }
     )
 
@@ -171,11 +182,23 @@ def ended(
             "attempts": max(before.attempts, 1),
             "progress": progress,
             "failure": failure,
-            "display": Display(
-                progress="100%" if success else (before.display.progress if before.display is not None else None),
-                allocated=before.display.allocated if before.display is not None else None,
-            ),
+            "display": (before.display or Display()).model_copy(update={"progress": "100%"} if success else {}),
         }
+    )
+
+
+def about_retained(journal: Journal) -> str:
+    """Return what a message adds about the volumes that were kept, "" where there are none."""
+    sides = (
+        (journal.source_domain, journal.retained_at_source),
+        (journal.destination_domain, journal.retained_at_destination),
+    )
+    return "".join(
+        f" Kept in the storage domain {domain.metadata.name}: "
+        + ", ".join(volume.name for volume in retained)
+        + f". {retained[0].reason}"
+        for domain, retained in sides
+        if retained
     )
 
 

@@ -9,6 +9,7 @@ from diskmigration.agent.hypervisor import qemu_user
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.migration.checks.access import Access, require_access
 from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.removal import remove_probe
 from diskmigration.agent.storage import access, ownership, volume_names
 from diskmigration.agent.storage.driver import Owner, StorageDriver
 from diskmigration.agent.storage.ownership import Ownership
@@ -61,7 +62,7 @@ def _made(driver: StorageDriver, name: str, owner: Owner, wanted: Ownership) -> 
     try:
         yield driver.create(name, 0, owner, wanted)
     finally:
-        driver.remove(name)
+        remove_probe(driver, name)
 
 
 def _require(domain: Domain, journal: Journal, path: Path, driver: StorageDriver, *, is_written_to: bool) -> None:

@@ -14,7 +14,7 @@ from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration import limits
+from diskmigration.agent.migration import limits, report
 from diskmigration.agent.migration.account import Account
 from diskmigration.agent.migration.attempt import Attempt, DiskGoneError, Node
 from diskmigration.agent.migration.decision import (
@@ -490,15 +490,16 @@ class Worker:
         attempt.step = Step.FINISH
         attempt.reach(Moment.BEFORE)
         self._show(Phase.CLEANING_UP)
+        retained = report.about_retained(journal)
         if journal.outcome is Phase.SUCCEEDED:
-            message = f"The disk lives in the storage domain {attempt.destination.name}."
+            message = f"The disk lives in the storage domain {attempt.destination.name}.{retained}"
             if limits.wants_cancel(self._latest):
                 message += " It could not be cancelled any more: the pivot had happened."
             ending = (Phase.SUCCEEDED, Reason.MIGRATED, message)
         elif failure is not None:
-            ending = (Phase.FAILED, failure.reason, failure.message)
+            ending = (Phase.FAILED, failure.reason, failure.message + retained)
         else:
-            message = f"The disk stays in the storage domain {attempt.source.name}."
+            message = f"The disk stays in the storage domain {attempt.source.name}.{retained}"
             ending = (Phase.CANCELLED, Reason.CANCELLED, message)
         phase, reason, message = ending
         return self._end(phase, reason, " ".join((message, *journal.remarks)))

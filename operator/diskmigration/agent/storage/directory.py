@@ -6,11 +6,13 @@ import logging
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from diskmigration.agent.storage import failures
+from diskmigration.agent.storage import failures, identity
 from diskmigration.agent.storage import ownership as ownerships
-from diskmigration.agent.storage.driver import Space
+from diskmigration.agent.storage.driver import Space, StoredImage
 from diskmigration.agent.storage.ownership import Ownership
 from diskmigration.agent.storage.paths import resolved
 from diskmigration.api.errors import MigrationError, Reason
@@ -190,17 +192,72 @@ def remove_file(root: Path, volume: str) -> None:
     """
     path = _place_of(root, volume) or file_of(root, volume)
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            _log.warning("what lies in a volume's place is no file, and is left", extra={"path": str(path)})
-            return
-        path.unlink()
+        with _folder(root, volume) as folder:
+            if not stat.S_ISREG(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
+                _log.warning("what lies in a volume's place is no file, and is left", extra={"path": str(path)})
+                return
+            os.unlink(path.name, dir_fd=folder)
     except FileNotFoundError:
         return
     except OSError as error:
         raise failures.failure(error, doing=f"removing {path}") from error
 
 
+@contextmanager
+def _folder(root: Path, volume: str) -> Iterator[int]:
+    """Open the volume's folder below the root, without following a link that somebody puts there in the meantime."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with ExitStack() as opened:
+        folder = os.open(resolved(root), flags)
+        opened.callback(os.close, folder)
+        for part in Path(volume).parent.parts:
+            folder = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+            opened.callback(os.close, folder)
+        yield folder
+
+
 def files(root: Path) -> tuple[str, ...]:
     """The names of the regular files right below the root."""
     with failures.os_errors(f"listing {root}"), os.scandir(root) as entries:
         return tuple(sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False)))
+
+
+def image(root: Path, volume: str) -> StoredImage | None:
+    """Return the volume's regular file; None where there is none.
+
+    Raises:
+        MigrationError: StorageFailed, also when the name leads out of the root.
+    """
+    path = _place_of(root, volume) or file_of(root, volume)
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failures.failure(error, doing=f"looking at {path}") from error
+    is_file = stat.S_ISREG(found.st_mode)
+    return StoredImage(volume, identity.of_file(found.st_dev, found.st_ino), path) if is_file else None
+
+
+def images(root: Path) -> tuple[StoredImage, ...]:
+    """Return every regular file below the root, in its folders and in what is mounted there too.
+
+    Raises:
+        MigrationError: StorageFailed, a part of it could not be read.
+    """
+    with failures.os_errors(f"listing {root}"):
+        return tuple(_images(root, root))
+
+
+def _images(root: Path, folder: Path) -> Iterator[StoredImage]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                yield from _images(root, Path(entry.path))
+            elif stat.S_ISREG(found.st_mode):
+                path = Path(entry.path)
+                yield StoredImage(str(path.relative_to(root)), identity.of_file(found.st_dev, found.st_ino), path)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diskmigration.agent.storage.driver import StorageDriver
+from diskmigration.agent.storage.driver import StorageDriver, StoredImage
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.lvm import group as lvm_groups
@@ -132,6 +132,17 @@ class StorageDomains:
         with self._lock:
             others = tuple(self._open[name] for name in sorted(self._open) if not self._serves(name))
         return _innermost(others, path)
+
+    def image_at(self, path: Path) -> StoredImage | None:
+        """Return the volume that a path means at which nothing is now; see StorageDriver.
+
+        Raises:
+            MigrationError: StorageFailed.
+        """
+        with self._lock:
+            known_domains = tuple(self._open.values())
+        found = (known.driver.image_at(path) for known in known_domains)
+        return next((image for image in found if image is not None), None)
 
     def _serves(self, name: str) -> bool:
         """Under the lock."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from diskmigration.agent.storage.identity import Identity
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.hypervisor import VolumeGroup
@@ -38,6 +39,23 @@ class Leftover:
     volume: str
     migration: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A volume of a storage domain, whoever made it; `path` is where its bytes can be read, None where they cannot."""
+
+    name: str
+    identity: Identity
+    path: Path | None
+
+
+class VolumeInUseError(MigrationError):
+    """Somebody has the volume open or depends on it, so it was not removed."""
+
+    def __init__(self, message: str) -> None:
+        """Says who, and what to do."""
+        super().__init__(Reason.STORAGE_FAILED, message)
 
 
 class NoRoomError(MigrationError):
@@ -87,6 +105,18 @@ class StorageDriver(Protocol):
 
     def volumes(self) -> tuple[str, ...]:
         """The names of the domain's volumes."""
+
+    def images(self) -> tuple[StoredImage, ...]:
+        """Return every volume of the domain that may hold an image, in its folders too; raises unless all are seen."""
+
+    def image_at(self, path: Path) -> StoredImage | None:
+        """Return the volume that a path means at which nothing is now: an inactive or a detached one; or None."""
+
+    def image(self, volume: str) -> StoredImage | None:
+        """Return what `remove` would remove, or None where there is nothing."""
+
+    def paths(self, volume: str) -> tuple[Path, ...]:
+        """Return every path by which the volume's bytes can be opened, whether or not it is there."""
 
     def volume_group(self) -> VolumeGroup | None:
         """The volume group that it is, or None."""

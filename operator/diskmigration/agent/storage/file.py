@@ -7,7 +7,7 @@ from pathlib import Path
 from diskmigration.agent.storage import directory, directory_access
 from diskmigration.agent.storage.access import acting_as
 from diskmigration.agent.storage.directory_access import DirectoryAccess
-from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.driver import Leftover, Owner, Space, StoredImage
 from diskmigration.agent.storage.failures import raises_migration_errors
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.agent.storage.paths import is_regular
@@ -66,6 +66,23 @@ class FileDriver:
         """The files right below the root."""
         with acting_as(self._access().credentials):
             return directory.files(self.root)
+
+    def images(self) -> tuple[StoredImage, ...]:
+        """Every file below the root."""
+        with acting_as(self._access().credentials):
+            return directory.images(self.root)
+
+    def image_at(self, path: Path) -> None:
+        """None: a file has no other place."""
+
+    def image(self, volume: str) -> StoredImage | None:
+        """The file."""
+        with acting_as(self._access().credentials):
+            return directory.image(self.root, volume)
+
+    def paths(self, volume: str) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path(volume),)
 
     def volume_group(self) -> None:
         """None: a directory is no group."""

@@ -4,6 +4,7 @@ Source: QEMU's block/file-posix.c. Every program of QEMU's holds, shared, a byte
 and one for each that it lets nobody else do; before it opens an image, it looks for holders of the opposite.
 """
 
+import errno
 import fcntl
 import os
 import struct
@@ -18,6 +19,9 @@ from diskmigration.api.errors import MigrationError, Reason
 # RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE, each with the number of BLK_PERM_WRITE.
 _WRITER_BYTE = 101
 _NO_WRITERS_BYTE = 201
+# All of either range: every permission has a byte in each.
+_FIRST_BYTE = 100
+_LOCKED_BYTES = 200
 # struct flock of fcntl(2): type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
 
@@ -30,6 +34,26 @@ def is_written_to(path: Path) -> bool:
             answer = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, asked)
     except OSError:
         return False
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def is_held(path: Path) -> bool:
+    """Whether any QEMU, or a program of QEMU's, has the image open, if only to read it.
+
+    Raises:
+        OSError: the file or device is there and its locks cannot be asked for.
+    """
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _FIRST_BYTE, _LOCKED_BYTES, 0)
+    try:
+        with _open(path) as opened:
+            answer = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, asked)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        # Then QEMU has no locks there either.
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 

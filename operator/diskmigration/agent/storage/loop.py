@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diskmigration.agent.storage import command, directory, loop_devices, ownership
-from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.driver import Leftover, Owner, Space, StoredImage
 from diskmigration.agent.storage.failures import os_errors, raises_migration_errors
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
@@ -66,6 +66,24 @@ class LoopDriver:
     def volumes(self) -> tuple[str, ...]:
         """The files right below the root."""
         return directory.files(self.root)
+
+    def images(self) -> tuple[StoredImage, ...]:
+        """Every file below the root, attached or not."""
+        return directory.images(self.root)
+
+    def image_at(self, path: Path) -> StoredImage | None:
+        """The file of the link that the path names."""
+        if path.parent != self.root / _LINKS:
+            return None
+        return next((image for image in self.images() if image.name == path.name), None)
+
+    def image(self, volume: str) -> StoredImage | None:
+        """The file."""
+        return directory.image(self.root, volume)
+
+    def paths(self, volume: str) -> tuple[Path, ...]:
+        """The device, and the file behind it."""
+        return (self.path(volume), directory.file_of(self.root, volume))
 
     def volume_group(self) -> None:
         """None: a directory is no group."""

@@ -31,6 +31,7 @@ _BITMAPS_FIXED = struct.Struct(">IIQQ")
 _BITMAP_ENTRY = struct.Struct(">QIIBBHI")
 _LARGEST_BITMAP_DIRECTORY = 65535 * 1024
 _BITMAP_IS_ENABLED = 1 << 1
+_DATA_FILE_NAME = 0x44415441
 _END = 0
 _LONGEST_NAME = 1023
 _IS_CORRUPT = 1 << 1
@@ -51,6 +52,7 @@ class Header:
     is_encrypted: bool = False
     is_corrupt: bool = False
     has_data_file: bool = False
+    data_file_name: str = ""
     cluster_bytes: int = 65536
     has_subclusters: bool = False
     snapshot_count: int = 0
@@ -100,6 +102,15 @@ def read_bitmaps(path: Path, header: Header) -> tuple[Bitmap, ...]:
         return parse_bitmaps(_read(path, offset, min(length, _LARGEST_BITMAP_DIRECTORY)))
     except ValueError as error:
         raise MigrationError(Reason.DISK_NOT_SUPPORTED, f"{path} is qcow2, but {error}.") from error
+
+
+def read_start(path: Path, size_bytes: int) -> bytes:
+    """Return the first bytes of a volume, fewer where it is shorter.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    return _read(path, 0, size_bytes)
 
 
 def _read(path: Path, offset: int, length: int) -> bytes:
@@ -155,6 +166,7 @@ def parse(data: bytes) -> Header:
         is_encrypted=encryption != 0,
         is_corrupt=bool(features & _IS_CORRUPT),
         has_data_file=bool(features & _HAS_DATA_FILE),
+        data_file_name=_extension(data, length, _DATA_FILE_NAME).decode("utf-8", "surrogateescape"),
         cluster_bytes=1 << min(cluster_bits, _MOST_CLUSTER_BITS),
         has_subclusters=bool(features & _HAS_SUBCLUSTERS),
         snapshot_count=snapshot_count,

@@ -18,6 +18,7 @@ from diskmigration.api.disk_migration import (
     DiskMigrationStatus,
     Failure,
     Phase,
+    RetainedVolume,
     VolumeFormat,
     VolumeRole,
 )
@@ -301,3 +302,46 @@ def test_the_operators_fields_are_left_as_they_were() -> None:
     before = DiskMigrationStatus(node_name="node-a", start_time=EPOCH)
     status = ended(under_way(before, now=moment(5)), phase=Phase.SUCCEEDED, now=moment(9))
     assert (status.node_name, status.start_time) == ("node-a", EPOCH)
+
+
+KEPT = RetainedVolume(name="base", path="/srv/nfs/base", reason="It is used by the VM web-2.")
+
+
+def test_what_is_kept_is_told_in_status_column_and_message() -> None:
+    done = journal(outcome=Phase.SUCCEEDED, retained_at_source=(KEPT,))
+    status = under_way(phase=Phase.CLEANING_UP, found=done)
+    status = report.ended(
+        status, migration(), phase=Phase.SUCCEEDED, reason=Reason.MIGRATED, message="Done.", now=EPOCH
+    )
+    assert status.source is not None
+    assert status.source.retained == (KEPT,)
+    assert status.display is not None
+    assert status.display.retained == "1"
+    message = report.about_retained(done)
+    assert all(word in message for word in ("nfs", "base", KEPT.reason))
+
+
+def test_what_is_kept_stays_beside_the_record_of_what_was_moved() -> None:
+    figures = {volume.path: VolumeFigures(GIB, MIB, 0) for volume in journal(length=2).volumes}
+    before = under_way(found=journal(length=2), figures=figures)
+    done = journal(length=2, outcome=Phase.SUCCEEDED, retained_at_source=(KEPT,))
+    status = under_way(before, phase=Phase.CLEANING_UP, found=done)
+    assert status.source is not None
+    assert before.source is not None
+    assert status.source.volumes == before.source.volumes
+    assert status.source.retained == (KEPT,)
+
+
+def test_nothing_is_said_of_nothing_that_was_kept() -> None:
+    status = under_way(found=journal())
+    assert status.display is not None
+    assert status.display.retained is None
+    assert report.about_retained(journal()) == ""
+
+
+def test_a_copy_that_is_kept_is_told_of_at_the_destination() -> None:
+    given_up = journal(outcome=Phase.CANCELLED, retained_at_destination=(KEPT,))
+    status = under_way(found=given_up)
+    assert status.destination is not None
+    assert status.destination.retained == (KEPT,)
+    assert "san" in report.about_retained(given_up)

@@ -6,6 +6,7 @@ from pathlib import Path
 from diskmigration.agent.hypervisor import block_jobs, domain_xml
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
+from diskmigration.agent.hypervisor.source_xml import named_sources
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import shut_off_disk
@@ -151,7 +152,7 @@ def _snapshots_of(domain: Domain, target: str, volumes: Iterable[Path]) -> tuple
     """
 
     def named(document: str) -> set[Identity]:
-        found = [Path(path) for path in domain_xml.source_paths(document)]
+        found = [Path(source.path) for source in named_sources(document) if source.path]
         for path in found:
             paths.found_at(path)
         return {paths.identity(path) for path in found}

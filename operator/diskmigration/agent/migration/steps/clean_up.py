@@ -1,25 +1,21 @@
 """CleaningUp: after a success the source's volumes go, after a failure the destination's; nothing is left unowned."""
 
-import logging
 from pathlib import Path
 
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.references import paths_in_use
+from diskmigration.agent.migration.removal import own, source_chain
 from diskmigration.agent.migration.steps.definition import names_any, settle_persistent_source
-from diskmigration.agent.storage.driver import StorageDriver
-from diskmigration.agent.storage.paths import is_same_volume, resolved
-from diskmigration.api.disk_migration import Phase, SourceVolumes
+from diskmigration.agent.storage.paths import is_same_volume
+from diskmigration.api.disk_migration import Phase, RetainedVolume, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
-
-_log = logging.getLogger(__name__)
 
 
 def clean_up_source(attempt: Attempt) -> None:
-    """Removes the source's volumes, once the live and the persistent XML were both seen on the destination.
+    """Remove the source's volumes, once the live and the persistent XML were both seen on the destination.
 
-    The migration's own volumes always go; the user's go unless they are to be retained, or somebody else uses them.
+    What is kept, and what the user wants retained, is recorded with the reason.
 
     Raises:
         MigrationError: StorageFailed, PivotFailed.
@@ -28,34 +24,38 @@ def clean_up_source(attempt: Attempt) -> None:
     settle_persistent_source(attempt, journal.destination[-1])
     attempt.keep_destination()
     _require_on(attempt, journal.destination[-1])
-    in_use = paths_in_use(attempt.node.connection)
-    if journal.overlay is not None:
-        remove_unless_in_use(attempt.destination.driver, journal.overlay, in_use)
-    if journal.snapshot is not None:
-        remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
+    copies = (own(journal.overlay),) if journal.overlay is not None else ()
+    retained_copies = attempt.remove(attempt.destination, copies)
+    snapshot = (own(journal.snapshot),) if journal.snapshot is not None else ()
+    deletes = journal.migration.spec.source_volumes is SourceVolumes.DELETE
+    retained = attempt.remove(attempt.source, snapshot)
     attempt.reach(Moment.MIDWAY)
-    if journal.migration.spec.source_volumes is SourceVolumes.DELETE:
-        for volume in reversed(journal.source):
-            remove_unless_in_use(attempt.source.driver, volume, in_use)
+    if not deletes or retained:
+        reason = f"It lies below {retained[0].name}." if retained else "spec.sourceVolumes is Retain."
+        retained += tuple(
+            RetainedVolume(name=volume.name, path=volume.path, reason=reason) for volume in reversed(journal.source)
+        )
+    else:
+        retained = attempt.remove(attempt.source, source_chain(journal))
     attempt.reach(Moment.ACTED)
-    attempt.record(outcome=Phase.SUCCEEDED)
+    attempt.record(outcome=Phase.SUCCEEDED, retained_at_source=retained, retained_at_destination=retained_copies)
 
 
 def discard_destination(attempt: Attempt) -> None:
-    """Removes all that the migration made, the VM being on its source.
+    """Remove all that the migration made, the VM being on its source.
 
     Raises:
         MigrationError: StorageFailed.
     """
     journal = attempt.journal
-    in_use = paths_in_use(attempt.node.connection)
-    for volume in reversed(journal.at_destination):
-        remove_unless_in_use(attempt.destination.driver, volume, in_use)
+    copies = tuple(own(volume) for volume in reversed(journal.at_destination))
+    retained_copies = attempt.remove(attempt.destination, copies)
     attempt.reach(Moment.MIDWAY)
-    if journal.snapshot is not None:
-        remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
+    snapshot = (own(journal.snapshot),) if journal.snapshot is not None else ()
+    retained = attempt.remove(attempt.source, snapshot)
     attempt.reach(Moment.ACTED)
-    attempt.record(outcome=Phase.FAILED if journal.failure is not None else Phase.CANCELLED)
+    outcome = Phase.FAILED if journal.failure is not None else Phase.CANCELLED
+    attempt.record(outcome=outcome, retained_at_source=retained, retained_at_destination=retained_copies)
 
 
 def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
@@ -71,11 +71,3 @@ def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
                 Reason.PIVOT_FAILED,
                 f"The disk {attempt.target} was not seen on {volume.path}, so nothing of its source is deleted.",
             )
-
-
-def remove_unless_in_use(driver: StorageDriver, volume: JournalVolume, in_use: frozenset[Path]) -> None:
-    """Removes a volume, or keeps it because a VM, a definition or a snapshot on this node needs it."""
-    if resolved(Path(volume.path)) in in_use:
-        _log.info("kept a volume that is in use", extra={"volume": volume.name, "storageDomain": driver.name})
-        return
-    driver.remove(volume.name)

@@ -8,9 +8,8 @@ from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.last_writes import require_unwritten
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.references import paths_in_use
+from diskmigration.agent.migration.removal import own
 from diskmigration.agent.migration.sizing import fresh_volume_size
-from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
 from diskmigration.agent.migration.steps.definition import remember_disk, settle_persistent_source
 from diskmigration.agent.migration.steps.prepare_destination import making_ahead
 from diskmigration.agent.storage import qemu_img
@@ -72,10 +71,14 @@ def forgo_snapshot(attempt: Attempt) -> None:
     """
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where one was planned
-    in_use = paths_in_use(attempt.node.connection)
     attempt.reach(Moment.MIDWAY)
-    remove_unless_in_use(attempt.source.driver, snapshot, in_use)
+    kept = attempt.remove(attempt.source, (own(snapshot),))
     # It may have been made ahead.
-    remove_unless_in_use(attempt.destination.driver, attempt.journal.mirror, in_use)
+    kept += attempt.remove(attempt.destination, (own(attempt.journal.mirror),))
+    if kept:
+        raise MigrationError(
+            Reason.STORAGE_FAILED,
+            f"The VM was shut off before its snapshot was taken, and {kept[0].path} was not removed. {kept[0].reason}",
+        )
     attempt.reach(Moment.ACTED)
     attempt.record(snapshot=None, overlay=None)

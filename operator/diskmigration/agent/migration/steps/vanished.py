@@ -1,17 +1,14 @@
 """The VM is gone with its definition in mid-migration, or the disk is: leave it in one place, whole, and say where."""
 
-from pathlib import Path
-
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import Elsewhere, Place
 from diskmigration.agent.migration.last_writes import is_there
-from diskmigration.agent.migration.references import paths_in_use
-from diskmigration.agent.migration.steps.clean_up import remove_unless_in_use
+from diskmigration.agent.migration.removal import own
 from diskmigration.agent.migration.steps.foreign_change import leave_all
 from diskmigration.agent.migration.steps.lost_track import path_of_lost_process
 from diskmigration.agent.migration.steps.merge import merge_cold
 from diskmigration.agent.migration.whereabouts import of_uuid
-from diskmigration.agent.storage.paths import resolved
+from diskmigration.api.disk_migration import RetainedVolume
 from diskmigration.api.errors import MigrationError, Reason
 
 
@@ -37,10 +34,10 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
     obstacle = _why_all_is_kept(attempt, place, has_left=has_left)
     if obstacle is not None:
         return f"{what} {obstacle} {leave_all(attempt)}"
-    _settle(attempt, place)
+    kept = "".join(f" {volume.path} was kept. {volume.reason}" for volume in _settle(attempt, place))
     if place in (Place.OVERLAY, Place.DESTINATION):
-        return f"{what} Its disk is at {journal.destination[-1].path}, and the source's volumes were kept."
-    return f"{what} Its disk is at {journal.source[-1].path}, as before the migration."
+        return f"{what} Its disk is at {journal.destination[-1].path}, and the source's volumes were kept.{kept}"
+    return f"{what} Its disk is at {journal.source[-1].path}, as before the migration.{kept}"
 
 
 def _why_all_is_kept(attempt: Attempt, place: Place | None, *, has_left: bool) -> str | None:
@@ -57,24 +54,26 @@ def _why_all_is_kept(attempt: Attempt, place: Place | None, *, has_left: bool) -
         return whereabouts.message
     if place in (None, Place.FOREIGN) or journal.pivoting_to is not None:
         return "Which volume has its last writes cannot be told."
-    in_use = paths_in_use(attempt.node.connection)
-    written = (journal.snapshot, journal.source[-1], *journal.at_destination)
-    if any(resolved(Path(volume.path)) in in_use for volume in written if volume is not None):
-        return "A VM or a snapshot on this node names one of its volumes."
+    written = [(attempt.source, volume) for volume in (journal.snapshot, journal.source[-1]) if volume is not None]
+    written += [(attempt.destination, volume) for volume in journal.at_destination]
+    for home, volume in written:
+        need = attempt.node.remover.need_of(home, own(volume))
+        if need is not None:
+            return f"{volume.path} stays. {need}"
     return None
 
 
-def _settle(attempt: Attempt, place: Place | None) -> None:
+def _settle(attempt: Attempt, place: Place | None) -> tuple[RetainedVolume, ...]:
+    """Merges and removes; what was kept."""
     journal = attempt.journal
-    in_use = paths_in_use(attempt.node.connection)
     if place in (Place.OVERLAY, Place.DESTINATION):
         if place is Place.OVERLAY and journal.overlay is not None and is_there(attempt.destination, journal.overlay):
             merge_cold(overlay=journal.overlay, base=journal.destination[-1], home=attempt.destination)
-            remove_unless_in_use(attempt.destination.driver, journal.overlay, in_use)
-        return
+            return attempt.remove(attempt.destination, (own(journal.overlay),))
+        return ()
     if place is Place.SNAPSHOT and journal.snapshot is not None and is_there(attempt.source, journal.snapshot):
         merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source)
-    for volume in reversed(journal.at_destination):
-        remove_unless_in_use(attempt.destination.driver, volume, in_use)
+    kept = attempt.remove(attempt.destination, tuple(map(own, reversed(journal.at_destination))))
     if journal.snapshot is not None:
-        remove_unless_in_use(attempt.source.driver, journal.snapshot, in_use)
+        kept += attempt.remove(attempt.source, (own(journal.snapshot),))
+    return kept

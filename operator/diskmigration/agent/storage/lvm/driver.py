@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diskmigration.agent.storage.driver import Leftover, Owner, Space
+from diskmigration.agent.storage.driver import Leftover, Owner, Space, StoredImage
 from diskmigration.agent.storage.failures import raises_migration_errors
-from diskmigration.agent.storage.lvm import answers, arguments, devices, group, guards, names, tags, wiping
+from diskmigration.agent.storage.lvm import answers, arguments, devices, group, guards, images, names, tags, wiping
 from diskmigration.agent.storage.lvm.group import VolumeGroup as Group
 from diskmigration.agent.storage.lvm.report import VolumeReport
 from diskmigration.agent.storage.ownership import OWN, Ownership
@@ -91,6 +91,22 @@ class LvmDriver:
     def volumes(self) -> tuple[str, ...]:
         """The volumes of the group, whoever made them."""
         return tuple(sorted(volume.lv_name for volume in self._group.volumes()))
+
+    def images(self) -> tuple[StoredImage, ...]:
+        """Every volume of the group that is no part of another; the bytes of an inactive one cannot be read."""
+        return images.of_group(self._group)
+
+    def image_at(self, path: Path) -> StoredImage | None:
+        """The inactive volume that the path names by its form."""
+        return images.named_by(path, self._group)
+
+    def image(self, volume: str) -> StoredImage | None:
+        """The volume of that name."""
+        return images.named_by(self.path(volume), self._group)
+
+    def paths(self, volume: str) -> tuple[Path, ...]:
+        """The device."""
+        return (self.path(volume),)
 
     def require_ours(self, volume: str) -> None:
         """The volume carries our tag."""
@@ -204,8 +220,7 @@ class LvmDriver:
             found = self._group.volume(volume)
             if found is None:
                 return
-            self._require_ours(found)
-            guards.require_closed(found, self.volume_group_name)
+            self._require_removable(found)
             if self.wipe_after_delete is not WipeAfterDelete.NONE:
                 if not found.ownership.is_doomed:
                     self._tag(volume, add=tags.REMOVING)
@@ -214,7 +229,8 @@ class LvmDriver:
         if self.wipe_after_delete is not WipeAfterDelete.NONE:
             self._wipe(volume, start=found.ownership.wiped_bytes)
         with self._group.turn():
-            if self._group.volume(volume) is not None:
+            if (found := self._group.volume(volume)) is not None:
+                self._require_removable(found)
                 line = arguments.remove(self.volume_group_name, volume)
                 self._group.change(line, doing=f"removing the volume {self.volume_group_name}/{volume}")
         _log.info("removed a volume", extra={"storageDomain": self.name, "volume": volume})
@@ -263,6 +279,11 @@ class LvmDriver:
     def _require_ours(self, found: VolumeReport) -> None:
         guards.require_ours(found, self.volume_group_name)
         self._known_ours.add(found.lv_uuid.replace("-", ""))
+
+    def _require_removable(self, found: VolumeReport) -> None:
+        self._require_ours(found)
+        guards.require_closed(found, self.volume_group_name)
+        guards.require_no_snapshots(found, self._group.volumes(), self.volume_group_name)
 
     def _activate(self, volume: str) -> None:
         exclusive = self._group.describe(max_age_seconds=_SHOWN_SECONDS).is_locked

@@ -1,8 +1,9 @@
 """What is never done to a group or a volume, and what is said instead. Pure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from diskmigration.agent.storage.driver import Owner
+from diskmigration.agent.storage.driver import Owner, VolumeInUseError
 from diskmigration.agent.storage.lvm import tags
 from diskmigration.agent.storage.lvm.report import GroupReport, VolumeReport
 from diskmigration.api.errors import MigrationError, Reason
@@ -41,18 +42,26 @@ def require_made_for(found: VolumeReport, group: str, owner: Owner) -> None:
 
 
 def require_closed(found: VolumeReport, group: str) -> None:
-    """Raises MigrationError (StorageFailed) while anybody has the volume open, or another node has it active."""
+    """Raises VolumeInUseError while anybody has the volume open, or another node has it active."""
     if found.lv_device_open:
-        raise MigrationError(
-            Reason.STORAGE_FAILED,
+        raise VolumeInUseError(
             f"The logical volume {group}/{found.lv_name} is open, so it was not removed. See who has it open with "
-            f"`lsof /dev/{group}/{found.lv_name}`, and close it.",
+            f"`lsof /dev/{group}/{found.lv_name}`, and close it."
         )
     if found.lv_active_remotely:
-        raise MigrationError(
-            Reason.STORAGE_FAILED,
+        raise VolumeInUseError(
             f"The logical volume {group}/{found.lv_name} is active on another node, so it was not removed. Deactivate "
-            "it there.",
+            "it there."
+        )
+
+
+def require_no_snapshots(found: VolumeReport, volumes: Sequence[VolumeReport], group: str) -> None:
+    """Raise VolumeInUseError where LVM snapshots of the volume exist: lvremove would remove them with it."""
+    snapshots = sorted(volume.lv_name for volume in volumes if volume.origin.strip("[]") == found.lv_name)
+    if snapshots or found.lv_attr[:1] in ("o", "O"):
+        raise VolumeInUseError(
+            f"The logical volume {group}/{found.lv_name} has LVM snapshots ({', '.join(snapshots) or 'hidden ones'}), "
+            "so it was not removed. Remove them first if nobody needs them."
         )
 
 

@@ -12,6 +12,7 @@ from diskmigration.agent.storage.lvm import tags
 from diskmigration.api.errors import MigrationError, Reason
 
 NO_LOCK_TYPE = "none"
+_PARTS = frozenset("tTedDlimI")
 
 
 class _Row(BaseModel):
@@ -71,6 +72,12 @@ class VolumeReport(_Row):
     lv_active_remotely: Flag
     lv_device_open: Flag
     lv_suspended: Flag
+    origin: str
+
+    @property
+    def may_hold_image(self) -> bool:
+        """Whether it is a volume by itself, and no pool or other part of volumes (lvs(8), the first of lv_attr)."""
+        return self.lv_attr[:1] not in _PARTS
 
     @property
     def ownership(self) -> tags.Ownership:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent.storage.driver import Owner
+from diskmigration.agent.storage.driver import Owner, VolumeInUseError
 from diskmigration.agent.storage.lvm import guards, report, tags
 from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent.storage.lvm.samples import GROUP, VOLUMES
@@ -69,3 +69,18 @@ def test_what_is_in_use_is_not_removed(changes: dict[str, Any]) -> None:
     with pytest.raises(MigrationError, match="so it was not removed"):
         guards.require_closed(volume(**changes), "vg0")
     guards.require_closed(volume(), "vg0")
+
+
+def test_a_volume_with_snapshots_is_not_removed() -> None:
+    found = volume()
+    snapshot = volume(lv_name="before", origin=found.lv_name)
+    guards.require_no_snapshots(found, [found, volume(lv_name="other", origin="another")], "vg0")
+    with pytest.raises(VolumeInUseError, match=r"vg0/dm-1-0 has LVM snapshots \(before\)"):
+        guards.require_no_snapshots(found, [found, snapshot], "vg0")
+    with pytest.raises(VolumeInUseError, match="hidden ones"):
+        guards.require_no_snapshots(volume(lv_attr="owi-a-s---"), [found], "vg0")
+
+
+@pytest.mark.parametrize(("kind", "may_hold_image"), [("-", True), ("o", True), ("s", True), ("V", True), ("t", False)])
+def test_a_pool_holds_no_image(kind: str, may_hold_image: bool) -> None:
+    assert volume(lv_attr=f"{kind}wi-a-----").may_hold_image is may_hold_image

@@ -1,0 +1,228 @@
+"""The one place that removes volumes: what somebody needs, may need or has open is kept, and told.
+
+The rules: a volume goes only if it is the migration's own, or the user's top layer, or a layer below that is proven to
+be this disk's alone. For the first two it is enough that nobody is known to need them; for a lower layer every image
+that could stand on it must have been read.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.migration.host_needs import Wanted, judge_hosts
+from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.other_hosts import HostsUnknownError, OtherHosts
+from diskmigration.agent.references.graph import Candidate, Graph, Judgement, judge
+from diskmigration.agent.references.users import users_in_domain, users_on_node
+from diskmigration.agent.storage import image_locks
+from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.agent.storage.driver import StorageDriver, StoredImage, VolumeInUseError
+from diskmigration.agent.storage.identity import Identity
+from diskmigration.agent.storage.openers import openers_of_any
+from diskmigration.api.disk_migration import RetainedVolume, VolumeFormat
+from diskmigration.api.errors import MigrationError, Reason
+
+_log = logging.getLogger(__name__)
+
+_CLOSING_SECONDS = 10.0
+"""How long a process that has a volume open, as a QEMU that has just left it, is given to close it."""
+_ASK_SECONDS = 0.5
+_FRESH_SECONDS = 2.0
+"""How long what was seen of the users is good for: a chain of hundreds would be looked at hundreds of times."""
+
+
+class Standing(Enum):
+    """What a volume is to the migration that removes it."""
+
+    OWN = "own"
+    TOP = "top"
+    LOWER = "lower"
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A volume that is to be removed."""
+
+    name: str
+    path: str
+    is_qcow2: bool
+    standing: Standing
+
+
+def own(volume: JournalVolume) -> Doomed:
+    """Return a volume that the migration made."""
+    return _doomed(volume, Standing.OWN)
+
+
+def source_chain(journal: Journal) -> tuple[Doomed, ...]:
+    """Return the user's volumes of the source, top first."""
+    top, *lower = reversed(journal.source)
+    return (_doomed(top, Standing.TOP), *(_doomed(volume, Standing.LOWER) for volume in lower))
+
+
+def _doomed(volume: JournalVolume, standing: Standing) -> Doomed:
+    return Doomed(volume.name, volume.path, volume.format is VolumeFormat.QCOW2, standing)
+
+
+def remove_probe(driver: StorageDriver, name: str) -> None:
+    """Remove a file that was made just now to see what can be made, and that nobody was told of.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    driver.remove(name)
+
+
+class Remover:
+    """Removes volumes of the storage domains of this node. Thread-safe."""
+
+    def __init__(self, connection: Connection, domains: StorageDomains, hosts: OtherHosts) -> None:
+        """`connection` is to libvirt, which knows the VMs of this node; `hosts` are the others."""
+        self._connection = connection
+        self._domains = domains
+        self._hosts = hosts
+
+    def remove(
+        self, home: OpenDomain, chain: Sequence[Doomed], *, wait: Callable[[float], object] = time.sleep
+    ) -> tuple[RetainedVolume, ...]:
+        """Remove a chain or a part of one, top first, and return what was kept, with why.
+
+        All that lies below a kept volume is kept. `wait` waits for so many seconds, or less.
+
+        Raises:
+            MigrationError: StorageFailed, HypervisorUnavailable; some volumes may be gone by then.
+        """
+        needs = _Needs(self._connection, self._domains, home, self._hosts)
+        for position, doomed in enumerate(chain):
+            reason = _remove(home, doomed, needs, wait)
+            if reason is not None:
+                below = (_retained(lower, f"It lies below {doomed.name}.") for lower in chain[position + 1 :])
+                kept = (_retained(doomed, reason), *below)
+                for volume in kept:
+                    extra = {"volume": volume.name, "storageDomain": home.name, "reason": volume.reason}
+                    _log.info("kept a volume", extra=extra)
+                return kept
+        return ()
+
+    def need_of(self, home: OpenDomain, doomed: Doomed) -> str | None:
+        """Return who needs a volume, as a sentence; None where nobody is known to, or it is not there.
+
+        Raises:
+            MigrationError: StorageFailed, HypervisorUnavailable.
+        """
+        image = home.driver.image(doomed.name)
+        return _Needs(self._connection, self._domains, home, self._hosts).of(doomed, image) if image else None
+
+
+def _remove(home: OpenDomain, doomed: Doomed, needs: "_Needs", wait: Callable[[float], object]) -> str | None:
+    """Why the volume is kept, or None once it is gone."""
+    image = home.driver.image(doomed.name)
+    if image is not None:
+        reason = needs.of(doomed, image) or _opener_of(home, doomed, wait)
+        if reason is not None:
+            return reason
+    try:
+        home.driver.remove(doomed.name)
+    except VolumeInUseError as error:
+        return error.message
+    except MigrationError as error:
+        if error.reason is Reason.VOLUME_NOT_HANDED_OVER:
+            return error.message
+        raise
+    if image is not None:
+        needs.gone.add(image.identity)
+    return None
+
+
+class _Needs:
+    """Who needs the volumes of one chain, looked at again before each volume unless that was done just now."""
+
+    def __init__(self, connection: Connection, domains: StorageDomains, home: OpenDomain, hosts: OtherHosts) -> None:
+        self._connection = connection
+        self._domains = domains
+        self._home = home
+        self._hosts = hosts
+        self._looked_at = -math.inf
+        self._graphs: list[Graph] = []
+        self.gone: set[Identity] = set()
+
+    def of(self, doomed: Doomed, image: StoredImage) -> str | None:
+        """Who needs the volume or may need it, as a sentence; None where it may go."""
+        candidate = Candidate(image.identity, doomed.is_qcow2)
+        graphs = self._look(doomed.standing)
+        reason = _why_kept(doomed, [judge(candidate, graph, gone=frozenset(self.gone)) for graph in graphs])
+        if reason is not None or doomed.standing is not Standing.LOWER:
+            return reason
+        group = self._home.driver.volume_group()
+        if group is not None and not group.is_locked:
+            # Two nodes never share it: see SharedVolumeGroupUnlocked.
+            return None
+        try:
+            hosts = self._hosts.all()
+        except HostsUnknownError as error:
+            raise MigrationError(
+                Reason.STORAGE_FAILED,
+                f"Whether another node needs {doomed.path} is not known, as {error}. It is removed or kept when the "
+                "Kubernetes API answers.",
+            ) from error
+        wanted = Wanted(self._names(doomed, image), doomed.is_qcow2)
+        return _why_kept(doomed, [judge_hosts(wanted, group, hosts)])
+
+    def _names(self, doomed: Doomed, image: StoredImage) -> frozenset[tuple[str, str]]:
+        """The volume's name in each storage domain that it lies in: their directories may lie in one another."""
+        paths = [path for path in (image.path, Path(doomed.path)) if path is not None]
+        found = ((known.name, known.driver.volume_at(path)) for known in self._domains.all() for path in paths)
+        return frozenset({(self._home.name, doomed.name), *((name, volume) for name, volume in found if volume)})
+
+    def _look(self, standing: Standing) -> list[Graph]:
+        now = time.monotonic()
+        needed = 1 if standing is Standing.OWN else 2
+        if now - self._looked_at > _FRESH_SECONDS or len(self._graphs) < needed:
+            self._graphs = [users_on_node(self._connection, self._domains)]
+            if standing is not Standing.OWN:
+                self._graphs.append(users_in_domain(self._home, self._domains))
+            self._looked_at = now
+        return self._graphs
+
+
+def _why_kept(doomed: Doomed, judgements: Sequence[Judgement]) -> str | None:
+    users = [user for judgement in judgements for user in judgement.users]
+    if users:
+        return f"It is used by {_listed(users)}."
+    doubts = [doubt for judgement in judgements for doubt in judgement.doubts]
+    if doubts and doomed.standing is Standing.LOWER:
+        return f"It may be used by {_listed(doubts)}. Remove it if nobody needs it."
+    return None
+
+
+def _opener_of(home: OpenDomain, doomed: Doomed, wait: Callable[[float], object]) -> str | None:
+    """Who has the volume open, as a sentence; None where nobody has."""
+    paths = home.driver.paths(doomed.name)
+    until = time.monotonic() + _CLOSING_SECONDS
+    while True:
+        openers = {opener for found in openers_of_any(paths).values() for opener in found}
+        if not openers:
+            break
+        if time.monotonic() > until:
+            return f"It is open: {_listed(sorted(map(str, openers)))}."
+        wait(_ASK_SECONDS)
+    try:
+        is_held = any(map(image_locks.is_held, paths))
+    except OSError as error:
+        return f"Whether a QEMU has it open cannot be told: {error}."
+    return "A QEMU has it open, perhaps on another node: QEMU's lock is on it." if is_held else None
+
+
+def _listed(clauses: Sequence[str]) -> str:
+    """The first few, as a message must stay readable."""
+    shown, left = clauses[:3], len(clauses) - 3
+    return "; ".join(shown) + (f"; and {left} more" if left > 0 else "")
+
+
+def _retained(doomed: Doomed, reason: str) -> RetainedVolume:
+    return RetainedVolume(name=doomed.name, path=doomed.path, reason=reason)
