@@ -227,6 +227,35 @@ def test_an_image_in_a_folder_keeps_what_it_stands_on(shared: Shared) -> None:
     shared.assert_kept(migration, "inner/clone")
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        "snapshot",
+        pytest.param("checkpoint", marks=pytest.mark.nightly),
+        pytest.param("memory", marks=pytest.mark.nightly),
+    ],
+)
+def test_what_only_a_record_of_another_vm_names_is_kept(shared: Shared, machines: Machines, record: str) -> None:
+    """The VM is defined with another disk since, and no image tells of the base either."""
+    host, name = shared.stack.host, shared.other.name
+    elsewhere = machines("file-b", start=False)
+    old = shared.other.volumes[-1]
+    host.virsh("start", name, "--paused")
+    if record == "memory":
+        host.virsh("managedsave", name)
+    else:
+        # Both hold the VM's XML as it was.
+        host.virsh(f"{record}-create-as", name, "before", *(["--disk-only"] if record == "snapshot" else []))
+        host.virsh("destroy", name)
+    shared.other.set_source(str(elsewhere.volumes[-1]), "file")
+    with away(shared, shared.middle, old):
+        migration = shared.move()
+    if record == "memory":
+        host.virsh("managedsave-remove", name)
+    shared.other.set_source(str(old), "file")
+    shared.assert_kept(migration, record, name, str(old))
+
+
 @pytest.fixture
 def pool(stack: Stack) -> Iterator[str]:
     """A storage pool of libvirt's on the directory of a storage domain."""
@@ -335,6 +364,23 @@ def test_a_copy_that_a_process_has_open_is_told_of_after_a_cancellation(stack: S
     assert status["destination"]["retained"][0]["name"] == name
     assert name in migration.condition("Succeeded")["message"]
     assert wait_until(lambda: events(migration).get("DestinationRetained"), "the Event is there")
+    machine.verify()
+
+
+def test_a_volume_that_is_not_there_any_more_is_told_of(stack: Stack, machines: Machines) -> None:
+    """As on a file system that was unmounted: nothing can be removed, and nobody may think that it was."""
+    machine = machines("file-a", chain=2)
+    migration = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
+    migration.wait_for_phase("Synchronized")
+    base = machine.volumes[0]
+    gone = stack.domains["file-a"].directory / base.name
+    base.rename(gone)
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    migration.succeed()
+    gone.unlink()
+    kept = retained(migration)
+    assert list(kept) == [base.name]
+    assert "was not there" in kept[base.name]
     machine.verify()
 
 

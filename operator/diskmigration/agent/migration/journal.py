@@ -72,6 +72,7 @@ class Journal(Model):
     `is_merged` tells that the migration's own volume above the guest's, the snapshot or after the pivot its copy, was
     merged: what the guest wrote to it is in the volume below, and the guest has written there since.
     `run` marks the run of QEMU in which the disk was last seen where the journal expects it (see hypervisor/runs.py).
+    `removes_source` tells that the removal of the source's volumes has begun.
     `retained_at_source` and `retained_at_destination` are what the clean-up kept.
     """
 
@@ -99,6 +100,7 @@ class Journal(Model):
     cancelled: bool = False
     cancelled_in: Phase | None = None
     outcome: Phase | None = None
+    removes_source: bool = False
     retained_at_source: tuple[RetainedVolume, ...] = ()
     retained_at_destination: tuple[RetainedVolume, ...] = ()
 

@@ -46,12 +46,13 @@ class Standing(Enum):
 
 @dataclass(frozen=True)
 class Doomed:
-    """A volume that is to be removed."""
+    """A volume that is to be removed; `is_expected` tells that it must be there, as nobody has removed it yet."""
 
     name: str
     path: str
     is_qcow2: bool
     standing: Standing
+    is_expected: bool = False
 
 
 def own(volume: JournalVolume) -> Doomed:
@@ -62,11 +63,13 @@ def own(volume: JournalVolume) -> Doomed:
 def source_chain(journal: Journal) -> tuple[Doomed, ...]:
     """Return the user's volumes of the source, top first."""
     top, *lower = reversed(journal.source)
-    return (_doomed(top, Standing.TOP), *(_doomed(volume, Standing.LOWER) for volume in lower))
+    standings = [(top, Standing.TOP), *((volume, Standing.LOWER) for volume in lower)]
+    return tuple(_doomed(volume, standing, is_expected=not journal.removes_source) for volume, standing in standings)
 
 
-def _doomed(volume: JournalVolume, standing: Standing) -> Doomed:
-    return Doomed(volume.name, volume.path, volume.format is VolumeFormat.QCOW2, standing)
+def _doomed(volume: JournalVolume, standing: Standing, *, is_expected: bool = False) -> Doomed:
+    is_qcow2 = volume.format is VolumeFormat.QCOW2
+    return Doomed(volume.name, volume.path, is_qcow2, standing, is_expected=is_expected)
 
 
 def remove_probe(driver: StorageDriver, name: str) -> None:
@@ -126,6 +129,8 @@ def _remove(home: OpenDomain, doomed: Doomed, needs: "_Needs", wait: Callable[[f
         reason = needs.of(doomed, image) or _opener_of(home, doomed, wait)
         if reason is not None:
             return reason
+    elif doomed.is_expected:
+        return "It was not there when it was to be removed. See whether its file system is mounted on the node."
     try:
         home.driver.remove(doomed.name)
     except VolumeInUseError as error:

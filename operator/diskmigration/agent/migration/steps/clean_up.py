@@ -36,7 +36,9 @@ def clean_up_source(attempt: Attempt) -> None:
             RetainedVolume(name=volume.name, path=volume.path, reason=reason) for volume in reversed(journal.source)
         )
     else:
-        retained = attempt.remove(attempt.source, source_chain(journal))
+        chain = source_chain(journal)
+        attempt.record(removes_source=True)
+        retained = attempt.remove(attempt.source, chain)
     attempt.reach(Moment.ACTED)
     attempt.record(outcome=Phase.SUCCEEDED, retained_at_source=retained, retained_at_destination=retained_copies)
 
