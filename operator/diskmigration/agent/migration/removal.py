@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,8 +22,7 @@ from diskmigration.agent.references.graph import Candidate, Graph, Judgement, ju
 from diskmigration.agent.references.users import users_in_domain, users_on_node
 from diskmigration.agent.storage import image_locks
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
-from diskmigration.agent.storage.driver import StorageDriver, StoredImage, VolumeInUseError
-from diskmigration.agent.storage.identity import Identity
+from diskmigration.agent.storage.driver import Identity, StorageDriver, StoredImage, VolumeInUseError
 from diskmigration.agent.storage.openers import openers_of_any
 from diskmigration.api.disk_migration import RetainedVolume, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -181,8 +181,14 @@ class _Needs:
     def _names(self, doomed: Doomed, image: StoredImage) -> frozenset[tuple[str, str]]:
         """The volume's name in each storage domain that it lies in: their directories may lie in one another."""
         paths = [path for path in (image.path, Path(doomed.path)) if path is not None]
-        found = ((known.name, known.driver.volume_at(path)) for known in self._domains.all() for path in paths)
-        return frozenset({(self._home.name, doomed.name), *((name, volume) for name, volume in found if volume)})
+        names = {(self._home.name, doomed.name)}
+        for known in self._domains.all():
+            # One that cannot tell now has no part in the volume's own.
+            with suppress(MigrationError):
+                names |= {
+                    (known.name, volume) for path in paths if (volume := known.driver.volume_at(path)) is not None
+                }
+        return frozenset(names)
 
     def _look(self, standing: Standing) -> list[Graph]:
         now = time.monotonic()

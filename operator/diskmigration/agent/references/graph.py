@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from diskmigration.agent.storage.identity import Identity
+from diskmigration.agent.storage.driver import Identity
 
 
 class Location(NamedTuple):

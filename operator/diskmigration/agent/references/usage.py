@@ -30,14 +30,14 @@ LATE_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Usage:
-    """The volumes that are needed, by storage domain, and whoever may need others; `volumes` is None if unknown."""
+    """The volumes that are needed, by storage domain, and whoever may need others; unknown of a domain without any."""
 
-    volumes: Mapping[str, tuple[str, ...]] | None = None
+    volumes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unseen: tuple[UnseenVolume, ...] = ()
 
     def of(self, domain_name: str) -> tuple[str, ...] | None:
         """Return the volumes of the storage domain that are needed; None if that is unknown."""
-        return self.volumes.get(domain_name, ()) if self.volumes is not None else None
+        return self.volumes.get(domain_name)
 
 
 @dataclass
@@ -47,7 +47,7 @@ class UsageReader:
     connection: Connection
     domains: StorageDomains
     _wake: threading.Event = field(default_factory=threading.Event)
-    _read: Usage = Usage()
+    _read: Usage = field(default_factory=Usage)
     _read_at: float = 0.0
 
     def start(self) -> None:
@@ -81,21 +81,16 @@ class UsageReader:
 
 
 def usage_of(graph: Graph, domains: tuple[OpenDomain, ...]) -> Usage:
-    """Return what the users of the graph need of these storage domains.
-
-    Raises:
-        MigrationError: StorageFailed.
-    """
-    names = {
-        (domain.name, volume)
-        for location, image in graph.images.items()
-        if image.identity is not None
-        for domain in domains
-        if (volume := _name_in(domain, Path(location.path))) is not None
-    }
-    if any(_is_open_unseen(user, graph) for user in graph.users):
-        names |= {(domain.name, volume) for domain in domains for volume in _open_volumes(domain)}
-    volumes = {domain.name: tuple(sorted(name for owner, name in names if owner == domain.name)) for domain in domains}
+    """Return what the users of the graph need of these storage domains; of one that cannot tell, nothing is known."""
+    paths = [Path(location.path) for location, image in graph.images.items() if image.identity is not None]
+    is_open_unseen = any(_is_open_unseen(user, graph) for user in graph.users)
+    volumes = {}
+    for domain in domains:
+        try:
+            names = {name for path in paths if (name := _name_in(domain, path)) is not None}
+            volumes[domain.name] = tuple(sorted(names.union(_open_volumes(domain) if is_open_unseen else ())))
+        except MigrationError as error:
+            _log.warning("who needs its volumes is unknown", extra={"storageDomain": domain.name, "error": str(error)})
     unseen = dict.fromkeys(found for user in graph.users if (found := _unseen(user, graph)) is not None)
     return Usage(volumes, tuple(unseen))
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NewType, Protocol
 
-from diskmigration.agent.storage.identity import Identity
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.hypervisor import VolumeGroup
 from diskmigration.api.storage_domain import StorageType
+
+Identity = NewType("Identity", str)
+"""What a volume is known by, whatever paths lead to it; see `identity`, which alone makes one."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
-"""What a path leads to, whatever its name: two paths with one identity are one volume."""
+"""What a path leads to, whatever its name: two paths with one identity are one volume.
+
+A file is known by its file system and inode, a logical volume by its uuid, another device by its number.
+"""
 
 import errno
 import os
 import stat
 from pathlib import Path
-from typing import NewType
 
 from diskmigration.agent.storage import loop_devices
+from diskmigration.agent.storage.driver import Identity
 from diskmigration.agent.storage.lvm import devices
-
-Identity = NewType("Identity", str)
-"""A file by its file system and inode, a logical volume by its uuid, another device by its number. Made only here."""
 
 _LOOP_MAJOR = 7
 

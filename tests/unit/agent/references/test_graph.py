@@ -10,7 +10,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from diskmigration.agent.references.graph import Candidate, Graph, Image, Judgement, Location, User, judge, walk
-from diskmigration.agent.storage.identity import Identity
+from diskmigration.agent.storage.driver import Identity
 
 ANYTHING = -1
 """What something that cannot be read may stand on."""
