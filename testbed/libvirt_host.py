@@ -70,8 +70,9 @@ AS_ROOT = QemuSettings("root", "root", changes_owners=False, has_own_dev=False, 
 class LibvirtHost:
     """A running libvirt host. Made by `running_libvirt`."""
 
-    def __init__(self, directory: Path, namespaces: subprocess.Popen[bytes]) -> None:
+    def __init__(self, directory: Path, namespaces: subprocess.Popen[bytes], qemu: QemuSettings) -> None:
         self._directory = directory
+        self._qemu = qemu
         self._namespaces = namespaces
         self._daemon: subprocess.Popen[bytes] | None = None
         self._log_daemon: subprocess.Popen[bytes] | None = None
@@ -106,7 +107,12 @@ class LibvirtHost:
         """Change how libvirt runs QEMU: libvirtd starts again, and QEMUs go on as they are."""
         self.stop_daemon()
         (self._directory / "etc" / "qemu.conf").write_text(qemu.document())
+        self._qemu = qemu
         self.start_daemon()
+
+    def give_to_qemu(self, path: Path) -> None:
+        """Make QEMU's user the owner of a file or directory of which libvirt does not know."""
+        shutil.chown(path, self._qemu.user, self._qemu.group)
 
     def freeze_daemon(self) -> None:
         """Stop libvirtd where it is (SIGSTOP): connections are taken, and nothing is answered."""
@@ -272,7 +278,7 @@ def running_libvirt(
     (directory / "etc" / "virtlogd.conf").write_text(_VIRTLOGD_CONF)
     _give_kvm_to_its_group()
     with ExitStack() as running:
-        host = LibvirtHost(directory, _make_namespaces(directory, mounts or {}))
+        host = LibvirtHost(directory, _make_namespaces(directory, mounts or {}), qemu)
         running.callback(host.end)
         host.start_log_daemon()
         host.start_daemon()

@@ -1,5 +1,6 @@
 """A guest as a whole: its domain on a libvirt host, and its console."""
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,7 +9,7 @@ from uuid import uuid4
 
 from testbed.guest.console import SerialWatcher
 from testbed.guest.domain import Disk, Writer, domain_xml
-from testbed.guest.image import guest_image
+from testbed.guest.image import GuestImage, guest_image
 from testbed.guest.records import Report, raw_copy, verify_records
 from testbed.libvirt_host import LibvirtHost
 from testbed.processes import TestbedError
@@ -65,7 +66,8 @@ def running_guest(
     # A line of an earlier guest would be taken for this one's.
     log.unlink(missing_ok=True)
     definition = directory / f"{name}.xml"
-    definition.write_text(domain_xml(name, uuid4(), disks, serial_log=log, image=guest_image(), writer=writer))
+    image = _copied(guest_image(), directory)
+    definition.write_text(domain_xml(name, uuid4(), disks, serial_log=log, image=image, writer=writer))
     with ExitStack() as ending:
         console = ending.enter_context(SerialWatcher(log))
         host.virsh("define", str(definition))
@@ -74,6 +76,15 @@ def running_guest(
         host.virsh("start", name, *(["--paused"] if paused else []))
         ending.callback(_end, guest)
         yield guest
+
+
+def _copied(image: GuestImage, directory: Path) -> GuestImage:
+    """Copy the image to where QEMU's user can read it; libvirt changes the owner of what a domain boots from."""
+    kernel, initrd = (directory / path.name for path in (image.kernel, image.initrd))
+    if not initrd.exists():
+        shutil.copyfile(image.kernel, kernel)
+        shutil.copyfile(image.initrd, initrd)
+    return GuestImage(kernel, initrd)
 
 
 def _end(guest: Guest) -> None:

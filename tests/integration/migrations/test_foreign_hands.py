@@ -72,7 +72,8 @@ def test_a_foreign_job_is_waited_for_and_the_chain_is_as_before(
 def test_a_backup_is_waited_for(stack: Stack, machines: Machines, scratch: Path) -> None:
     held = hold(stack, machines("file-a", chain=3), "loop-b", "CopyingChain")
     document = scratch / "backup.xml"
-    # Pulled through a socket, it lasts until somebody ends it.
+    # Pulled through a socket, which QEMU makes, it lasts until somebody ends it.
+    stack.host.give_to_qemu(scratch)
     document.write_text(
         f"<domainbackup mode='pull'><server transport='unix' socket='{scratch / 'socket'}'/>"
         f"<disks><disk name='vda' type='file'><scratch file='{scratch / 'below'}'/></disk></disks></domainbackup>"
