@@ -173,7 +173,10 @@ def secret(stack: Stack, scratch: Path) -> Iterator[str]:
 
 
 def encrypt(volume: Path, image_format: str, scratch: Path, *backing: str) -> None:
-    options = {"qcow2": "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", "luks": "key-secret=key"}
+    options = {
+        "qcow2": "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
+        "luks": "key-secret=key,iter-time=10",
+    }
     key = ["--object", f"secret,id=key,file={scratch / 'passphrase'}"]
     create = ["qemu-img", "create", "-q", *key, "-f", image_format, "-o", options[image_format], *backing]
     subprocess.run([*create, volume, str(CAPACITY_BYTES)], check=True)
