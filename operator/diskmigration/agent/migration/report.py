@@ -208,9 +208,12 @@ def _converging(
     """Whether what is left to mirror grows less; nothing is said until there was doubt about it."""
     if falls_behind:
         reason = "GuestWritesFaster"
+        more = (
+            ", or make a new DiskMigration with copyMode Auto or WriteBlocking" if journal.can_be_write_blocking else ""
+        )
         message = (
             "The guest writes faster than the mirror copies, so what is left does not grow less. Raise spec.bandwidth "
-            "if it is set, let the guest write less, or make a new DiskMigration with copyMode Auto or WriteBlocking."
+            f"if it is set, let the guest write less{more}."
         )
     elif journal.is_write_blocking:
         reason = "WriteBlocking"

@@ -345,3 +345,14 @@ def test_a_copy_that_is_kept_is_told_of_at_the_destination() -> None:
     assert status.destination is not None
     assert status.destination.retained == (KEPT,)
     assert "san" in report.about_retained(given_up)
+
+
+@pytest.mark.parametrize(("capacity", "may_switch"), [(GIB, True), (65 * 1024 * GIB, False)])
+def test_a_mode_that_the_disk_cannot_have_is_not_advised(capacity: int, may_switch: bool) -> None:
+    plan = journal()
+    assert plan.overlay is not None
+    plan = journal(overlay=plan.overlay.model_copy(update={"capacity_bytes": capacity}))
+    status = under_way(phase=Phase.REPLICATING, found=plan, falls_behind=True)
+    said = conditions.find(status.conditions, ConditionType.CONVERGING)
+    assert said is not None
+    assert ("WriteBlocking" in said.message) == may_switch
