@@ -11,6 +11,7 @@ from pathlib import Path
 from diskmigration.agent.storage import loop_devices
 from diskmigration.agent.storage.driver import Identity
 from diskmigration.agent.storage.lvm import devices
+from diskmigration.agent.storage.paths import resolved
 
 _LOOP_MAJOR = 7
 
@@ -43,3 +44,16 @@ def identify(path: Path) -> Identity:
     if active is not None:
         return of_logical_volume(active.uuid)
     return Identity(f"device {os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+
+
+def identity_or_name(path: Path) -> Identity:
+    """Return the identity of what the path leads to; one that leads nowhere is known by its name alone."""
+    try:
+        return identify(path)
+    except OSError:
+        return Identity(f"path {resolved(path)}")
+
+
+def is_same_volume(one: Path, other: Path) -> bool:
+    """Return whether both are one file or one device, by whatever names. What cannot be read is known by its name."""
+    return one == other or identity_or_name(one) == identity_or_name(other)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
-from diskmigration.agent.storage.paths import Identity
+from diskmigration.agent.storage.driver import Identity
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType

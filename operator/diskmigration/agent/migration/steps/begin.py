@@ -35,8 +35,8 @@ from diskmigration.agent.migration.steps.find_vm import require_nothing_left
 from diskmigration.agent.migration.volume_access import require_files_openable
 from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
-from diskmigration.agent.storage.driver import Owner, StorageDriver
-from diskmigration.agent.storage.paths import Identity
+from diskmigration.agent.storage.driver import Identity, Owner, StorageDriver
+from diskmigration.agent.storage.identity import identity_or_name
 from diskmigration.api.disk_migration import DiskMigration, Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -117,7 +117,7 @@ def _unused_disk(node: Node, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
 
 
 def _identities(disk: DomainDisk) -> list[tuple[Identity, str]]:
-    return [(paths.identity(Path(layer.path)), layer.format) for layer in disk.chain]
+    return [(identity_or_name(Path(layer.path)), layer.format) for layer in disk.chain]
 
 
 def _require_nothing_is_lost(domain: Domain, description: DomainDescription, journal: Journal) -> None:
@@ -155,9 +155,9 @@ def _snapshots_of(domain: Domain, target: str, volumes: Iterable[Path]) -> tuple
         found = [Path(source.path) for source in named_sources(document) if source.path]
         for path in found:
             paths.found_at(path)
-        return {paths.identity(path) for path in found}
+        return {identity_or_name(path) for path in found}
 
-    of_disk = {paths.identity(volume) for volume in volumes}
+    of_disk = {identity_or_name(volume) for volume in volumes}
     return tuple(
         name
         for name, document in domain.snapshots().items()

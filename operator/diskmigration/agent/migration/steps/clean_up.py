@@ -7,7 +7,7 @@ from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.removal import own, source_chain
 from diskmigration.agent.migration.steps.definition import names_any, settle_persistent_source
-from diskmigration.agent.storage.paths import is_same_volume
+from diskmigration.agent.storage.identity import is_same_volume
 from diskmigration.api.disk_migration import Phase, RetainedVolume, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
 

@@ -11,7 +11,7 @@ from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal, JournalVolume
-from diskmigration.agent.storage.paths import is_same_volume
+from diskmigration.agent.storage.identity import is_same_volume
 from diskmigration.api.errors import MigrationError, Reason
 
 _log = logging.getLogger(__name__)
