@@ -4,6 +4,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,23 @@ def test_a_node_whose_agent_does_not_live_keeps_what_it_may_need(
         kept = reasons(stack, machine)
     assert kept.keys() == {machine.volumes[0].name}
     assert f"{OTHER_NODE}: its agent or its libvirtd does not answer" in kept[machine.volumes[0].name]
+
+
+def test_while_no_other_node_can_be_asked_a_lower_layer_stays(
+    stack: Stack, other_node: OtherNode, machines: Machines, own_control_plane: ControlPlane
+) -> None:
+    machine = machines("file-a", chain=2)
+    base, top = machine.volumes
+    # Nobody has to tell the agent of the cutover when it comes.
+    not_before = datetime.now(UTC) + timedelta(seconds=25)
+    migration = stack.migrate(machine, "file-b", cutover={"notBefore": not_before.isoformat(timespec="seconds")})
+    migration.wait_for_phase("Synchronized")
+    own_control_plane.stop_api_server()
+    wait_until(lambda: not top.exists(), "the top is removed", seconds=90)
+    assert base.exists()
+    own_control_plane.start_api_server()
+    status = migration.succeed(seconds=120)
+    # The other agent has renewed its Lease by then, and needs nothing.
+    assert status["source"]["retained"] == []
+    assert not base.exists()
+    machine.verify()

@@ -23,7 +23,7 @@ def judge_hosts(wanted: Wanted, group: VolumeGroup | None, hosts: Iterable[Other
     """Return which nodes need the volume, and which may. `group` is the volume group that the domain is."""
     users, doubts = [], []
     for host in hosts:
-        reports = [report for report in host.hypervisor.status.storage_domains if _is_same(report, wanted, group)]
+        reports = _reports(host, wanted, group)
         if not reports:
             continue
         node = f"the node {host.name}"
@@ -40,6 +40,17 @@ def judge_hosts(wanted: Wanted, group: VolumeGroup | None, hosts: Iterable[Other
         elif unseen:
             doubts.append(f"{unseen[0].used_by} on {node}: {unseen[0].reason}")
     return Judgement(tuple(users), tuple(doubts))
+
+
+def is_silent(host: OtherHost, wanted: Wanted, group: VolumeGroup | None) -> bool:
+    """Return whether a node that has the storage domain does not tell, now or yet, what it needs of it."""
+    reports = _reports(host, wanted, group)
+    return bool(reports) and not (host.is_current and all(report.used_volumes is not None for report in reports))
+
+
+def _reports(host: OtherHost, wanted: Wanted, group: VolumeGroup | None) -> list[NodeStorageDomain]:
+    """What the node tells of the storage domain, or of others on the same volume group."""
+    return [report for report in host.hypervisor.status.storage_domains if _is_same(report, wanted, group)]
 
 
 def _is_same(report: NodeStorageDomain, wanted: Wanted, group: VolumeGroup | None) -> bool:

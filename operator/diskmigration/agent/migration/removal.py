@@ -15,9 +15,9 @@ from enum import Enum
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.migration.host_needs import Wanted, judge_hosts
+from diskmigration.agent.migration.host_needs import Wanted, is_silent, judge_hosts
 from diskmigration.agent.migration.journal import Journal, JournalVolume
-from diskmigration.agent.other_hosts import HostsUnknownError, OtherHosts
+from diskmigration.agent.other_hosts import HostsUnknownError, OtherHost, OtherHosts
 from diskmigration.agent.references.graph import Candidate, Graph, Judgement, judge
 from diskmigration.agent.references.users import users_in_domain, users_on_node
 from diskmigration.agent.storage import image_locks
@@ -32,6 +32,11 @@ _log = logging.getLogger(__name__)
 _CLOSING_SECONDS = 10.0
 """How long a process that has a volume open, as a QEMU that has just left it, is given to close it."""
 _ASK_SECONDS = 0.5
+_HOSTS_SECONDS = 40.0
+"""How long a node is waited for whose agent does not answer, as after an outage of the API server.
+
+Its Lease is renewed, and what it needs is told, well within that time.
+"""
 _FRESH_SECONDS = 2.0
 """How long what was seen of the users is good for: a chain of hundreds would be looked at hundreds of times."""
 
@@ -100,7 +105,7 @@ class Remover:
         Raises:
             MigrationError: StorageFailed, HypervisorUnavailable; some volumes may be gone by then.
         """
-        needs = _Needs(self._connection, self._domains, home, self._hosts)
+        needs = _Needs(self._connection, self._domains, home, self._hosts, wait)
         for position, doomed in enumerate(chain):
             reason = _remove(home, doomed, needs, wait)
             if reason is not None:
@@ -119,7 +124,8 @@ class Remover:
             MigrationError: StorageFailed, HypervisorUnavailable.
         """
         image = home.driver.image(doomed.name)
-        return _Needs(self._connection, self._domains, home, self._hosts).of(doomed, image) if image else None
+        needs = _Needs(self._connection, self._domains, home, self._hosts, time.sleep)
+        return needs.of(doomed, image) if image is not None else None
 
 
 def _remove(home: OpenDomain, doomed: Doomed, needs: "_Needs", wait: Callable[[float], object]) -> str | None:
@@ -147,36 +153,62 @@ def _remove(home: OpenDomain, doomed: Doomed, needs: "_Needs", wait: Callable[[f
 class _Needs:
     """Who needs the volumes of one chain, looked at again before each volume unless that was done just now."""
 
-    def __init__(self, connection: Connection, domains: StorageDomains, home: OpenDomain, hosts: OtherHosts) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        domains: StorageDomains,
+        home: OpenDomain,
+        hosts: OtherHosts,
+        wait: Callable[[float], object],
+    ) -> None:
         self._connection = connection
         self._domains = domains
         self._home = home
         self._hosts = hosts
+        self._wait = wait
+        self._hosts_until: float | None = None
         self._looked_at = -math.inf
         self._graphs: list[Graph] = []
         self.gone: set[Identity] = set()
 
     def of(self, doomed: Doomed, image: StoredImage) -> str | None:
         """Who needs the volume or may need it, as a sentence; None where it may go."""
-        candidate = Candidate(image.identity, doomed.is_qcow2)
-        graphs = self._look(doomed.standing)
-        reason = _why_kept(doomed, [judge(candidate, graph, gone=frozenset(self.gone)) for graph in graphs])
+        reason = self._on_node(doomed, image)
         if reason is not None or doomed.standing is not Standing.LOWER:
             return reason
+        # The other nodes may have been waited for: what was seen here before counts no more then.
+        return self._elsewhere(doomed, image) or self._on_node(doomed, image)
+
+    def _on_node(self, doomed: Doomed, image: StoredImage) -> str | None:
+        candidate = Candidate(image.identity, doomed.is_qcow2)
+        graphs = self._look(doomed.standing)
+        return _why_kept(doomed, [judge(candidate, graph, gone=frozenset(self.gone)) for graph in graphs])
+
+    def _elsewhere(self, doomed: Doomed, image: StoredImage) -> str | None:
         group = self._home.driver.volume_group()
         if group is not None and not group.is_locked:
             # Two nodes never share it: see SharedVolumeGroupUnlocked.
             return None
+        wanted = Wanted(self._names(doomed, image), doomed.is_qcow2)
+        if self._hosts_until is None:
+            self._hosts_until = time.monotonic() + _HOSTS_SECONDS
+        while True:
+            hosts = self._other_hosts(doomed)
+            judgement = judge_hosts(wanted, group, hosts)
+            is_told = judgement.users or not any(is_silent(host, wanted, group) for host in hosts)
+            if is_told or time.monotonic() > self._hosts_until:
+                return _why_kept(doomed, [judgement])
+            self._wait(_ASK_SECONDS)
+
+    def _other_hosts(self, doomed: Doomed) -> tuple[OtherHost, ...]:
         try:
-            hosts = self._hosts.all()
+            return self._hosts.all()
         except HostsUnknownError as error:
             raise MigrationError(
                 Reason.STORAGE_FAILED,
                 f"Whether another node needs {doomed.path} is not known, as {error}. It is removed or kept when the "
                 "Kubernetes API answers.",
             ) from error
-        wanted = Wanted(self._names(doomed, image), doomed.is_qcow2)
-        return _why_kept(doomed, [judge_hosts(wanted, group, hosts)])
 
     def _names(self, doomed: Doomed, image: StoredImage) -> frozenset[tuple[str, str]]:
         """The volume's name in each storage domain that it lies in: their directories may lie in one another."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent.migration.host_needs import Wanted, judge_hosts
+from diskmigration.agent.migration.host_needs import Wanted, is_silent, judge_hosts
 from diskmigration.agent.other_hosts import OtherHost
 from diskmigration.agent.references.graph import Judgement
 from diskmigration.api.hypervisor import Hypervisor, VolumeGroup
@@ -67,3 +67,11 @@ def test_volume_groups_are_the_same_by_their_uuid_and_not_by_the_name_of_a_domai
     here = VolumeGroup(uuid="one", lock_type="sanlock")
     assert judge_hosts(WANTED, here, [named_so]) == Judgement()
     assert judge_hosts(WANTED, here, [same]).users
+
+
+def test_a_node_is_silent_while_it_does_not_tell() -> None:
+    told = {"name": "nfs", "usedVolumes": []}
+    assert not is_silent(host(told, unseen=(UNSEEN,)), WANTED, None)
+    assert not is_silent(host({"name": "other"}, is_live=False), WANTED, None)
+    assert is_silent(host(told, is_live=False), WANTED, None)
+    assert is_silent(host({"name": "nfs"}), WANTED, None)
