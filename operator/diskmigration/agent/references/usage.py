@@ -27,6 +27,8 @@ SOONEST_SECONDS = 5.0
 LATE_SECONDS = 180.0
 """What was seen so long ago says nothing: the storage of some image hangs."""
 
+_MOST_UNSEEN = 20
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -92,7 +94,8 @@ def usage_of(graph: Graph, domains: tuple[OpenDomain, ...]) -> Usage:
         except MigrationError as error:
             _log.warning("who needs its volumes is unknown", extra={"storageDomain": domain.name, "error": str(error)})
     unseen = dict.fromkeys(found for user in graph.users if (found := _unseen(user, graph)) is not None)
-    return Usage(volumes, tuple(unseen))
+    # One is enough to keep a volume, and one that may be any volume before one that is raw.
+    return Usage(volumes, tuple(sorted(unseen, key=lambda volume: volume.is_raw_medium)[:_MOST_UNSEEN]))
 
 
 def _name_in(domain: OpenDomain, path: Path) -> str | None:
