@@ -15,6 +15,7 @@ from diskmigration.agent.extender.doubts import Doubts
 from diskmigration.agent.extender.full_domains import FullDomains
 from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.paces import Paces
+from diskmigration.agent.extender.resumes import Resumer
 from diskmigration.agent.extender.settled import Settled, Specs
 from diskmigration.agent.extender.watched import WatchedDisk, watched_as_known, watched_disks
 from diskmigration.agent.hypervisor import statistics
@@ -61,6 +62,7 @@ class Extender:
         self._believed: dict[str, DomainStatistics] = {}
         self._volumes: dict[str, int] = {}
         self._paused: set[str] = set()
+        self._resumer = Resumer()
         events.listen(self._notice)
 
     def start(self) -> None:
@@ -215,6 +217,7 @@ class Extender:
         self._paces.forget(uuid)
         self._believed.pop(uuid, None)
         self._volumes.pop(uuid, None)
+        self._resumer.forget(uuid)
 
     def _look(self, uuid: str) -> None:
         """Has what is due on one VM extended, arms its thresholds, and resumes it where a full volume had paused it.
@@ -253,10 +256,8 @@ class Extender:
         at_rest = [self._tend(domain, disk) for disk in believed]
         if without_space and without_space <= (relieved | relief.ready) - relief.waiting:
             # A disk that is full for another reason would pause the guest again at once.
-            self._growth.forget_relieved(uuid)
-            domain.resume()
-            metrics.RESUMED.inc()
-            _log.info("resumed the VM that had met a full volume, as there is room now", extra={"vm": uuid})
+            if self._resumer.resume(domain, has_grown=bool(relieved & without_space), paused_at=found_at):
+                self._growth.forget_relieved(uuid)
         elif relieved and not without_space:
             self._growth.forget_relieved(uuid)
         elif (
