@@ -12,7 +12,7 @@ packages=(
     # the cluster's nodes: containers, pods' networks, Services
     containerd runc containernetworking-plugins iptables iproute2
     # the control plane's key, the namespaces, the file systems
-    openssl util-linux mount e2fsprogs procps ca-certificates
+    openssl util-linux mount e2fsprogs btrfs-progs procps ca-certificates
     # file systems that let root do less, as NFS exports do
     libfuse3-dev
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,12 +16,17 @@ class Lifecycle:
     def __init__(self, virsh: subprocess.Popen[str]) -> None:
         self._virsh = virsh
         self._times: dict[str, datetime] = {}
+        self._counts: Counter[str] = Counter()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def last(self, kind: str) -> datetime | None:
         """When the last event of that kind came, `Suspended` or `Resumed`; None before the first."""
         return self._times.get(kind)
+
+    def count(self, kind: str) -> int:
+        """How many events of that kind have come."""
+        return self._counts[kind]
 
     def join(self) -> None:
         """Returns when virsh has ended."""
@@ -34,6 +40,7 @@ class Lifecycle:
             if event:
                 kind = event.rpartition("': ")[2].partition(" ")[0]
                 self._times[kind] = datetime.fromisoformat(moment)
+                self._counts[kind] += 1
 
 
 @contextmanager

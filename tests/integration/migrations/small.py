@@ -69,30 +69,34 @@ def small_domain(stack: Stack, directory: Path, kind: str, *, mebibytes: int = 2
         opened.truncate(mebibytes * MEBIBYTE)
     _run("mkfs.ext4", "-q", "-m", "0", "-J", "size=4", image)
     mount.mkdir()
-    _mount(stack.host, image, mount)
     domain = Domain(name, kind, mount / "volumes")
-    try:
-        domain.root.mkdir()
-        stack.make_ready({name: domain})
-        yield SmallDomain(domain, mount, mebibytes * MEBIBYTE)
-    finally:
-        stack.control_plane.kubectl("delete", "storagedomain", name)
-        with suppress(FileNotFoundError):
-            (mount / "somebody-elses").unlink()
-        empty(domain)
-        _run(*stack.host.inside(["sh", "-c", f"! mountpoint -q {mount} || umount {mount}"]))
-        _run("umount", mount)
-        mount.rmdir()
-        image.unlink()
+    with mount_for_all(stack.host, image, mount):
+        try:
+            domain.root.mkdir()
+            stack.make_ready({name: domain})
+            yield SmallDomain(domain, mount, mebibytes * MEBIBYTE)
+        finally:
+            stack.control_plane.kubectl("delete", "storagedomain", "--ignore-not-found", name)
+            with suppress(FileNotFoundError):
+                (mount / "somebody-elses").unlink()
+            empty(domain)
+    mount.rmdir()
+    image.unlink()
 
 
-def _mount(host: LibvirtHost, image: Path, mount: Path) -> None:
+@contextmanager
+def mount_for_all(host: LibvirtHost, image: Path, mount: Path) -> Iterator[None]:
     """Mounts it here and for the host's processes, whom a mount of a system with private ones does not reach."""
     device = _run("losetup", "--find", "--show", image).strip()
     _run("mount", device, mount)
     _run(*host.inside(["sh", "-c", f"mountpoint -q {mount} || mount {device} {mount}"]))
     # From now on it goes with the last of these mounts.
     _run("losetup", "--detach", device)
+    try:
+        yield
+    finally:
+        _run(*host.inside(["sh", "-c", f"! mountpoint -q {mount} || umount {mount}"]))
+        _run("umount", mount)
 
 
 def _run(*command: str | Path) -> str:

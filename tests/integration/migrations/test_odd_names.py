@@ -1,14 +1,18 @@
 """VMs and volumes with names that a shell, a program's options, QEMU or XML would take for something else."""
 
 import itertools
+import json
+import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from testbed.processes import TestbedError
-from tests.integration.migrations.machines import Machine
+from tests.integration.migrations.machines import CAPACITY_BYTES, Machine
 from tests.integration.migrations.moves import assert_moved, move
-from tests.integration.migrations.stack import Stack
+from tests.integration.migrations.stack import NAMESPACE, Migration, Stack
 from tests.integration.migrations.test_refusals import refuse
 from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
@@ -97,6 +101,35 @@ def test_a_volume_whose_name_libvirt_does_not_keep_is_refused_and_no_other_is_ta
     refuse(stack, machine, "DiskNotSupported", repr(f"a{character}b")[1:-1], "control character")
     machine.host.virsh("start", other.uuid, "--paused")
     other.verify()
+
+
+def test_a_name_that_is_no_utf_8_stops_no_other_migration(stack: Stack, machines: Machines, scratch: Path) -> None:
+    """One that a volume's header names below it, in a place of no storage domain."""
+    below = Path(os.fsdecode(bytes(scratch / "b") + b"\xe9.qcow2"))
+    _run("qemu-img", "create", "-q", "-f", "qcow2", scratch / "plain", str(CAPACITY_BYTES))
+    (scratch / "plain").rename(below)
+    odd, ordinary = machines("file-a", start=False), machines("file-a")
+    _run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", below, odd.volumes[-1])
+
+    refused = stack.migrate(odd, "file-b")
+    wait_until(lambda: refused.status().get("nodeName"), "it is handed over")
+    moved = stack.migrate(ordinary, "file-b")
+
+    moved.succeed()
+    ordinary.verify()
+    failure = refused.wait_for_phase("Failed")["failure"]
+    assert failure["reason"] == "SourceNotInStorageDomain"
+    assert f"{scratch}/b\\xe9.qcow2" in failure["message"]
+    wait_until(lambda: any("\\xe9.qcow2" in note for note in _notes(stack, refused)), "an Event says so, too")
+
+
+def _notes(stack: Stack, migration: Migration) -> list[str]:
+    printed = stack.control_plane.kubectl("get", "events.events.k8s.io", f"--namespace={NAMESPACE}", "--output=json")
+    return [each["note"] for each in json.loads(printed)["items"] if each["regarding"]["name"] == migration.name]
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_a_message_can_be_pasted_into_a_shell(stack: Stack, machines: Machines) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.integration.migrations.as_it_was import AsItWas
 from tests.integration.migrations.guests import assert_nothing_lost, writing_guest
-from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.lifecycle import lifecycle_of
+from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
 from tests.integration.migrations.small import SmallDomain, small_domain
 from tests.integration.migrations.stack import Migration, Stack
 from tests.waiting import wait_until
@@ -19,6 +20,8 @@ MakeSmall = Callable[[str], SmallDomain]
 
 KINDS = ["file", "loop"]
 SLOW_BYTES = 4 * MEBIBYTE
+FEW_RESUMES = 3
+"""Of a guest that is resumed once it has room; the file system may show a little before it has any."""
 
 
 @pytest.fixture
@@ -162,6 +165,31 @@ def test_a_guest_on_a_full_source_goes_on_when_there_is_room(
         guest.console.wait_for_more(20)
         assert migration.condition("Stalled")["status"] == "False"
         assert_nothing_lost(guest, machine, scratch)
+
+
+def test_a_guest_waits_for_room_on_the_file_system_of_its_volume(stack: Stack, small: MakeSmall, scratch: Path) -> None:
+    """Which is mounted below the root of a storage domain that has room: it is not resumed again and again."""
+    mounted = small("file")
+    outer = Domain(f"outer-{mounted.name}", "file", mounted.mount.parent)
+    stack.control_plane.kubectl("delete", "storagedomain", mounted.name)
+    stack.make_ready({outer.name: outer})
+    try:
+        with _guest_on(stack, mounted, scratch) as (guest, machine):
+            migration = stack.migrate(machine, "file-b", strategy="Direct", cutover={"policy": "Manual"})
+            migration.wait_for_phase("Synchronized")
+            mounted.fill()
+            with lifecycle_of(stack.host, machine.name) as lifecycle:
+                stalled = _wait_until_stalled(migration, "SourceFull")
+                assert outer.name in stalled["message"]
+                mounted.free()
+                wait_until(lambda: machine.state() == "running", "the guest goes on")
+                assert lifecycle.count("Resumed") <= FEW_RESUMES
+            migration.patch({"cutover": {"policy": "Automatic"}})
+            migration.succeed()
+            guest.console.wait_for_more(20)
+            assert_nothing_lost(guest, machine, scratch)
+    finally:
+        stack.control_plane.kubectl("delete", "storagedomain", outer.name)
 
 
 def _guest_on(stack: Stack, place: SmallDomain, scratch: Path) -> Any:

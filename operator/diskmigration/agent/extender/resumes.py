@@ -20,8 +20,8 @@ RAN_SECONDS = 10.0
 class Resumes:
     """How often a guest was resumed in vain: it met the end of its volume again at once, and nothing has grown.
 
-    Pure; times are in seconds on one monotonic clock. A domain that shows room may refuse it all the same, by a quota of another host say. Each resume lets the guest
-    write what is refused again, so it is made ever more rarely.
+    A domain that shows room may refuse it all the same, by a quota of its server say. Each resume lets the guest write
+    what is refused again, so it is made ever more rarely. Pure; times are in seconds on one monotonic clock.
     """
 
     in_vain: int = 0
