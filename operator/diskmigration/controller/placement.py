@@ -67,10 +67,23 @@ def needed_bytes(spec: DiskMigrationSpec, disk: Disk, destination: StorageType) 
 
     A size that is not known counts as nothing: the node's agent measures before it begins.
     """
-    is_raw_on_block = spec.destination.format is VolumeFormat.RAW and destination is StorageType.BLOCK
-    if spec.destination.provisioning is Provisioning.THICK or is_raw_on_block:
+    if _takes_whole_disk(spec, destination):
         return max(disk.capacity_bytes or 0, disk.allocated_bytes or 0)
     return disk.allocated_bytes or 0
+
+
+def _takes_whole_disk(spec: DiskMigrationSpec, destination: StorageType) -> bool:
+    is_raw_on_block = spec.destination.format is VolumeFormat.RAW and destination is StorageType.BLOCK
+    return spec.destination.provisioning is Provisioning.THICK or is_raw_on_block
+
+
+def _may_hold_less(disk: Disk, source: StorageDomain) -> bool:
+    """Whether its allocation says nothing of its data: a raw file without holes may have been allocated ahead.
+
+    Its node's agent measures it.
+    """
+    is_raw_file = disk.format == VolumeFormat.RAW and source.spec.type is StorageType.FILE
+    return is_raw_file and (disk.allocated_bytes or 0) >= (disk.size_bytes or 0)
 
 
 def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watched: set[Topic]) -> Outcome:
@@ -101,7 +114,8 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watche
         _check_ready(side, located.node, around.inventory)
     needed = needed_bytes(spec, disk, destination.spec.type)
     watched.add(topics.space(destination.metadata.name, located.node))
-    _check_space(destination, located.node, needed, around)
+    may_fit = not _takes_whole_disk(spec, destination.spec.type) and _may_hold_less(disk, source)
+    _check_space(destination, located.node, 0 if may_fit else needed, around)
     return Placement(
         node=located.node,
         disk_keys=keys,

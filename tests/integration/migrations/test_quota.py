@@ -61,9 +61,9 @@ def check_full(stack: Stack, quota: Quota, machines: Machines, *, runs: bool, st
     machine = machines("file-a", chain=2)
     machine.write(offset=20 * MEBIBYTE, length=HELD_BYTES, pattern=20)
     qemu_io.flush(machine.host, machine.name)
+    before = AsItWas.of(machine, stack.domains["file-a"], quota.domain)
     if not runs:
         machine.host.virsh("destroy", machine.name)
-    before = AsItWas.of(machine, stack.domains["file-a"], quota.domain)
 
     status = stack.migrate(machine, quota.domain.name, strategy=strategy).wait_for_phase("Failed")
 

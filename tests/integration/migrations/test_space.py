@@ -1,5 +1,6 @@
 """Storage domains that run full on the way: who fills them is somebody else, on a small file system of its own."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from tests.integration.migrations.as_it_was import AsItWas
 from tests.integration.migrations.guests import assert_nothing_lost, writing_guest
 from tests.integration.migrations.lifecycle import lifecycle_of
-from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
+from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
 from tests.integration.migrations.small import SmallDomain, small_domain
 from tests.integration.migrations.stack import Migration, Stack
 from tests.waiting import wait_until
@@ -165,6 +166,25 @@ def test_a_guest_on_a_full_source_goes_on_when_there_is_room(
         guest.console.wait_for_more(20)
         assert migration.condition("Stalled")["status"] == "False"
         assert_nothing_lost(guest, machine, scratch)
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "off"])
+def test_a_raw_file_that_was_allocated_ahead_is_not_taken_for_full(
+    stack: Stack, small: MakeSmall, machines: Machines, runs: bool
+) -> None:
+    """What it holds fits into the destination; what it takes of its own storage domain would not."""
+    destination = small("file")
+    machine = machines("file-a", base_format="raw", start=False)
+    [volume] = machine.volumes
+    with volume.open("r+b") as opened:
+        os.posix_fallocate(opened.fileno(), 0, CAPACITY_BYTES)
+    destination.fill(leaving=CAPACITY_BYTES // 2)
+    if runs:
+        machine.host.virsh("start", machine.name, "--paused")
+    stack.migrate(machine, destination.name).succeed()
+    if not runs:
+        machine.host.virsh("start", machine.name, "--paused")
+    machine.verify()
 
 
 def test_a_guest_waits_for_room_on_the_file_system_of_its_volume(stack: Stack, small: MakeSmall, scratch: Path) -> None:

@@ -184,6 +184,27 @@ def test_what_cannot_run_is_refused_with_its_reason(
     assert len(outcome.message) > 30
 
 
+@pytest.mark.parametrize(
+    ("image_format", "allocated", "destination", "goes"),
+    [
+        ("raw", 10 * GIB, {}, True),
+        ("raw", 9 * GIB, {}, False),
+        ("qcow2", 10 * GIB, {}, False),
+        ("raw", 10 * GIB, {"provisioning": "Thick"}, False),
+        ("raw", 10 * GIB, {"format": "raw"}, False),
+    ],
+)
+def test_a_raw_file_that_was_allocated_ahead_is_left_to_its_agent_to_measure(
+    image_format: str, allocated: int, destination: dict[str, str], goes: bool
+) -> None:
+    raw = {**disk(), "format": image_format, "sizeBytes": 10 * GIB, "allocatedBytes": allocated}
+    found = hypervisor_body("n1", [machine("web-1", disks=[raw])], [report("a"), report("b", available=GIB)])
+    outcome = judged([found], spec={"destination": {"storageDomain": "b", **destination}})
+    assert isinstance(outcome, Placement) == goes
+    if isinstance(outcome, Placement):
+        assert outcome.needed_bytes == allocated, "so much is reserved all the same"
+
+
 def test_messages_name_the_objects() -> None:
     ambiguous = judged([hypervisor_body(n, [machine("web-1", uuid=n)]) for n in ("n1", "n2")])
     busy = judged([hypervisor_body("n1", [WEB])], blocked_by="vms/first")

@@ -25,7 +25,7 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.removal import Doomed, Remover
 from diskmigration.agent.other_hosts import OtherHosts
-from diskmigration.agent.storage import image_locks
+from diskmigration.agent.storage import image_locks, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
 from diskmigration.api.disk_migration import DiskMigration, RetainedVolume, VolumeFormat
@@ -302,8 +302,11 @@ class Attempt:
         """
         if volume.format is VolumeFormat.QCOW2:
             return driver.size_bytes(volume.name)
-        is_file = volume.type is StorageType.FILE
-        return largest_useful_size(driver.allocated_bytes(volume.name) if is_file else driver.size_bytes(volume.name))
+        if volume.type is not StorageType.FILE:
+            return largest_useful_size(driver.size_bytes(volume.name))
+        # Blocks that were allocated ahead hold nothing, and a mirror skips them like holes.
+        measured = qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2).required_bytes
+        return min(largest_useful_size(driver.allocated_bytes(volume.name)), measured)
 
     def measure(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading: bytes over the whole move."""

@@ -201,12 +201,17 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
     allocated = [source.allocated_bytes(volume.name) for volume in journal.source]
     is_thick = spec.destination.provisioning is Provisioning.THICK
     is_raw = spec.destination.format is VolumeFormat.RAW
+    is_whole = is_thick or (is_raw and destination.type is StorageType.BLOCK)
+    available = destination.space().available_bytes
+    needed = whole_size if is_whole else sum(allocated)
+    if needed > available and not is_whole:
+        needed = min(needed, _data_bytes(journal))
     require_room(
         Reason.DESTINATION_FULL,
         subject=f"The disk {spec.disk}",
         storage_domain=destination.name,
-        needed=whole_size if is_thick or (is_raw and destination.type is StorageType.BLOCK) else sum(allocated),
-        available=destination.space().available_bytes,
+        needed=needed,
+        available=available,
     )
     largest = whole_size if is_thick or is_raw else sum(allocated) if journal.flattens else max(allocated)
     require_volume_size(
@@ -214,3 +219,12 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
     )
     for volume in journal.destination:
         qemu_img.require_exact_size(volume.image, destination.rounded(whole_size), whole_size)
+
+
+def _data_bytes(journal: Journal) -> int:
+    """What qcow2 copies of the source's volumes take, measured.
+
+    What a volume takes of its storage domain says little of its data where it was allocated ahead.
+    """
+    measured = (qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2) for volume in journal.source)
+    return sum(each.required_bytes for each in measured)
