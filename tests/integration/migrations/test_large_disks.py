@@ -41,6 +41,7 @@ def with_chain(stack: Stack, machines: Machines, length: int, *, start: bool) ->
     return machine
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("length", "runs", "spec"),
     [
@@ -56,7 +57,7 @@ def with_chain(stack: Stack, machines: Machines, length: int, *, start: bool) ->
 def test_a_long_chain_moves(stack: Stack, machines: Machines, length: int, runs: bool, spec: dict[str, Any]) -> None:
     machine = with_chain(stack, machines, length, start=runs)
 
-    stack.migrate(machine, "file-b", **spec).succeed(seconds=60 + 2 * length)
+    stack.migrate(machine, "file-b", **spec).succeed(seconds=60 + 4 * length)
 
     if not runs:
         stack.host.virsh("start", machine.name, "--paused")
@@ -65,6 +66,7 @@ def test_a_long_chain_moves(stack: Stack, machines: Machines, length: int, runs:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_a_chain_that_libvirt_cannot_take_a_snapshot_of(stack: Stack, machines: Machines) -> None:
     machine = with_chain(stack, machines, 200, start=True)
     refuse(stack, machine, "DiskNotSupported", "200 layers", "strategy: Direct")

@@ -1,5 +1,6 @@
 """CopyingChain: fill the internal volumes at the destination from those that the snapshot froze."""
 
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -50,6 +51,10 @@ def _at_once(attempt: Attempt, waiting: list[tuple[JournalVolume, JournalVolume]
     return max(min(len(waiting), SIDE_BY_SIDE if is_free else 1), 1)
 
 
+_SHOW_SECONDS = 0.5
+"""How often progress is shown at most: each time all volumes of the chain are looked at."""
+
+
 class _Progress:
     """What all copies of a chain have come to. Thread-safe."""
 
@@ -59,15 +64,19 @@ class _Progress:
         self._sizes = sizes
         self._done = {name: size for name, size in sizes.items() if name in attempt.journal.copied}
         self._guard = threading.Lock()
+        self._shown_at = -math.inf
         self._is_stopped = threading.Event()
 
     def show(self, name: str, share: float) -> None:
         """So much of that volume is copied, 0 to 1."""
         with self._guard:
             self._done[name] = int(self._sizes[name] * share)
-            self._attempt.show_progress(
-                now=time.monotonic(), copied=sum(self._done.values()), total=sum(self._sizes.values())
-            )
+            now, copied, total = time.monotonic(), sum(self._done.values()), sum(self._sizes.values())
+            if now < self._shown_at + _SHOW_SECONDS:
+                self._attempt.measure(now=now, copied=copied, total=total)
+                return
+            self._shown_at = now
+            self._attempt.show_progress(now=now, copied=copied, total=total)
 
     def stop(self) -> None:
         """The others are not gone on with."""
