@@ -5,7 +5,7 @@ The volumes are as large as they may be once they have grown, so that no thresho
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -14,6 +14,7 @@ import pytest
 from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.pace import SAFETY, UNMEASURED_SECONDS
 from diskmigration.agent.extender.paces import Paces
+from diskmigration.agent.extender.urgency import UrgentFirst
 from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume
 from diskmigration.agent.extender.watermark import Extension, Policy, ThinVolume, largest_useful_size
 from diskmigration.agent.hypervisor.connection import Connection
@@ -123,6 +124,26 @@ def test_the_destination_grows_before_the_source(bench: Bench) -> None:
     assert sizes.now == {"source": LARGEST, "mirror": LARGEST}
     assert [bench.growth.extensions_of(path) for path in ("/dev/source", "/dev/mirror")] == [1, 1]
     assert bench.growth.relieved("vm") == {"vda"}
+
+
+def test_an_extension_that_no_thread_could_be_started_for_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, refused = UrgentFirst.submit, [RuntimeError("can't start new thread")]
+
+    def refuse_once(pool: UrgentFirst, due_at: float, work: Callable[[], None]) -> None:
+        if refused:
+            raise refused.pop()
+        submit(pool, due_at, work)
+
+    monkeypatch.setattr(UrgentFirst, "submit", refuse_once)
+    sizes = Sizes({"source": SMALL, "mirror": SMALL})
+    disk = replace(replication(sizes), mirror=None, is_copy=False)
+    bench.start(disk)
+    assert sizes.order == []
+    bench.start(disk)
+    until(lambda: bench.looks == ["vm"])
+    assert sizes.now["source"] == LARGEST
 
 
 def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_looked_at(bench: Bench) -> None:
