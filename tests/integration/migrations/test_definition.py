@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 
-SOURCE = "<source {kind}='{path}' startupPolicy='optional'><seclabel model='dac' relabel='no'/></source>"
+SOURCE = "<source {kind}='{path}' startupPolicy='optional'><seclabel model='selinux' relabel='no'/></source>"
 DRIVER = """<driver name='qemu' type='qcow2' cache='none' io='native' error_policy='enospace' discard='unmap'
     detect_zeroes='on' queues='2'><metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache></driver>"""
 OTHERS = "<iotune><total_iops_sec>100000</total_iops_sec></iotune><serial>a-serial</serial>"
@@ -69,8 +69,6 @@ def say_much(machine: Machine) -> str:
         return text.replace("<devices>", f"{METADATA}<devices>", 1)
 
     redefine(machine, change)
-    # QEMU's user opens it as it is: libvirt was told to leave its owner alone.
-    volume.chmod(0o666)
     said = described(persistent_disk(machine))
     for part in ("startupPolicy", "seclabel", "metadata_cache", "queues", "a-serial"):
         assert part in said, said

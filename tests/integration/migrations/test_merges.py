@@ -222,7 +222,13 @@ def test_a_merge_that_fails_is_tried_again_without_haste_and_keeps_its_message(
     source = small(kind)
     machine = machines(source.domain)
     migration = synchronized(stack, machine, "file-b")
-    machine.write(offset=60 * MEBIBYTE, length=40 * MEBIBYTE, pattern=60)
+    # In steps, as the snapshot of one on block storage is extended meanwhile.
+    write_in_steps(
+        machine,
+        start=60 * MEBIBYTE,
+        length=40 * MEBIBYTE,
+        free=lambda: free_bytes(machine, made_volume(migration.uid, "snapshot")) if kind == "loop" else CAPACITY_BYTES,
+    )
     source.fill()
 
     migration.patch(CANCEL)

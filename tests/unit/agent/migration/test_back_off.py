@@ -1,0 +1,100 @@
+"""How a worker waits after a step that failed: what the step itself causes does not bring the next try about."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.hypervisor.events import BlockJobChanged, DomainEvent, IoErrorMet, LifecycleChanged
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.worker import Worker
+from diskmigration.api.errors import MigrationError, Reason
+from tests.unit.agent.builders import UID, migration
+
+SECONDS = 0.3
+LONG_SECONDS = 60.0
+EVENTS = [BlockJobChanged(UID, "vda"), IoErrorMet(UID, "enospc"), LifecycleChanged(UID)]
+
+
+def worker() -> Worker:
+    statuses: Any = SimpleNamespace()
+    node: Any = SimpleNamespace(name="node-a")
+    found = Worker(node, migration(), statuses)
+    found._vm_uuid = UID
+    return found
+
+
+def waited(found: Worker, attempt: Any, seconds: float) -> float:
+    began_at = time.monotonic()
+    found._back_off(attempt, seconds)
+    return time.monotonic() - began_at
+
+
+@contextmanager
+def coming(found: Worker, event: DomainEvent) -> Iterator[None]:
+    """The event comes again and again."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.005):
+            found.notice(event)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sender.join()
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_no_event_of_a_vm_that_runs_on_cuts_the_wait_short(event: DomainEvent) -> None:
+    found = worker()
+    with coming(found, event):
+        assert waited(found, SimpleNamespace(is_running=lambda: True), SECONDS) >= SECONDS
+
+
+def test_a_vm_that_has_ended_is_looked_at_soon() -> None:
+    found = worker()
+    runs = iter([True])
+    with coming(found, LifecycleChanged(UID)):
+        attempt = SimpleNamespace(is_running=lambda: next(runs, False))
+        assert waited(found, attempt, LONG_SECONDS) < LONG_SECONDS / 2
+
+
+def test_a_worker_that_is_to_stop_does_not_wait_on() -> None:
+    found = worker()
+    found.stop()
+    assert waited(found, SimpleNamespace(is_running=lambda: True), LONG_SECONDS) < LONG_SECONDS / 2
+
+
+def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
+    def fail() -> bool:
+        raise HypervisorUnavailableError("libvirtd does not answer.")
+
+    found = worker()
+    found._wake.set()
+    waited(found, SimpleNamespace(is_running=fail), LONG_SECONDS)
+
+
+def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_well() -> None:
+    attempt = Attempt.__new__(Attempt)
+    attempt.failures, attempt.trouble, attempt.awaits_resume = 0, None, None
+    quiet: Any = SimpleNamespace(doubt_of=lambda _: None, full_domain_of=lambda _: None)
+    attempt.node = SimpleNamespace(extender=quiet)  # type: ignore[assignment]  # all that is asked of it is there
+    attempt.journal = SimpleNamespace(volumes=(), at_source=(), at_destination=())  # type: ignore[assignment]  # as above
+    error = MigrationError(Reason.MERGE_FAILED, "It failed.")
+    attempt.note_failure(error)
+    assert attempt.trouble is error
+    assert attempt.stalled() is None
+    attempt.note_failure(error)
+    assert attempt.stalled() is error
+    attempt.note_success()
+    assert attempt.failures == 0
+    assert attempt.stalled() is None
