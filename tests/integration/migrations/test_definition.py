@@ -14,7 +14,8 @@ from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
 
-SOURCE = "<source {kind}='{path}' startupPolicy='optional'><seclabel model='selinux' relabel='no'/></source>"
+LABEL = "<seclabel model='dac' relabel='yes'><label>libvirt-qemu:kvm</label></seclabel>"
+SOURCE = f"<source {{kind}}='{{path}}' startupPolicy='optional'>{LABEL}</source>"
 DRIVER = """<driver name='qemu' type='qcow2' cache='none' io='native' error_policy='enospace' discard='unmap'
     detect_zeroes='on' queues='2'><metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache></driver>"""
 OTHERS = "<iotune><total_iops_sec>100000</total_iops_sec></iotune><serial>a-serial</serial>"
@@ -52,7 +53,7 @@ def described(disk: ET.Element) -> str:
 
 def say_much(machine: Machine) -> str:
     """Give the definition of the VM, which is off, all that a user may; return what its disk says."""
-    [*_, volume] = machine.volumes
+    volume = machine.volumes[-1]
     disk = persistent_disk(machine)
     kind = "dev" if disk.get("type") == "block" else "file"
 
