@@ -137,6 +137,8 @@ def data_bytes(image: Image, *, cluster_bytes: int, capacity_bytes: int) -> int:
     printed = command.run(
         ["qemu-img", "measure", "-U", "--output", "json", "-O", "qcow2", "-o", options, _named([image])],
         doing=f"measuring what {image.path} holds",
+        credentials=_credentials([image]),
+        timeout=_WHOLE_DISK_SECONDS,
     )
     found = json.loads(printed)
     # Both count the tables of the whole disk, and one of them its data too.
