@@ -30,7 +30,7 @@ class Local:
         return storage_domain(getattr(self, name), nodeSelector={LABEL: name})
 
 
-@pytest.fixture(params=["file", "loop"])
+@pytest.fixture(params=["file", pytest.param("loop", marks=pytest.mark.nightly)])
 def kind(request: pytest.FixtureRequest) -> str:
     """What the volumes are."""
     return str(request.param)
