@@ -238,8 +238,8 @@ def test_an_image_in_a_folder_keeps_what_it_stands_on(shared: Shared) -> None:
 def test_what_only_a_record_of_another_vm_names_is_kept(shared: Shared, machines: Machines, record: str) -> None:
     """The VM is defined with another disk since, and no image tells of the base either."""
     host, name = shared.stack.host, shared.other.name
-    elsewhere = machines("file-b", start=False)
-    old = shared.other.volumes[-1]
+    elsewhere, old = machines("file-b", start=False).volumes[-1], shared.other.volumes[-1]
+    definition = shared.other.xml(inactive=True)
     host.virsh("start", name, "--paused")
     if record == "memory":
         host.virsh("managedsave", name)
@@ -247,13 +247,19 @@ def test_what_only_a_record_of_another_vm_names_is_kept(shared: Shared, machines
         # Both hold the VM's XML as it was.
         host.virsh(f"{record}-create-as", name, "before", *(["--disk-only"] if record == "snapshot" else []))
         host.virsh("destroy", name)
-    shared.other.set_source(str(elsewhere.volumes[-1]), "file")
+    define(shared, definition.replace(str(old), str(elsewhere)))
     with away(shared, shared.middle, old):
         migration = shared.move()
     if record == "memory":
         host.virsh("managedsave-remove", name)
-    shared.other.set_source(str(old), "file")
+    define(shared, definition)
     shared.assert_kept(migration, record, name, str(old))
+
+
+def define(shared: Shared, definition: str) -> None:
+    path = shared.domain.root.parent / f"{shared.other.name}-{uuid.uuid4().hex[:8]}.xml"
+    path.write_text(definition)
+    shared.stack.host.virsh("define", str(path))
 
 
 @pytest.fixture
