@@ -120,13 +120,13 @@ def next_step(journal: Journal, situation: Situation) -> Step:
 
 def _hindrance(journal: Journal, situation: Situation) -> Step | None:
     """Return what to do where nothing may be touched, wherever the XML has the disk."""
+    if not situation.is_running and situation.elsewhere is Elsewhere.RUNNING:
+        # A migration that is given up has nothing to wait for. It is the other node's QEMU that writes here.
+        return Step.STOP_FOR_FOREIGN_CHANGE if journal.rolls_back else Step.AWAIT_RETURN_OF_VM
     if situation.is_lost:
         return Step.AWAIT_END_OF_VM
     if not situation.is_running and situation.elsewhere is Elsewhere.UNKNOWN:
         return Step.AWAIT_OTHER_HOSTS
-    if not situation.is_running and situation.elsewhere is Elsewhere.RUNNING:
-        # A migration that is given up has nothing to wait for.
-        return Step.STOP_FOR_FOREIGN_CHANGE if journal.rolls_back else Step.AWAIT_RETURN_OF_VM
     return Step.AWAIT_RESTORE if situation.is_saved else None
 
 

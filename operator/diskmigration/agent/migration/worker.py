@@ -111,6 +111,7 @@ class Worker:
         self._vm_uuid: str | None = None
         self._vm_has_left = False
         self._settled_attempt = 0
+        self._hosts_said: tuple[float, Whereabouts] | None = None
         self._wake = threading.Event()
         self._vm_has_changed = False
         self._stopping = threading.Event()
@@ -220,6 +221,7 @@ class Worker:
             measure_replication(attempt, job)
         self._take_wishes(attempt)
         is_running = attempt.is_running()
+        self._vm_has_left = self._vm_has_left and not is_running
         lost_path = path_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
         may_be_put_back = lost_path is None and check_put_back(attempt, place, run, is_running=is_running)
         if lost_path is None and not may_be_put_back and place is not Place.FOREIGN:
@@ -240,8 +242,8 @@ class Worker:
         )
         step = next_step(attempt.journal, situation)
         whereabouts = Whereabouts(Elsewhere.NOWHERE)
-        if acts_on_volumes(step) and not is_running:
-            whereabouts = of_domain(attempt.domain, self._node.other_hosts)
+        if not is_running and (acts_on_volumes(step) or lost_path is not None):
+            whereabouts = self._ask_hosts(attempt, anew=acts_on_volumes(step))
             step = next_step(attempt.journal, replace(situation, elsewhere=whereabouts.elsewhere))
         if step is Step.AWAIT_END_OF_VM and lost_path is not None:
             self._show(self._phase, message=follow(attempt, lost_path, is_running=is_running))
@@ -281,6 +283,13 @@ class Worker:
         else:
             _ACTS[step](attempt)
             attempt.note_success()
+
+    def _ask_hosts(self, attempt: Attempt, *, anew: bool) -> Whereabouts:
+        """Return where the VM runs; unless `anew`, an answer of a few seconds ago will do."""
+        now = time.monotonic()
+        if anew or self._hosts_said is None or now > self._hosts_said[0] + ASK_HOSTS_SECONDS:
+            self._hosts_said = now, of_domain(attempt.domain, self._node.other_hosts)
+        return self._hosts_said[1]
 
     def _open(self) -> Attempt | None:
         """The attempt in progress, or a new one; None when there is nothing to do (any more)."""

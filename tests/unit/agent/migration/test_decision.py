@@ -233,6 +233,8 @@ def test_nothing_is_done_while_the_vm_may_run_on_another_node(place: Place) -> N
         assert decide_when_off(found, place, elsewhere=Elsewhere.UNKNOWN) is Step.AWAIT_OTHER_HOSTS
         step = decide_when_off(found, place, elsewhere=Elsewhere.RUNNING)
         assert step is (Step.STOP_FOR_FOREIGN_CHANGE if found.rolls_back else Step.AWAIT_RETURN_OF_VM)
+        # What writes to the disk then is the other node's QEMU.
+        assert decide_when_off(found, place, elsewhere=Elsewhere.RUNNING, is_lost=True) is step
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
             HypervisorUnavailable: where the VM runs cannot be told yet.
     """
     journal = attempt.journal
+    whereabouts = of_uuid(attempt.domain.uuid, attempt.node.other_hosts, has_left=has_left)
+    if whereabouts.elsewhere is Elsewhere.RUNNING:
+        return f"{what} {whereabouts.message} {leave_all(attempt)}"
     path = path_of_lost_process(journal)
     if path is not None:
         raise MigrationError(
@@ -31,7 +34,9 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
             f"{what} But a process writes to {path} still, and the migration waits for its end; `fuser {path}` on the "
             "node tells which it is.",
         )
-    obstacle = _why_all_is_kept(attempt, place, has_left=has_left)
+    if whereabouts.elsewhere is Elsewhere.UNKNOWN:
+        raise MigrationError(Reason.HYPERVISOR_UNAVAILABLE, f"{what} {whereabouts.message}")
+    obstacle = _why_all_is_kept(attempt, place)
     if obstacle is not None:
         return f"{what} {obstacle} {leave_all(attempt)}"
     kept = "".join(f" {volume.path} was kept. {volume.reason}" for volume in _settle(attempt, place))
@@ -40,18 +45,9 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
     return f"{what} Its disk is at {journal.source[-1].path}, as before the migration.{kept}"
 
 
-def _why_all_is_kept(attempt: Attempt, place: Place | None, *, has_left: bool) -> str | None:
-    """A sentence for the user, or None.
-
-    Raises:
-        MigrationError: HypervisorUnavailable, where the VM runs cannot be told yet.
-    """
+def _why_all_is_kept(attempt: Attempt, place: Place | None) -> str | None:
+    """A sentence for the user, or None."""
     journal = attempt.journal
-    whereabouts = of_uuid(attempt.domain.uuid, attempt.node.other_hosts, has_left=has_left)
-    if whereabouts.elsewhere is Elsewhere.UNKNOWN:
-        raise MigrationError(Reason.HYPERVISOR_UNAVAILABLE, whereabouts.message)
-    if whereabouts.elsewhere is Elsewhere.RUNNING:
-        return whereabouts.message
     if place in (None, Place.FOREIGN) or journal.pivoting_to is not None:
         return "Which volume has its last writes cannot be told."
     written = [(attempt.source, volume) for volume in (journal.snapshot, journal.source[-1]) if volume is not None]
