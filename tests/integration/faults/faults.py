@@ -94,6 +94,18 @@ def _destroy(world: World, _: Migration) -> None:
     world.holds.release()
 
 
+def _rename(world: World, _: Migration) -> None:
+    name = f"{world.machine.name}-renamed"
+    world.stack.host.virsh("domrename", world.machine.name, name)
+    world.machine.name = name
+    world.holds.release()
+
+
+def _destroy_and_rename(world: World, migration: Migration) -> None:
+    world.stack.host.virsh("destroy", world.machine.name)
+    _rename(world, migration)
+
+
 def _quit_inside(world: World, _: Migration) -> None:
     # QEMU ends by itself, as when a guest powers off; this one has no operating system to do it.
     world.stack.host.end_qemu(world.machine.name)
@@ -173,6 +185,7 @@ FAULTS = {
     "etcd-killed": Fault(_kill_etcd, lambda world: world.control_plane.start_etcd()),
     "node-unreachable": Fault(_cut_node_off, lambda world: world.link.restore()),
     "vm-destroyed": Fault(_destroy, of_running_vm=True),
+    "vm-destroyed-and-renamed": Fault(_destroy_and_rename, of_running_vm=True),
     "vm-ended-inside": Fault(_quit_inside, of_running_vm=True),
     "vm-paused-and-resumed": Fault(_pause_and_resume, of_running_vm=True),
     "vm-rebooted": Fault(_reboot, of_running_vm=True),
@@ -185,5 +198,6 @@ FAULTS = {
 COLD_FAULTS = {
     **{name: fault for name, fault in FAULTS.items() if not fault.of_running_vm},
     "vm-started": Fault(_start),
+    "vm-renamed": Fault(_rename),
 }
 """Of a VM that is shut off."""

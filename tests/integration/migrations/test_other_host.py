@@ -1,0 +1,150 @@
+"""The VM runs on another host in mid-migration: nobody touches its disk here, and the status says where it is."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from diskmigration.api import names
+from testbed.control_plane import ControlPlane
+from testbed.libvirt_host import LibvirtHost, running_libvirt
+from testbed.programs import SYSTEM_NAMESPACE, Program, running_agent
+from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.test_lifecycle import Held, assert_moved, hold
+from tests.integration.migrations.test_put_back import assert_all_is_named, foreign_change, left_by
+from tests.waiting import wait_until
+
+Machines = Callable[..., Machine]
+
+NODE_B = "node-b"
+
+
+@dataclass(frozen=True)
+class OtherNode:
+    """Another node on the same storage, with a libvirt and an agent of its own."""
+
+    stack: Stack
+    host: LibvirtHost
+    agent: Program
+    directory: Path
+
+    def has(self, machine: Machine, state: str) -> bool:
+        """Whether its inventory shows the VM in that state."""
+        found = self.stack.cluster.get(names.HYPERVISORS, NODE_B) or {}
+        machines = found.get("status", {}).get("virtualMachines", [])
+        return any((known["uuid"], known["state"]) == (machine.uuid, state) for known in machines)
+
+    def take(self, machine: Machine, *options: str) -> None:
+        """Migrate the VM here as an administrator does, while it runs."""
+        self._migrate(self.stack.host, self.host, machine, *options)
+        wait_until(lambda: self.has(machine, "Paused"), "the inventory has it")
+
+    def give_back(self, machine: Machine, *options: str) -> None:
+        """Migrate the VM to where it was."""
+        self._migrate(self.host, self.stack.host, machine, *options)
+
+    def _migrate(self, source: LibvirtHost, destination: LibvirtHost, machine: Machine, *options: str) -> None:
+        # Two hosts of the tests share no network. That they share the storage is not to be seen either.
+        socket = self.directory / f"{machine.name}-{time.monotonic_ns()}.sock"
+        ways = ("--live", "--unsafe", f"--migrateuri=unix://{socket}")
+        source.virsh("migrate", machine.name, destination.uri, *ways, *options)
+        # QEMU takes over the volumes of a VM that arrives paused when it is resumed.
+        destination.virsh("resume", machine.name)
+        destination.virsh("suspend", machine.name)
+
+    def machine(self, machine: Machine) -> Machine:
+        """The VM as this host has it; what it holds is known to both."""
+        return Machine(self.host, machine.name, machine.uuid, machine.volumes, machine.written)
+
+
+@pytest.fixture(scope="module")
+def other_node(stack: Stack, own_control_plane: ControlPlane, directory: Path) -> Iterator[OtherNode]:
+    own_control_plane.create_node(NODE_B, {})
+    sockets = directory / "migrate"
+    sockets.mkdir(exist_ok=True)
+    sockets.chmod(0o777)
+    with (
+        running_libvirt(directory / "host-b") as host,
+        running_agent(own_control_plane, host, NODE_B, directory) as agent,
+    ):
+        wait_until(lambda: stack.cluster.get(names.HYPERVISORS, NODE_B), "the node is known", seconds=60)
+        yield OtherNode(stack, host, agent, sockets)
+    for kind in ("hypervisor", "node"):
+        own_control_plane.kubectl("delete", kind, NODE_B)
+    own_control_plane.kubectl("delete", "lease", NODE_B, f"--namespace={SYSTEM_NAMESPACE}")
+
+
+@pytest.fixture
+def away(stack: Stack, machines: Machines, other_node: OtherNode) -> Iterator[Callable[..., Held]]:
+    """Holds a migration in a phase, and has its VM migrated to the other node, where it is ended at last."""
+    moved: list[Machine] = []
+
+    def go(phase: str, *options: str) -> Held:
+        machine = machines("file-a", chain=2)
+        held = hold(stack, machine, "file-b", phase)
+        other_node.take(machine, *options)
+        moved.append(machine)
+        other_node.machine(machine).write(offset=80 * MEBIBYTE, length=MEBIBYTE, pattern=80)
+        return held
+
+    yield go
+    for machine in moved:
+        if machine.name in other_node.host.virsh("list", "--all", "--name").split():
+            other_node.host.virsh("destroy", machine.name)
+            if machine.name in other_node.host.virsh("list", "--all", "--name").split():
+                other_node.host.virsh("undefine", machine.name)
+        if machine.name not in stack.host.virsh("list", "--all", "--name").split():
+            stack.host.virsh("define", str(stack.domains["file-a"].directory / f"{machine.uuid}.xml"))
+
+
+def message_of(migration: Migration, part: str) -> str:
+    """Return what it says as soon as that has this part."""
+
+    def message() -> str:
+        said = str(migration.condition("Succeeded")["message"])
+        return said if part in said else ""
+
+    return wait_until(message, f"it says: {part}", seconds=60)
+
+
+def test_a_vm_that_was_migrated_away_is_waited_for(
+    stack: Stack, away: Callable[..., Held], other_node: OtherNode
+) -> None:
+    held = away("CopyingChain")
+    migration = held.migration
+    migration.patch({"bandwidth": None})
+
+    message = message_of(migration, NODE_B)
+    left = left_by(held)
+    assert_all_is_named_by_path(held, message)
+    other = other_node.machine(held.machine)
+    other.verify()
+
+    other_node.give_back(held.machine)
+    migration.succeed()
+    assert left["file-a"]
+    assert_moved(stack, held.machine, "file-b")
+
+
+def assert_all_is_named_by_path(held: Held, message: str) -> None:
+    for name, files in left_by(held).items():
+        assert all(str(held.migration.stack.domains[name].path(file)) in message for file in files)
+
+
+def test_one_that_is_cancelled_meanwhile_leaves_all_as_it_is(
+    stack: Stack, away: Callable[..., Held], other_node: OtherNode
+) -> None:
+    held = away("CopyingChain")
+    message_of(held.migration, NODE_B)
+    left = left_by(held)
+    held.migration.patch({"cancel": True})
+
+    message = foreign_change(held.migration)
+
+    assert NODE_B in message
+    assert left_by(held) == left
+    assert_all_is_named(held, message)
+    other_node.machine(held.machine).verify()
