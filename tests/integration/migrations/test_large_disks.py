@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
 from tests.integration.migrations.stack import Stack, make_domain, storage_domain
-from tests.integration.migrations.test_refusals import refuse
+from tests.integration.migrations.test_refusals import assert_refused, refuse, untouched
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -69,7 +69,9 @@ def test_a_long_chain_moves(stack: Stack, machines: Machines, length: int, runs:
 @pytest.mark.timeout(1800)
 def test_a_chain_that_libvirt_cannot_take_a_snapshot_of(stack: Stack, machines: Machines) -> None:
     machine = with_chain(stack, machines, 200, start=True)
-    refuse(stack, machine, "DiskNotSupported", "200 layers", "strategy: Direct")
+    # To read it back through QEMU, a piece a layer, takes minutes.
+    with untouched(stack, machine, reads=False):
+        assert_refused(stack.migrate(machine.name, "file-b"), "DiskNotSupported", "200 layers", "strategy: Direct")
 
 
 def of_size(stack: Stack, machines: Machines, size: str, *, chain: int = 1) -> Machine:
