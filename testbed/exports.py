@@ -13,6 +13,8 @@ from pathlib import Path
 
 from testbed import processes
 
+# libvirt opens an image as QEMU's user, where root may not, on file systems that it takes for a network's (virfile.c).
+_OPTIONS = "allow_other,subtype=glusterfs"
 _PROGRAM = Path(__file__).with_name("nfs_export.c")
 
 
@@ -59,7 +61,7 @@ def mounted(source: Path, at: Path, squash: Squash) -> Iterator[None]:
     program, log = source.with_name(f"{source.name}.nfs_export"), source.with_name(f"{source.name}.log")
     flags = shlex.split(processes.run(["pkg-config", "--cflags", "--libs", "fuse3"]))
     processes.run(["gcc", "-O1", "-o", str(program), str(_PROGRAM), *flags])
-    process = processes.start([program, *squash.arguments(), source, "-f", "-o", "allow_other", at], log=log)
+    process = processes.start([program, *squash.arguments(), source, "-f", "-o", _OPTIONS, at], log=log)
     try:
         processes.wait_for(at.is_mount, what=f"Mounting {at}", process=process, log=log)
         yield

@@ -48,6 +48,26 @@ def udev_rule() -> Iterator[None]:
         subprocess.run(["udevadm", "control", "--reload"], check=True)
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["seen-at-another-vm", "unseen"])
+def test_where_libvirt_gives_devices_away_another_vm_tells_so(
+    stack: Stack, machines: Machines, *, is_told: bool
+) -> None:
+    """QEMU's user can open the old volume as it is, so that this alone tells nothing."""
+    machine = shut_off(machines)
+    if is_told:
+        machines("lvm-a")
+
+    migration = stack.migrate(machine, "lvm-b")
+
+    if is_told:
+        migration.succeed(seconds=120)
+    else:
+        failure = migration.wait_for_phase("Failed")["failure"]
+        assert failure["reason"] == "VolumeNotAccessible", failure
+    machine.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
 def shut_off(machines: Machines) -> Machine:
     machine = machines("file-a", chain=2, start=False)
     user = pwd.getpwnam("libvirt-qemu")

@@ -218,9 +218,13 @@ def test_a_volume_that_root_may_not_open_is_opened_as_its_owner(export: Export) 
     with pytest.raises(PermissionError):
         path.open("rb")
     image = Image(path, VolumeFormat.QCOW2, StorageType.FILE)
-    assert access.credentials_for([path]) == QEMU
+    assert access.credentials_for([path], []) == QEMU
     qemu_img.create(image, MIB, backing=None)
     assert (qcow2_header.read(path).capacity_bytes, qemu_img.supports_direct_io(path)) == (MIB, True)
+    path.parent.with_name("exported").joinpath("v").chmod(0o644)
+    wait_until(lambda: os.access(path, os.R_OK, effective_ids=True), "root may read it now")
+    assert access.credentials_for([path], []) is None
+    assert access.credentials_for([], [path]) == QEMU, "but not write to it"
     assert not image_locks.is_written_to(path)
     with image_locks.writers_kept_out(path):
         pass
@@ -250,7 +254,7 @@ def test_a_copy_opens_what_only_root_may_and_what_root_may_not(
     )
     for image in (source, destination):
         qemu_img.create(image, 4 * MIB, backing=None)
-    credentials = access.credentials_for([source.path, destination.path])
+    credentials = access.credentials_for([], [source.path, destination.path])
     command.run(["qemu-io", "-c", "write -P 7 1M 1M", str(source.path)], doing="writing", credentials=credentials)
     copy(source, destination)
     assert qemu_img.is_equal([source], [destination])

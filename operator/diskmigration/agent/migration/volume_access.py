@@ -6,15 +6,20 @@ from pathlib import Path
 
 from diskmigration.agent.credentials import Credentials
 from diskmigration.agent.hypervisor import qemu_user
-from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.domain import Domain, every_domain
+from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration.checks.access import Access, require_access
+from diskmigration.agent.migration.checks.disk import STORAGE_TYPES
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.removal import remove_probe
 from diskmigration.agent.storage import access, ownership, volume_names
 from diskmigration.agent.storage.driver import Owner, StorageDriver
 from diskmigration.agent.storage.ownership import Ownership
+from diskmigration.agent.storage.paths import exists
 from diskmigration.agent.storage.volume_names import volume_name
 from diskmigration.api.disk_migration import VolumeFormat
+from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
 
 
@@ -66,24 +71,58 @@ def _made(driver: StorageDriver, name: str, owner: Owner, wanted: Ownership) -> 
 
 
 def _require(domain: Domain, journal: Journal, path: Path, driver: StorageDriver, *, is_written_to: bool) -> None:
-    old_path = Path(journal.source[-1].path)
-    old = ownership.read(old_path)
+    old, new = ownership.read(Path(journal.source[-1].path)), ownership.read(path)
     # Where libvirt names the user in words, whoever owns the old volume is the best guess.
     user = qemu_user.of_domain(domain) or old.credentials
-    opens = access.may_open(path, user, writes=is_written_to)
+    if access.may_open(path, user, writes=is_written_to):
+        return
+    passes = access.may_pass(path.parent, user)
+    if passes and old.is_open_to_a_group and new.is_alike(old):
+        return
+    # What was the active layer last: libvirt does not take the layers below it back when the VM ends.
+    tops = [volume for volume in (journal.source[-1], journal.snapshot) if volume is not None]
     require_access(
         Access(
             path=path,
-            ownership=ownership.read(path),
+            ownership=new,
             user=user,
-            opens=opens,
-            passes=opens or access.may_pass(path.parent, user),
-            libvirt_changes_owners=opens or _is_changed_by_libvirt(old, old_path, user),
-            libvirt_can_give=opens or driver.libvirt_gives_away(),
+            passes=passes,
+            libvirt_changes_owners=any(
+                _needs_to_be_given(user, Path(top.path)) for top in tops if Path(top.path) != path
+            )
+            or _gives_volumes_to(user, domain.connection),
+            libvirt_can_give=driver.libvirt_gives_away(),
             is_device=driver.type is StorageType.BLOCK,
         )
     )
 
 
-def _is_changed_by_libvirt(old: Ownership, path: Path, user: Credentials) -> bool:
-    return old.is_changed_by_libvirt or not access.may_open(path, user)
+def _needs_to_be_given(user: Credentials, path: Path) -> bool:
+    """Whether QEMU could not use the volume, as it does or did, unless libvirt gave it to QEMU's user."""
+    if not exists(path):
+        return False
+    found = ownership.read(path)
+    return found.is_changed_by_libvirt or not (found.is_open_to_a_group or access.may_open(path, user))
+
+
+def _gives_volumes_to(user: Credentials, connection: Connection) -> bool:
+    """Whether a VM that runs has a volume that QEMU's user could not have opened before libvirt gave it away."""
+    for domain in every_domain(connection):
+        try:
+            disks = domain.describe().disks if domain.is_active() else ()
+        except DomainGoneError:
+            continue
+        for disk in disks:
+            if disk.active is not None and disk.type in STORAGE_TYPES and _was_given_to(user, Path(disk.active.path)):
+                return True
+    return False
+
+
+def _was_given_to(user: Credentials, path: Path) -> bool:
+    try:
+        # libvirt makes each QEMU device nodes of its own, and gives it those: the host's stay as they are.
+        return ownership.read(path).is_changed_by_libvirt or (
+            path.is_block_device() and not access.may_open(path, user)
+        )
+    except MigrationError:
+        return False

@@ -59,12 +59,13 @@ def open_image(path: Path, flags: int) -> int:
             return os.open(path, flags | os.O_CLOEXEC)
 
 
-def credentials_for(paths: Iterable[Path]) -> Credentials | None:
-    """Return as whom a program can open all of these files, or None where it can as the agent.
+def credentials_for(read: Iterable[Path], written: Iterable[Path]) -> Credentials | None:
+    """Return as whom a program can read and write all of these files, or None where it can as the agent.
 
     All that the agent may not open must belong to one user; what it may open, the program may as well.
     """
-    refused = next((path for path in paths if not os.access(path, os.R_OK, effective_ids=True)), None)
+    wanted = [*((path, os.R_OK | os.W_OK) for path in written), *((path, os.R_OK) for path in read)]
+    refused = next((path for path, mode in wanted if not os.access(path, mode, effective_ids=True)), None)
     if refused is None:
         return None
     try:

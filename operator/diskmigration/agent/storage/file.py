@@ -47,7 +47,8 @@ class FileDriver:
 
     def is_full(self, volume: str) -> bool:
         """Whether its file system or its quota is: the files are sparse."""
-        return directory.is_full(self.root, volume)
+        with acting_as(self._access().credentials):
+            return directory.is_full(self.root, volume)
 
     def can_hold(self, size_bytes: int) -> bool:
         """Whether the file system can have a file of that size."""

@@ -34,6 +34,15 @@ class Ownership:
     acl: bytes | None = None
     is_changed_by_libvirt: bool = False
 
+    @property
+    def is_open_to_a_group(self) -> bool:
+        """Whether others than the owner may write to it, whose groups only the node knows."""
+        return self.acl is not None or (self.credentials.gid != 0 and bool(self.mode & stat.S_IWGRP))
+
+    def is_alike(self, other: "Ownership") -> bool:
+        """Whether everybody may do the same with both volumes."""
+        return (self.credentials, self.mode, self.acl) == (other.credentials, other.mode, other.acl)
+
 
 OWN = Ownership(Credentials(0, 0), 0o600)
 """Of what the agent makes by itself."""

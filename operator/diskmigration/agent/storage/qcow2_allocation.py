@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from diskmigration.agent.storage import qcow2_header
+from diskmigration.agent.storage import access, qcow2_header
 from diskmigration.api.errors import MigrationError, Reason
 
 _PAGE_BYTES = 4096
@@ -45,7 +45,7 @@ def read(path: Path) -> Allocation:
     """
     header = qcow2_header.read(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = access.open_image(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             if stat.S_ISBLK(os.fstat(descriptor).st_mode):
                 # As for the header: QEMU writes past the page cache.

@@ -77,7 +77,7 @@ def create(
     command.run(
         ["qemu-img", "create", "-q", "-f", image.format, *options, str(image.path), str(capacity_bytes)],
         doing=f"formatting {image.path}",
-        credentials=_credentials([image]),
+        credentials=_credentials([], written=[image]),
     )
 
 
@@ -189,7 +189,7 @@ def copy(
         if found := _PROGRESS.findall(printed):
             on_progress(float(found[-1]) / 100)
 
-    credentials = _credentials([*chain, *onto])
+    credentials = _credentials([*chain, *onto[:-1]], written=[destination])
     with ExitStack() as stack:
         blank = stack.enter_context(_blank(alone_bytes)) if alone_bytes is not None and len(onto) > 1 else None
         if blank is not None:
@@ -256,7 +256,7 @@ def commit(overlay: Image, base: Image) -> None:
             doing=f"giving back what an interrupted merge took in {base.path}",
             failure=Reason.MERGE_FAILED,
             timeout=_WHOLE_DISK_SECONDS,
-            credentials=_credentials([base]),
+            credentials=_credentials([], written=[base]),
         )
         _commit(overlay, base)
 
@@ -279,7 +279,7 @@ def _commit(overlay: Image, base: Image) -> None:
         doing=f"merging {overlay.path} into {base.path}",
         failure=Reason.MERGE_FAILED,
         timeout=_WHOLE_DISK_SECONDS,
-        credentials=_credentials([base, overlay]),
+        credentials=_credentials([], written=[base, overlay]),
     )
 
 
@@ -315,6 +315,7 @@ def has_own_data(image: Image) -> bool:
         ["qemu-img", "map", "-U", "--output", "json", alone],
         doing=f"looking for what {image.path} holds",
         timeout=_WHOLE_DISK_SECONDS,
+        credentials=_credentials([image]),
     )
     return any(part["present"] for part in json.loads(printed))
 
@@ -328,8 +329,8 @@ def supports_direct_io(path: Path) -> bool:
     return True
 
 
-def _credentials(images: Sequence[Image]) -> Credentials | None:
-    return access.credentials_for(image.path for image in images)
+def _credentials(read: Sequence[Image], *, written: Sequence[Image] = ()) -> Credentials | None:
+    return access.credentials_for([image.path for image in read], [image.path for image in written])
 
 
 def _cache(image: Image) -> str:

@@ -10,17 +10,16 @@ from diskmigration.api.errors import MigrationError, Reason
 
 @dataclass(frozen=True)
 class Access:
-    """What was found out about a volume that is to take the place of another.
+    """What was found out about a volume that is to take another's place, and that QEMU's user cannot open as it is.
 
-    `opens` and `passes` tell whether QEMU's user can open the volume as it is, and pass the folder that it lies in.
-    `libvirt_changes_owners` tells that libvirt must be giving volumes to QEMU's user when a VM starts: the user cannot
-    open the old volume as it is, or libvirt has given it away. `libvirt_can_give` tells that the storage lets it.
+    `passes` tells whether that user can pass the folder that it lies in. `libvirt_changes_owners` tells that libvirt
+    gives volumes to that user when a VM starts: the user could not open the old volume otherwise, or one that a VM runs
+    on. `libvirt_can_give` tells that the storage lets it.
     """
 
     path: Path
     ownership: Ownership
     user: Credentials
-    opens: bool
     passes: bool
     libvirt_changes_owners: bool
     libvirt_can_give: bool
@@ -28,9 +27,7 @@ class Access:
 
 
 def require_access(access: Access) -> None:
-    """Raise VolumeNotAccessible if a QEMU that starts with the volume could not open it."""
-    if access.opens:
-        return
+    """Raise VolumeNotAccessible unless libvirt can, and will, give the volume to QEMU's user when the VM starts."""
     problem = (
         f"QEMU runs as the user {access.user}, which could not open {access.path}: it belongs to "
         f"{access.ownership.credentials} with the mode {access.ownership.mode:04o}"
