@@ -4,7 +4,8 @@ cd /project || exit
 echo "The VM's system is up after $(cut -d' ' -f1 /proc/uptime) s"
 # What Debian's libvirt expects of a whole system, and asks for even where it is not used.
 mkdir -p /etc/libvirt /var/{lib,cache,log}/libvirt
-useradd --system --gid kvm libvirt-qemu
+groupadd --system libvirt-qemu
+useradd --system --gid kvm --groups libvirt-qemu libvirt-qemu
 mapfile -t arguments <arguments
 # The terminal is a serial line. The tests wait eight times as long as elsewhere. hypothesis, which none of them uses, would
 # alone take 20 s to load.
