@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from diskmigration.api.names import HYPERVISORS, SYSTEM_NAMESPACE
+from diskmigration.cluster.leases import list_leases
 from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost, running_libvirt
 from testbed.programs import Program, running_agent
@@ -83,6 +84,11 @@ def reasons(stack: Stack, machine: Machine) -> dict[str, str]:
     return {volume["name"]: volume["reason"] for volume in status["source"]["retained"]}
 
 
+def lease_has_ended(stack: Stack) -> bool:
+    lease = list_leases(stack.cluster, SYSTEM_NAMESPACE)[OTHER_NODE]
+    return datetime.now(UTC) > lease.renew_time + timedelta(seconds=lease.duration_seconds)
+
+
 def overlay_of(base: Path, folder: Path) -> Path:
     """An image outside of every storage domain that stands on the base."""
     path = folder / f"overlay-{uuid.uuid4().hex[:8]}"
@@ -123,11 +129,13 @@ def test_what_a_vm_of_another_node_may_need_is_kept(
     other_node.undefine(name)
 
 
+@pytest.mark.nightly
 def test_a_node_whose_agent_does_not_live_keeps_what_it_may_need(
     stack: Stack, other_node: OtherNode, machines: Machines
 ) -> None:
     machine = machines("file-a", chain=2)
     with other_node.agent.frozen():
+        wait_until(lambda: lease_has_ended(stack), "its Lease has ended", seconds=60)
         kept = reasons(stack, machine)
     assert kept.keys() == {machine.volumes[0].name}
     assert f"{OTHER_NODE}: its agent or its libvirtd does not answer" in kept[machine.volumes[0].name]
