@@ -50,9 +50,9 @@ class OtherNode:
         # Two hosts of the tests share no network. That they share the storage is not to be seen either.
         socket = self.directory / f"{machine.name}-{time.monotonic_ns()}.sock"
         ways = ("--live", "--unsafe", f"--migrateuri=unix://{socket}")
+        # QEMU takes over the volumes of a VM that arrives paused only when it is resumed.
+        source.virsh("resume", machine.name)
         source.virsh("migrate", machine.name, destination.uri, *ways, *options)
-        # QEMU takes over the volumes of a VM that arrives paused when it is resumed.
-        destination.virsh("resume", machine.name)
         destination.virsh("suspend", machine.name)
 
     def machine(self, machine: Machine) -> Machine:
@@ -138,6 +138,7 @@ def test_one_that_is_cancelled_meanwhile_leaves_all_as_it_is(
     stack: Stack, away: Callable[..., Held], other_node: OtherNode
 ) -> None:
     held = away("CopyingChain")
+    held.migration.patch({"bandwidth": None})
     message_of(held.migration, NODE_B)
     left = left_by(held)
     held.migration.patch({"cancel": True})
