@@ -10,6 +10,7 @@ from diskmigration.agent.announcer import Announcer
 from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
+from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.inventory import survey
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
@@ -64,6 +65,7 @@ class Agent:
             extender=extender,
             other_hosts=hosts,
             remover=remover,
+            starts=Starts(connection, events),
         )
         self._extender = extender
         self._statuses = StatusWriter(

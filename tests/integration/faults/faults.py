@@ -8,7 +8,7 @@ from testbed.processes import TestbedError
 from testbed.programs import Program
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
-from tests.integration.migrations.machines import Machine
+from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack
 from tests.waiting import wait_until
 
@@ -114,12 +114,31 @@ def _quit_inside(world: World, _: Migration) -> None:
 
 
 def _start(world: World, _: Migration) -> None:
+    _starts(world)
+    world.holds.release()
+
+
+def _start_and_end(world: World, _: Migration) -> None:
+    if _starts(world):
+        world.machine.write(offset=64 * MEBIBYTE, length=MEBIBYTE, pattern=64)
+        world.stack.host.virsh("destroy", world.machine.name)
+    world.holds.release()
+
+
+def _starts(world: World) -> bool:
+    """Starts the VM. On files, its QEMU is refused what is being copied."""
     try:
         world.stack.host.virsh("start", world.machine.name, "--paused")
     except TestbedError as error:
-        # Its QEMU is refused what is being copied.
         assert "lock" in str(error), error  # noqa: PT017 - any other answer is a failure of the test
-    world.holds.release()
+        assert not is_on_block(world), error  # noqa: PT017 - as above
+        return False
+    return True
+
+
+def is_on_block(world: World) -> bool:
+    """Whether the VM's persistent XML has its disk on block storage."""
+    return "<disk type='block'" in world.machine.xml(inactive=True)
 
 
 def _pause_and_resume(world: World, _: Migration) -> None:
@@ -199,5 +218,6 @@ COLD_FAULTS = {
     **{name: fault for name, fault in FAULTS.items() if not fault.of_running_vm},
     "vm-started": Fault(_start),
     "vm-renamed": Fault(_rename),
+    "vm-started-and-ended": Fault(_start_and_end),
 }
 """Of a VM that is shut off."""

@@ -18,6 +18,10 @@ class Holds:
         """Whether one is there."""
         return (self.directory / f"{moment}.reached").exists()
 
+    def release_one(self, moment: str) -> None:
+        """Lets the one that is there go on; what else was armed stays so."""
+        (self.directory / f"{moment}.reached").unlink()
+
     def release(self) -> None:
         """Lets all of them go on, and nobody waits any more."""
         for file in self.directory.iterdir():

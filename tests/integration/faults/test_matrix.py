@@ -17,6 +17,15 @@ from tests.integration.migrations.stack import Stack
 
 DIRECTIONS = [("file-a", "loop-b"), ("loop-b", "file-a")]
 MOMENTS = (*FORWARD, *BACK)
+STARTED_ON_BLOCK = [
+    ("vm-started-and-ended", "CopyCold.midway"),
+    ("vm-started", "CopyCold.acted"),
+    ("vm-started-and-ended", "PivotCold.before"),
+    ("vm-started", "PivotCold.midway"),
+    ("vm-started-and-ended", "PivotCold.midway"),
+    ("vm-started", "PivotCold.acted"),
+]
+"""Where nothing keeps a VM from starting while its disk is copied."""
 OUTAGE_SECONDS = 30.0
 SHORT_OUTAGE_SECONDS = 6.0
 """Longer than the agent's Lease is good for here."""
@@ -34,6 +43,7 @@ def covering() -> list[Cell]:
             Cell(cold_faults[(number + 4) % len(cold_faults)], moment, *DIRECTIONS[number // 2 % 2], is_cold=True)
             for number, moment in enumerate(COLD)
         ),
+        *(Cell(fault, moment, "loop-b", "file-a", is_cold=True) for fault, moment in STARTED_ON_BLOCK),
     ]
 
 

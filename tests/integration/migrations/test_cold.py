@@ -1,5 +1,6 @@
 """The disk of a VM that is shut off moves too, and one that ends or starts in mid-migration changes only the way."""
 
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import Migration, Stack
 from tests.integration.migrations.volumes import made_volume
+from tests.integration.own_dev import in_own_dev
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -156,20 +158,96 @@ def test_what_a_vm_wrote_between_a_cold_copy_and_its_cutover_moves_too(stack: St
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS[:2])
-def test_a_vm_cannot_start_in_the_midst_of_its_copy_and_can_at_once_when_that_is_cancelled(
-    stack: Stack, machines: Machines, source: str, destination: str
+@pytest.mark.parametrize("destination", ["loop-b", "file-b"])
+def test_a_vm_cannot_start_in_the_midst_of_the_copy_of_a_file_and_can_at_once_when_that_is_cancelled(
+    stack: Stack, machines: Machines, destination: str
 ) -> None:
-    machine = machines(source, start=False)
-    files = stack.domains[source].files()
+    machine = machines("file-a", start=False)
+    files = stack.domains["file-a"].files()
     migration = stack.migrate(machine, destination, **SLOW)
     wait_until(lambda: is_copying(stack, migration, destination), "the copy is under way")
     with pytest.raises(TestbedError, match="lock"):
         start(machine)
     migration.patch({"cancel": True})
     migration.wait_for_phase("Cancelled")
-    assert stack.domains[source].files() == files
+    assert stack.domains["file-a"].files() == files
     assert stack.domains[destination].files() == []
+    start(machine)
+    machine.verify()
+
+
+BLOCK_SOURCES = ["file-b", pytest.param("loop-b", marks=pytest.mark.nightly)]
+
+
+def started_in_the_midst(stack: Stack, machine: Machine, destination: str) -> Migration:
+    """A migration whose VM starts, and changes what was copied already."""
+    migration = stack.migrate(machine, destination, **SLOW)
+    wait_until(lambda: is_copying(stack, migration, destination), "the copy is under way")
+    start(machine)
+    machine.write(offset=0, length=MEBIBYTE, pattern=99)
+    machine.written[MEBIBYTE] = (4 * MEBIBYTE, 1)
+    return migration
+
+
+@pytest.mark.parametrize("destination", BLOCK_SOURCES)
+def test_what_a_vm_on_block_storage_wrote_in_the_midst_of_its_copy_moves_too(
+    stack: Stack, machines: Machines, destination: str
+) -> None:
+    machine = machines("loop-a", start=False)
+    migration = started_in_the_midst(stack, machine, destination)
+    destroy(machine)
+    migration.patch({"bandwidth": None})
+    assert migration.succeed()["attempts"] == 1
+    start(machine)
+    assert_moved(stack, machine, "loop-a", destination, migration.uid, length=1)
+    machine.verify()
+
+
+@pytest.mark.parametrize("destination", BLOCK_SOURCES)
+def test_a_vm_on_block_storage_that_starts_in_the_midst_of_its_copy_goes_on_live(
+    stack: Stack, machines: Machines, destination: str
+) -> None:
+    machine = machines("loop-a", start=False)
+    migration = started_in_the_midst(stack, machine, destination)
+    wait_until(lambda: "<mirror" in machine.xml(), "what it writes is mirrored")
+    migration.patch({"bandwidth": None})
+    assert migration.succeed()["attempts"] == 1
+    assert_moved(stack, machine, "loop-a", destination, migration.uid, length=1)
+    machine.verify()
+
+
+def test_a_vm_on_block_storage_that_starts_in_the_midst_of_its_copy_can_be_left_where_it_is(
+    stack: Stack, machines: Machines
+) -> None:
+    machine = machines("loop-a", start=False)
+    files = stack.domains["loop-a"].files()
+    migration = started_in_the_midst(stack, machine, "file-b")
+    migration.patch({"cancel": True})
+    migration.wait_for_phase("Cancelled")
+    assert stack.domains["loop-a"].files() == files
+    assert stack.domains["file-b"].files() == []
+    machine.verify()
+
+
+@pytest.mark.parametrize("kind", ["file-a", "loop-a"])
+def test_a_disk_that_somebody_writes_to_is_refused(stack: Stack, machines: Machines, scratch: Path, kind: str) -> None:
+    """Somebody with a /dev of his own, as a QEMU that libvirt does not know has it."""
+    machine = machines(kind, start=False)
+    [volume] = machine.volumes
+    qemu_io = ["qemu-io", "-f", "qcow2"]
+    command = in_own_dev(volume, scratch, qemu_io) if kind == "loop-a" else [*qemu_io, str(volume)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print("length", file=process.stdin, flush=True)
+        assert "MiB" in process.stdout.readline()
+        try:
+            failure = stack.migrate(machine, "file-b").wait_for_phase("Failed")["failure"]
+        finally:
+            process.communicate("quit\n")
+    assert failure["reason"] == "DiskBusy"
+    assert str(volume) in failure["message"]
+    assert f"process {process.pid} (qemu-io)" in failure["message"]
     start(machine)
     machine.verify()
 

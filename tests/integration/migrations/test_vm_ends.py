@@ -1,16 +1,19 @@
 """A VM that ends in mid-migration: its disk is in one place, whole, and the status says where."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.monitor import Monitor, monitor_of
-from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.stack import FINAL, Migration, Stack
 from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
+# Where both are devices, nothing but the processes of the node tells of a QEMU that libvirt has lost.
+LOST_PAIRS = [*PAIRS, ("loop-a", "loop-b"), pytest.param("file-a", "file-b", marks=pytest.mark.nightly)]
 
 
 def synchronize_and_write(stack: Stack, machine: Machine, to: str) -> Migration:
@@ -64,7 +67,7 @@ def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
 def test_a_vm_that_libvirt_has_lost_keeps_all_that_its_qemu_may_use(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:
@@ -88,6 +91,68 @@ def test_a_vm_that_libvirt_has_lost_keeps_all_that_its_qemu_may_use(
     assert stack.domains[destination].files() == []
     stack.host.virsh("start", machine.name, "--paused")
     assert machine.chain() == before
+    machine.verify()
+
+
+def lose(stack: Stack, machine: Machine) -> None:
+    """libvirtd is killed, and takes the VM for shut off when it is back; its QEMU goes on."""
+    stack.host.kill_daemon()
+    stack.host.forget(machine.name)
+    stack.host.start_daemon()
+    assert machine.state() == "shut off"
+
+
+def write_unseen(stack: Stack, machine: Machine, *, offset: int) -> None:
+    """Its QEMU writes."""
+    with monitor_of(stack.host, machine.name) as monitor:
+        monitor.write(offset=offset, length=3 * MEBIBYTE, pattern=offset // MEBIBYTE)
+    machine.written[offset] = (3 * MEBIBYTE, offset // MEBIBYTE)
+
+
+@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
+@pytest.mark.parametrize(
+    ("wish", "phase"),
+    [({"cutover": {"policy": "Automatic"}}, "Succeeded"), ({"cancel": True}, "Cancelled")],
+    ids=["cutover", "cancel"],
+)
+def test_nothing_is_copied_or_merged_under_a_qemu_that_libvirt_has_lost(
+    stack: Stack, machines: Callable[..., Machine], source: str, destination: str, wish: dict[str, Any], phase: str
+) -> None:
+    machine = machines(source, chain=2)
+    migration = synchronize_and_write(stack, machine, destination)
+    lose(stack, machine)
+    migration.patch(wish)
+    wait_until(migration.lost_track, "the migration waits")
+    write_unseen(stack, machine, offset=70 * MEBIBYTE)
+    wait_until(migration.is_observed, "it has heard of the wish")
+    assert migration.lost_track()
+    assert migration.phase() not in FINAL
+    write_unseen(stack, machine, offset=80 * MEBIBYTE)
+    stack.host.end_qemu(machine.name)
+    migration.wait_for_phase(phase)
+    stack.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
+@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
+def test_a_definition_that_goes_while_libvirt_has_lost_the_vm_leaves_its_disk_whole(
+    stack: Stack, machines: Callable[..., Machine], source: str, destination: str
+) -> None:
+    machine = machines(source)
+    files = stack.domains[source].files()
+    definition = stack.domains[source].root.parent / f"{machine.uuid}.xml"
+    migration = synchronize_and_write(stack, machine, destination)
+    lose(stack, machine)
+    stack.host.virsh("undefine", machine.name)
+    wait_until(lambda: "written to by" in migration.condition("Succeeded")["message"], "it waits for its end")
+    write_unseen(stack, machine, offset=70 * MEBIBYTE)
+    assert migration.phase() not in FINAL
+    stack.host.end_qemu(machine.name)
+    assert migration.wait_for_phase("Failed")["failure"]["reason"] == "VirtualMachineStopped"
+    assert stack.domains[source].files() == files
+    assert stack.domains[destination].files() == []
+    stack.host.virsh("define", str(definition))
+    stack.host.virsh("start", machine.name, "--paused")
     machine.verify()
 
 
@@ -143,7 +208,7 @@ def test_a_pivot_that_libvirt_never_saw_is_followed(
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
 def test_where_nobody_can_tell_which_side_is_right_both_are_kept(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Who writes to a volume is told by QEMU's own locks, whatever its format and wherever it lies."""
+"""Who writes to a volume is told by QEMU's own locks and by /proc, whatever its format and wherever it lies."""
 
 import subprocess
 from collections.abc import Iterator
@@ -13,15 +13,18 @@ from diskmigration.agent.storage.image_locks import ImageInUseError, is_written_
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.qemu_img import Image
 from diskmigration.api.disk_migration import VolumeFormat
+from diskmigration.api.errors import MigrationError
+from tests.integration.own_dev import in_own_dev
 from tests.integration.storage.conftest import OWNER
 
 MIB = 2**20
 
 
 @contextmanager
-def opened(path: Path, image_format: str, *options: str) -> Iterator[None]:
-    """A QEMU that has the volume open."""
-    command = ["qemu-io", "-f", image_format, *options, str(path)]
+def opened(path: Path, image_format: str, *options: str, own_dev: Path | None = None) -> Iterator[None]:
+    """A QEMU that has the volume open, perhaps by a node of its own."""
+    qemu_io = ["qemu-io", "-f", image_format, *options]
+    command = [*qemu_io, str(path)] if own_dev is None else in_own_dev(path, own_dev, qemu_io)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -40,6 +43,25 @@ def test_a_writer_is_seen_for_as_long_as_it_is_there(driver: FileDriver | LoopDr
     with opened(path, image_format):
         assert is_written_to(path)
     assert not is_written_to(path)
+
+
+def test_a_writer_with_a_device_node_of_its_own_is_seen(loop_driver: LoopDriver, scratch: Path) -> None:
+    loop_driver.create("v", 4 * MIB, OWNER)
+    path = loop_driver.path("v")
+    own_dev = scratch / "own-dev"
+    own_dev.mkdir()
+    with opened(path, "raw", own_dev=own_dev):
+        with pytest.raises(ImageInUseError, match="qemu-io"), writers_kept_out(path):
+            pass
+        assert is_written_to(path)
+    with writers_kept_out(path):
+        pass
+
+
+def test_a_volume_that_cannot_be_read_is_no_volume_that_nobody_writes_to(tmp_path: Path) -> None:
+    (tmp_path / "v").symlink_to("v")
+    with pytest.raises(MigrationError):
+        is_written_to(tmp_path / "v")
 
 
 def test_who_only_reads_is_no_writer(driver: FileDriver | LoopDriver) -> None:

@@ -15,16 +15,12 @@ from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.openers import Opener, openers_of, openers_of_any
 from diskmigration.api.errors import MigrationError, Reason
+from tests.integration.own_dev import in_own_dev
 from tests.integration.storage.conftest import OWNER
 
 MIB = 2**20
 _NAME = Path(sys.executable).name
-_HOLD = "import os, sys; os.open(sys.argv[1], int(sys.argv[2])); print(flush=True); sys.stdin.read()"
-# As libvirt does for QEMU: a /dev of its own, whose nodes are other inodes.
-_IN_OWN_DEV = """
-mount -t tmpfs tmpfs "$2" && node="$2/node" && mknod "$node" b "0x$(stat -Lc %t "$1")" "0x$(stat -Lc %T "$1")"
-exec "$3" -c "$4" "$node" "$5"
-"""
+_HOLD = "import os, sys; os.open(sys.argv[2], int(sys.argv[1])); print(flush=True); sys.stdin.read()"
 
 
 @contextmanager
@@ -39,15 +35,12 @@ def holding(command: list[str]) -> Iterator[int]:
             process.communicate()
 
 
+def opener(flags: int = os.O_RDWR) -> list[str]:
+    return [sys.executable, "-c", _HOLD, str(flags)]
+
+
 def opened(path: Path, flags: int = os.O_RDWR) -> list[str]:
-    return [sys.executable, "-c", _HOLD, str(path), str(flags)]
-
-
-def opened_in_own_dev(path: Path, scratch: Path, flags: int = os.O_RDWR) -> list[str]:
-    own = scratch / "own-dev"
-    own.mkdir()
-    arguments = [str(path), str(own), sys.executable, _HOLD, str(flags)]
-    return ["unshare", "--mount", "--propagation=private", "sh", "-ec", _IN_OWN_DEV, "sh", *arguments]
+    return [*opener(flags), str(path)]
 
 
 def pids(path: Path) -> list[int]:
@@ -74,13 +67,15 @@ def test_a_process_is_seen_for_as_long_as_it_has_the_volume_open(volume: Path, f
 
 
 def test_a_process_that_reads_and_writes_is_one_that_writes(volume: Path) -> None:
-    twice = _HOLD.replace("os.open(", "os.open(sys.argv[1], os.O_RDONLY); os.open(", 1)
-    with holding([sys.executable, "-c", twice, str(volume), str(os.O_RDWR)]) as pid:
+    twice = _HOLD.replace("os.open(", "os.open(sys.argv[2], os.O_RDONLY); os.open(", 1)
+    with holding([sys.executable, "-c", twice, str(os.O_RDWR), str(volume)]) as pid:
         assert openers_of(volume) == (Opener(pid, _NAME, writes=True),)
 
 
 def test_a_device_node_of_another_mount_namespace_is_the_same_device(device: Path, scratch: Path) -> None:
-    with holding(opened_in_own_dev(device, scratch)) as pid:
+    own_dev = scratch / "own-dev"
+    own_dev.mkdir()
+    with holding(in_own_dev(device, own_dev, opener())) as pid:
         assert openers_of(device) == (Opener(pid, _NAME, writes=True),)
 
 

@@ -53,6 +53,7 @@ class LifecycleChanged(DomainEvent):
     `has_left` tells that it stopped here as it was migrated to another host.
     """
 
+    has_started: bool = False
     has_left: bool = False
 
 
@@ -90,7 +91,8 @@ class Events:
 
         def lifecycle(_c: Any, domain: Any, event: int, detail: int, _o: Any) -> None:
             left = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
-            self._emit(LifecycleChanged(domain.UUIDString(), has_left=(event, detail) == left))
+            has_started = event == libvirt.VIR_DOMAIN_EVENT_STARTED
+            self._emit(LifecycleChanged(domain.UUIDString(), has_started=has_started, has_left=(event, detail) == left))
 
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, threshold),

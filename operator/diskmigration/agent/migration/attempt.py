@@ -16,6 +16,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
+from diskmigration.agent.hypervisor.starts import StartCount, Starts
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import moments, volume_access
 from diskmigration.agent.migration.convergence import Convergence
@@ -80,7 +81,19 @@ class Node:
     extender: Extender
     other_hosts: OtherHosts
     remover: Remover
+    starts: Starts
     turns: Turns = field(default_factory=Turns)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment in the life of a volume of a VM that is off: the VM's starts and the writes to the volume until then.
+
+    Either is None where it is not known. See migration/disturbance.py.
+    """
+
+    starts: StartCount | None
+    writes: str | None
 
 
 class Attempt:
@@ -109,13 +122,14 @@ class Attempt:
         self.has_replication = False
         self.was_in_step = False
         self.convergence = Convergence()
-        self.has_cold_copy = False
+        self.cold_copy_mark: Mark | None = None
         # Why a step waits until somebody resumes the VM.
         self.awaits_resume: MigrationError | None = None
         # The destination's volumes that were formatted here, and that nothing was written to since.
         self.fresh: set[str] = set()
         self.measured_ahead: Mapping[str, int] = {}
         self._locks = ExitStack()
+        self.keeps_writers_out = False
         self.step = Step.FINISH
         self.failures = 0
         self.trouble: MigrationError | None = None
@@ -225,20 +239,27 @@ class Attempt:
         if not self.is_running():
             raise DomainGoneError(f"The VM {self.journal.migration.spec.virtual_machine} was shut off.")
 
+    @property
+    def has_cold_copy(self) -> bool:
+        """Whether the whole disk was copied while the VM was off; what was written to its source since is not known."""
+        return self.cold_copy_mark is not None
+
     def keep_writers_out(self) -> None:
-        """Lets no QEMU write to the mirrored volume until `let_writers_in`.
+        """Let no QEMU write to the mirrored volume until `let_writers_in`, if it is a file.
 
         Raises:
-            ImageInUseError: one does.
-            MigrationError: VirtualMachineNotRunning, where it cannot be locked.
+            ImageInUseError: somebody does.
+            MigrationError: VirtualMachineNotRunning, where it cannot be locked; StorageFailed.
         """
         self.let_writers_in()
         self._locks.enter_context(image_locks.writers_kept_out(Path(self.journal.mirrored.path)))
+        self.keeps_writers_out = True
 
     def let_writers_in(self) -> None:
         """From now on a VM may start, and what was copied of its active layer is nothing to go by any more."""
         self._locks.close()
-        self.has_cold_copy = False
+        self.keeps_writers_out = False
+        self.cold_copy_mark = None
 
     def disk(self) -> DomainDisk:
         """The disk now, from the live XML, or the persistent one of a VM that is off.

@@ -32,6 +32,7 @@ class Step(StrEnum):
     AWAIT_CUTOVER = "AwaitCutover"
     PIVOT = "Pivot"
     SETTLE_PIVOT = "SettlePivot"
+    SETTLE_COLD_SWITCH = "SettleColdSwitch"
     COPY_COLD = "CopyCold"
     PIVOT_COLD = "PivotCold"
     MERGE = "Merge"
@@ -113,9 +114,15 @@ def next_step(journal: Journal, situation: Situation) -> Step:
     place = place_of(journal, situation.active_path)
     if place is Place.FOREIGN or situation.is_put_back:
         return Step.STOP_FOR_FOREIGN_CHANGE
+    return _settling(journal, situation) or _onward(journal, place, situation)
+
+
+def _settling(journal: Journal, situation: Situation) -> Step | None:
+    if journal.cold_switch is not None:
+        return Step.SETTLE_COLD_SWITCH
     if not situation.is_running and journal.pivoting_to not in (None, situation.active_path):
         return Step.SETTLE_PIVOT
-    return _onward(journal, place, situation)
+    return None
 
 
 def _hindrance(journal: Journal, situation: Situation) -> Step | None:
@@ -290,5 +297,6 @@ _PHASES = {
     Step.COPY_COLD: Phase.REPLICATING,
     Step.PIVOT: Phase.PIVOTING,
     Step.PIVOT_COLD: Phase.PIVOTING,
+    Step.SETTLE_COLD_SWITCH: Phase.PIVOTING,
     Step.MERGE: Phase.MERGING,
 }

@@ -58,6 +58,18 @@ class Stage(StrEnum):
     COPIED = "Copied"
 
 
+class ColdSwitch(Model):
+    """The persistent XML of a VM that was off names another volume, and that this was right is not proven yet.
+
+    `old` and `new` are paths. The marks tell what was written to either before (see storage/write_marks.py).
+    """
+
+    old: str
+    new: str
+    old_mark: str | None
+    new_mark: str | None
+
+
 class Journal(Model):
     """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy.
 
@@ -65,6 +77,8 @@ class Journal(Model):
     `is_write_blocking` tells that the mirror fell behind the guest, whose writes wait for the destination since.
     `has_cold_copy` tells that the mirror's volume has been written to by qemu-img, as the VM was shut off.
     `pivoting_to` is the path to which libvirt was asked to pivot, until it was seen to have done so.
+    `has_cold_merge` tells that qemu-img merges on block storage, and that a VM that starts may have read what it was
+    about to change.
     `persistent_disk` is the `<disk>` of the persistent definition as it was before libvirt replaced its source.
     `merge_base_end` is how far the volume that is merged into was filled before the merge was first tried, in bytes.
     `remarks` are sentences for the migration's last message, on what the user should know however it ends.
@@ -90,7 +104,9 @@ class Journal(Model):
     failure: Failure | None = None
     is_write_blocking: bool = False
     has_cold_copy: bool = False
+    has_cold_merge: bool = False
     pivoting_to: str | None = None
+    cold_switch: ColdSwitch | None = None
     persistent_disk: str | None = None
     merge_base_end: int | None = None
     remarks: tuple[str, ...] = ()
@@ -118,6 +134,11 @@ class Journal(Model):
     def takes_snapshot(self) -> bool:
         """Whether the chain is frozen by a snapshot of the migration's own."""
         return self.snapshot is not None
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether the active layer was about to change, and which one it is now is not settled."""
+        return self.pivoting_to is not None or self.cold_switch is not None
 
     @property
     def mirrored(self) -> JournalVolume:

@@ -70,7 +70,7 @@ def _height(name: OwnName) -> tuple[int, int]:
 
 def newest_by_journal(journal: Journal) -> str | None:
     """Return the role of the migration's volume to which the guest wrote last, or None where that cannot be told."""
-    if journal.pivoting_to is not None:
+    if journal.is_switching:
         return None
     if journal.has_pivoted:
         return OVERLAY if journal.overlay is not None and not journal.is_merged else TOP_COPY

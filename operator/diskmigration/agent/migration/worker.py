@@ -34,6 +34,7 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.begin import begin
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
+from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch
 from diskmigration.agent.migration.steps.copy_chain import copy_chain
 from diskmigration.agent.migration.steps.find_vm import find_vm
 from diskmigration.agent.migration.steps.foreign_change import (
@@ -43,7 +44,7 @@ from diskmigration.agent.migration.steps.foreign_change import (
     leave_snapshot,
     leave_to_others,
 )
-from diskmigration.agent.migration.steps.lost_track import follow, path_if_lost
+from diskmigration.agent.migration.steps.lost_track import find_if_lost, follow
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
 from diskmigration.agent.migration.steps.pivot import pivot, settle_pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
@@ -89,6 +90,7 @@ _ACTS = {
     Step.SWITCH_COPY_MODE: switch_copy_mode,
     Step.PIVOT: pivot,
     Step.SETTLE_PIVOT: settle_pivot,
+    Step.SETTLE_COLD_SWITCH: settle_cold_switch,
     Step.COPY_COLD: copy_cold,
     Step.PIVOT_COLD: pivot_cold,
     Step.MERGE: merge_at_destination,
@@ -222,9 +224,11 @@ class Worker:
         self._take_wishes(attempt)
         is_running = attempt.is_running()
         self._vm_has_left = self._vm_has_left and not is_running
-        lost_path = path_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
-        may_be_put_back = lost_path is None and check_put_back(attempt, place, run, is_running=is_running)
-        if lost_path is None and not may_be_put_back and place is not Place.FOREIGN:
+        lost = find_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
+        # Which volume the disk is on is proven first where the XML of a VM that was off was changed.
+        is_known = lost is None and attempt.journal.cold_switch is None
+        may_be_put_back = is_known and check_put_back(attempt, place, run, is_running=is_running)
+        if is_known and not may_be_put_back and place is not Place.FOREIGN:
             self._place = place
             note_place(attempt, place, run, is_running=is_running)
         situation = Situation(
@@ -235,18 +239,18 @@ class Worker:
             was_in_step=attempt.was_in_step,
             falls_behind=attempt.convergence.falls_behind,
             is_running=is_running,
-            is_lost=lost_path is not None,
+            is_lost=lost is not None,
             is_saved=not is_running and attempt.domain.has_saved_state(),
             has_cold_copy=attempt.has_cold_copy,
             is_put_back=may_be_put_back,
         )
         step = next_step(attempt.journal, situation)
         whereabouts = Whereabouts(Elsewhere.NOWHERE)
-        if not is_running and (acts_on_volumes(step) or lost_path is not None):
+        if not is_running and (acts_on_volumes(step) or lost is not None):
             whereabouts = self._ask_hosts(attempt, anew=acts_on_volumes(step))
             step = next_step(attempt.journal, replace(situation, elsewhere=whereabouts.elsewhere))
-        if step is Step.AWAIT_END_OF_VM and lost_path is not None:
-            self._show(self._phase, message=follow(attempt, lost_path, is_running=is_running))
+        if step is Step.AWAIT_END_OF_VM and lost is not None:
+            self._show(self._phase, message=follow(attempt, lost, is_running=is_running))
             self._wait(LOOK_SECONDS)
         elif step is Step.AWAIT_RESTORE:
             self._show(self._phase, message=_SAVED.format(uuid=attempt.domain.uuid))

@@ -143,8 +143,11 @@ class StorageDriver(Protocol):
     def keep(self, volumes: Sequence[str]) -> None:
         """From now on somebody's data depends on these volumes: only who knows them by name may remove them."""
 
-    def activate(self, volume: str) -> None:
-        """Makes the volume ready for use on this node, where no VM does."""
+    def activate(self, volume: str, *, alone: bool = False) -> None:
+        """Make the volume ready for use on this node, where no VM does.
+
+        With `alone` it is, after that, ready on no other node, where the storage can see to it.
+        """
 
     def size_bytes(self, volume: str) -> int:
         """How far QEMU can write: the device's size, or the file's apparent size."""

@@ -115,7 +115,7 @@ class FileDriver:
     def keep(self, volumes: Sequence[str]) -> None:
         """Nothing to do: a file carries no mark."""
 
-    def activate(self, volume: str) -> None:
+    def activate(self, volume: str, *, alone: bool = False) -> None:
         """Nothing to do: a file always is."""
 
     def size_bytes(self, volume: str) -> int:

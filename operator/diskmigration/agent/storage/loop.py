@@ -117,7 +117,7 @@ class LoopDriver:
     def keep(self, volumes: Sequence[str]) -> None:
         """Nothing to do: a file carries no mark."""
 
-    def activate(self, volume: str) -> None:
+    def activate(self, volume: str, *, alone: bool = False) -> None:  # noqa: ARG002 - its file is on this node
         """Attaches the volume where it is not, after the node was started anew say."""
         with self._attaching:
             self._point_link(volume, self._device(volume) or self._attach(volume))

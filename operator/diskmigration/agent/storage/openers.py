@@ -12,7 +12,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,27 +136,22 @@ def _scan_process(process: str, wanted: frozenset[_Identity]) -> Iterator[tuple[
     with os.scandir(folder) as entries:
         descriptors = [entry.name for entry in entries]
     for descriptor in descriptors:
-        with _closed_meanwhile():
-            # A socket or a pipe has no path, and most descriptors are of these.
-            if not os.readlink(folder + descriptor).startswith("/"):  # noqa: PTH115 - Path doubles the cost of a scan
-                continue
+        try:
             identity = _identity_of_target(folder + descriptor)
-            if identity in wanted:
+            if identity is not None and identity in wanted:
                 yield identity, Opener(int(process), _command(process), writes=_writes(process, descriptor))
-
-
-@contextmanager
-def _closed_meanwhile() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _ENDED:
-            raise
+        except OSError as error:
+            # It may have been closed meanwhile.
+            if error.errno not in _ENDED:
+                raise
 
 
 def _identity_of_target(link: str) -> _Identity | None:
+    # A socket or a pipe has no path, and most descriptors are of these. Path would double the cost of a scan.
+    if not os.readlink(link).startswith("/"):  # noqa: PTH115 - see above
+        return None
     try:
-        return _identity(os.stat(link))  # noqa: PTH116 - as above
+        return _identity(os.stat(link))  # noqa: PTH116 - see above
     except OSError as error:
         if error.errno in _OF_ANOTHER_FILE_SYSTEM:
             return None
@@ -164,12 +159,12 @@ def _identity_of_target(link: str) -> _Identity | None:
 
 
 def _command(process: str) -> str:
-    with open(f"{_PROC}/{process}/comm", encoding="utf-8", errors="backslashreplace") as opened:  # noqa: PTH123 - as above
+    with open(f"{_PROC}/{process}/comm", encoding="utf-8", errors="backslashreplace") as opened:  # noqa: PTH123 - Path would double the cost
         return opened.read().strip()
 
 
 def _writes(process: str, descriptor: str) -> bool:
-    with open(f"{_PROC}/{process}/fdinfo/{descriptor}", encoding="ascii") as opened:  # noqa: PTH123 - as above
+    with open(f"{_PROC}/{process}/fdinfo/{descriptor}", encoding="ascii") as opened:  # noqa: PTH123 - Path would double the cost
         flags = next(line for line in opened if line.startswith("flags:"))
     return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
 

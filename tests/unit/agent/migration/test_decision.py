@@ -22,7 +22,7 @@ from diskmigration.agent.migration.decision import (
     place_of,
     volume_in_doubt,
 )
-from diskmigration.agent.migration.journal import Journal, Stage
+from diskmigration.agent.migration.journal import ColdSwitch, Journal, Stage
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import Reason
 from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal, migration
@@ -321,6 +321,20 @@ def test_a_pivot_in_whose_midst_the_vm_ended_is_settled_before_anything_else(giv
     assert decide_when_off(merge, Place.DESTINATION) is Step.CLEAN_UP_SOURCE
     # Of a VM that runs, libvirt tells all.
     assert decide(to_overlay, Place.SNAPSHOT) is not Step.SETTLE_PIVOT
+
+
+@pytest.mark.parametrize("given_up", [{}, {"cancelled": True}, {"failure": FAILURE}])
+@pytest.mark.parametrize("place", [Place.SNAPSHOT, Place.OVERLAY])
+def test_a_change_of_the_xml_of_a_vm_that_was_off_is_proven_before_anything_else(
+    place: Place, given_up: dict[str, Any]
+) -> None:
+    old, new = SNAPSHOT.mirrored.path, SNAPSHOT.mirror.path
+    switch = ColdSwitch(old=old, new=new, old_mark="1", new_mark=None)
+    found = journal(stage=Stage.COPIED, cold_switch=switch, **given_up)
+    assert decide(found, place) is Step.SETTLE_COLD_SWITCH
+    assert decide_when_off(found, place) is Step.SETTLE_COLD_SWITCH
+    assert decide_when_off(found, place, is_lost=True) is Step.AWAIT_END_OF_VM
+    assert decide(found, Place.FOREIGN) is Step.STOP_FOR_FOREIGN_CHANGE
 
 
 def test_where_the_active_layer_is_is_told_by_its_path_alone() -> None:

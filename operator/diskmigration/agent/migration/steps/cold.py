@@ -1,21 +1,25 @@
 """Replicating and Pivoting of a VM that is shut off: the active layer is copied too, and the XML names the copy.
 
-QEMU's own locks keep a VM that starts meanwhile from writing to what is being copied: libvirt refuses to start it. What
-was copied counts only for as long as the lock was held: a VM may have run since.
+The VM may be started meanwhile. On files QEMU's own locks refuse that; on block storage nothing does. What was copied
+counts only if nobody can have written to the source since before the copy: see migration/disturbance.py.
 """
 
+import logging
 import time
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.disturbance import disturbance, has_started_since, mark_of
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
 from diskmigration.agent.migration.steps.copy_volume import copy_volume
-from diskmigration.agent.migration.steps.definition import settle_persistent_source
 from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.migration.volume_access import require_openable
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.image_locks import ImageInUseError
-from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.errors import Reason
+
+_log = logging.getLogger(__name__)
 
 _SETTLE_SECONDS = 0.2
 
@@ -28,15 +32,19 @@ def copy_cold(attempt: Attempt) -> None:
     """
     journal = attempt.journal
     mirrored, mirror = journal.mirrored, journal.mirror
-    attempt.source.driver.activate(mirrored.name)
+    attempt.source.driver.activate(mirrored.name, alone=True)
     try:
         attempt.keep_writers_out()
     except ImageInUseError:
         # It starts just now, or is about to be seen as one that libvirt has lost track of.
         attempt.wait(_SETTLE_SECONDS)
         return
+    since = mark_of(attempt, mirrored)
     # The next round tells of a snapshot that was taken before the lock was held.
     if attempt.is_running() or has_internal_snapshot(attempt):
+        return
+    if since.starts is None:
+        attempt.wait(_SETTLE_SECONDS)
         return
     if not journal.has_cold_copy:
         attempt.record(has_cold_copy=True)
@@ -61,35 +69,35 @@ def copy_cold(attempt: Attempt) -> None:
             mirror,
             bandwidth=bandwidth,
             on_progress=show,
-            keep_on=lambda: attempt.keeps_on_at(bandwidth),
+            keep_on=lambda: attempt.keeps_on_at(bandwidth) and not has_started_since(attempt, since),
         )
     if is_whole:
         attempt.reach(Moment.ACTED)
-        attempt.has_cold_copy = attempt.was_in_step = True
+        attempt.cold_copy_mark = since
+        attempt.was_in_step = True
 
 
 def pivot_cold(attempt: Attempt) -> None:
-    """Have the persistent XML name the copy, which QEMU can open, while writers are still kept out.
+    """Have the persistent XML name the copy, which QEMU can open, if it is of all that was written; else copy again.
 
     Raises:
-        MigrationError: PivotFailed, VolumeNotAccessible; the VM is still on its source.
+        MigrationError: PivotFailed, StorageFailed, VolumeNotAccessible; the VM is still on its source.
     """
     mirrored, mirror = attempt.journal.mirrored, attempt.journal.mirror
+    since = attempt.cold_copy_mark
+    assert since is not None  # noqa: S101 - decided only where there is one
     for volume in attempt.journal.at_destination:
         require_openable(attempt.domain, attempt.journal, volume, attempt.destination.driver)
     attempt.keep_destination()
+    if (why := disturbance(attempt, mirrored, since)) is not None:
+        _log.info("a cold copy does not count", extra={"migration": attempt.journal.migration.key, "why": why})
+        attempt.let_writers_in()
+        return
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.reach(Moment.MIDWAY)
         if attempt.active_path() != mirrored.path:
             # The definition was replaced while the copy was made.
             return
-        settle_persistent_source(attempt, mirror)
-        # One that began to start with the old XML is about to be refused by its QEMU.
-        while attempt.active_path() == mirrored.path and attempt.is_running():
-            attempt.wait(_SETTLE_SECONDS)
+        switch_cold(attempt, old=mirrored, new=mirror, since=since)
     attempt.reach(Moment.ACTED)
-    if (path := attempt.active_path()) != mirror.path:
-        raise MigrationError(
-            Reason.PIVOT_FAILED, f"libvirt took the XML that has {attempt.target} on {mirror.path}, but shows {path}."
-        )
-    attempt.record(has_pivoted=True, is_merged=False)
+    settle_cold_switch(attempt)

@@ -7,6 +7,7 @@ QEMU took the snapshot: it takes the disk for where it was before, and QEMU writ
 may write to another volume than the XML names.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
@@ -15,25 +16,43 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
-from diskmigration.agent.storage.image_locks import is_written_to
+from diskmigration.agent.storage.image_locks import writers_of_any
 from diskmigration.api.errors import MigrationError
 
 
-def path_of_lost_process(journal: Journal) -> str | None:
-    """The active layer of a QEMU that libvirt does not know of, or None; only asked of a VM that is off.
+@dataclass(frozen=True)
+class LostProcess:
+    """A process that writes to a volume of the disk although libvirt says that it cannot; `name` is for a user."""
+
+    path: str
+    name: str
+
+
+def find_lost_process(journal: Journal) -> LostProcess | None:
+    """Return who writes to an active layer of a VM that libvirt says is off, and to which; None if nobody does.
 
     The source comes first, as long as it is written to: a mirror has both open for writing, and so has a merge the
     volume that it merges into.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
     """
     volumes = (journal.snapshot, journal.source[-1], journal.overlay, journal.destination[-1])
-    paths = [volume.path for volume in volumes if volume is not None]
-    return next((path for path in paths if is_written_to(Path(path))), None)
+    paths = [Path(volume.path) for volume in volumes if volume is not None]
+    writers = writers_of_any(paths)
+    return next((LostProcess(str(path), writers[path]) for path in paths if path in writers), None)
 
 
-def path_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_job: bool) -> str | None:
-    """Where QEMU writes, if libvirt has lost track of it; else None."""
+def find_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_job: bool) -> LostProcess | None:
+    """Return who writes to the disk, if libvirt has lost track of it; else None.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
+    """
     if not is_running:
-        return path_of_lost_process(attempt.journal)
+        found = find_lost_process(attempt.journal)
+        # It may have started since.
+        return found if found is not None and not attempt.is_running() else None
     if has_job or not (disk.mirror is not None or _may_be_behind(attempt, disk)):
         return None
     try:
@@ -44,7 +63,7 @@ def path_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_jo
         # QEMU may have ended just now. Nothing is done before it is known.
         raise HypervisorUnavailableError(error.message) from error
     is_as_said = disk.active is not None and disk.active.path == path
-    return None if is_as_said and disk.mirror is None else path
+    return None if is_as_said and disk.mirror is None else LostProcess(path, "its QEMU")
 
 
 def _may_be_behind(attempt: Attempt, disk: DomainDisk) -> bool:
@@ -60,23 +79,23 @@ def _may_be_behind(attempt: Attempt, disk: DomainDisk) -> bool:
     return took_snapshot and journal.snapshot is not None and is_there(attempt.source, journal.snapshot)
 
 
-def follow(attempt: Attempt, path: str, *, is_running: bool) -> str:
-    """Has the persistent XML name the volume where QEMU writes, if it was asked to write there.
+def follow(attempt: Attempt, lost: LostProcess, *, is_running: bool) -> str:
+    """Have the persistent XML name the volume where QEMU writes, if it was asked to write there.
 
-    So the VM starts with its last writes once it has ended. Returns what to tell the user.
+    So the VM starts with its last writes once it has ended. Return what to tell the user.
 
     Raises:
         MigrationError: PivotFailed.
     """
     snapshot = attempt.journal.snapshot
     # QEMU itself has told where it writes; the locks of a VM that is off for libvirt may be those of a mirror's source.
-    is_on_snapshot = is_running and snapshot is not None and path == snapshot.path
-    if path == attempt.journal.pivoting_to or is_on_snapshot:
-        settle_persistent_source(attempt, attempt.journal.volume(path))
+    is_on_snapshot = is_running and snapshot is not None and lost.path == snapshot.path
+    if lost.path == attempt.journal.pivoting_to or is_on_snapshot:
+        settle_persistent_source(attempt, attempt.journal.volume(lost.path))
     said = "says that the disk is elsewhere, or under a block job" if is_running else "says that the VM is shut off"
     way = "Shut the VM down" if is_running else "Shut the guest down from inside, or end that process on the node"
     return (
-        f"libvirtd was killed, and has lost track of the VM: it {said}, but QEMU goes on and writes to {path}. Nothing "
-        f"is changed as long as it does. {way} (`fuser {path}` tells which it is; to reboot is not enough): the "
-        "migration then ends, and the VM can be started again."
+        f"libvirtd was killed, and has lost track of the VM: it {said}, but QEMU goes on and writes to {lost.path} "
+        f"({lost.name}). Nothing is changed as long as it does. {way} (to reboot is not enough): the migration then "
+        "ends, and the VM can be started again."
     )

@@ -1,17 +1,26 @@
 """Merging: the migration's snapshot, or its copy at the destination, goes into the volume below it."""
 
+import logging
+from pathlib import Path
+
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.disturbance import disturbance, mark_of
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
 from diskmigration.agent.migration.steps.merge_room import Written, base_end, make_room
 from diskmigration.agent.migration.steps.pivot import pivot_to
 from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
+from diskmigration.agent.storage.image_locks import require_no_writers
 from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+_log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 
@@ -50,32 +59,70 @@ def merge_cold(
     first_end: int | None = None,
     has_failed: bool = False,
 ) -> None:
-    """Merges while no VM runs on the two; QEMU's own locks refuse it otherwise.
+    """Merge while no VM runs on the two.
 
     `first_end` and `has_failed` tell of earlier tries: see merge_room.
 
     Raises:
+        ImageInUseError: somebody writes to one of them, or did when it was done; nothing may be removed.
         MigrationError: MergeFailed, StorageFailed.
     """
     for volume in (base, overlay):
-        home.driver.activate(volume.name)
+        home.driver.activate(volume.name, alone=True)
+    paths = [Path(volume.path) for volume in (overlay, base)]
+    require_no_writers(paths)
     make_room(overlay=overlay, base=base, home=home, written=Written(), first_end=first_end, has_failed=has_failed)
     qemu_img.commit(overlay.image, base.image)
+    require_no_writers(paths)
 
 
 def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
     with attempt.node.turns.of(attempt.domain.uuid):
-        if attempt.is_running():
-            _merge_live(attempt, overlay=overlay, base=base, home=home)
-        else:
-            _note_first_end(attempt, base, home)
-            first_end, has_failed = attempt.journal.merge_base_end, attempt.failures > 0
-            merge_cold(overlay=overlay, base=base, home=home, first_end=first_end, has_failed=has_failed)
+        if not attempt.is_running():
+            _merge_off(attempt, overlay=overlay, base=base, home=home)
+            return
+        _require_fresh_base(attempt, base)
+        _merge_live(attempt, overlay=overlay, base=base, home=home)
     attempt.reach(Moment.ACTED)
     settle_persistent_source(attempt, base)
     if not attempt.journal.is_merged and attempt.active_path() == base.path:
         attempt.record(is_merged=True)
     _tell_of_detect_zeroes(attempt, base)
+
+
+def _merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    """Merge for a VM that is off; if it starts meanwhile, its XML is left as it is, and the merge is made again."""
+    home.driver.activate(overlay.name)
+    since = mark_of(attempt, overlay)
+    if attempt.is_running() or since.starts is None:
+        return
+    _note_first_end(attempt, base, home)
+    if base.type is StorageType.BLOCK and not attempt.journal.has_cold_merge:
+        attempt.record(has_cold_merge=True)
+    first_end, has_failed = attempt.journal.merge_base_end, attempt.failures > 0
+    merge_cold(overlay=overlay, base=base, home=home, first_end=first_end, has_failed=has_failed)
+    attempt.reach(Moment.ACTED)
+    if (why := disturbance(attempt, overlay, since)) is not None:
+        _log.info("a merge does not count", extra={"migration": attempt.journal.migration.key, "why": why})
+        return
+    # A VM that starts from now on reads what was merged.
+    attempt.record(has_cold_merge=False)
+    switch_cold(attempt, old=overlay, new=base, since=since)
+    settle_cold_switch(attempt)
+
+
+def _require_fresh_base(attempt: Attempt, base: JournalVolume) -> None:
+    """Check that QEMU opened the volume below after qemu-img had changed it: it keeps the tables that it has read.
+
+    On files no VM starts while qemu-img has the volume open.
+    """
+    if attempt.journal.has_cold_merge:
+        raise MigrationError(
+            Reason.MERGE_FAILED,
+            f"The VM was started while its disk {attempt.target} was merged into {base.path}, and QEMU may have read "
+            "what was changed there. Its data are whole, but a merge by this QEMU could damage them. Shut the VM down: "
+            "the migration then goes on.",
+        )
 
 
 def _tell_of_detect_zeroes(attempt: Attempt, base: JournalVolume) -> None:

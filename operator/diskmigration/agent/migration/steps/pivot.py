@@ -39,12 +39,7 @@ def settle_pivot(attempt: Attempt) -> None:
         MigrationError: StorageFailed.
     """
     journal = attempt.journal
-    for driver, volumes in (
-        (attempt.source.driver, journal.at_source),
-        (attempt.destination.driver, journal.at_destination),
-    ):
-        for volume in volumes:
-            driver.activate(volume.name)
+    activate_all(attempt)
     path, other_path = attempt.active_path(), journal.pivoting_to or ""
     if qemu_img.is_equal(*(journal.chain_of(journal.volume(each)) for each in (path, other_path))):
         attempt.record(pivoting_to=None)
@@ -56,6 +51,20 @@ def settle_pivot(attempt: Attempt) -> None:
     )
     failure = Failure(reason=Reason.VIRTUAL_MACHINE_STOPPED, message=message, phase=Phase.PIVOTING)
     attempt.record(failure=failure, outcome=Phase.FAILED)
+
+
+def activate_all(attempt: Attempt) -> None:
+    """Make all volumes of both sides ready for use on this node, where no VM does.
+
+    Raises:
+        MigrationError: StorageFailed.
+    """
+    for driver, volumes in (
+        (attempt.source.driver, attempt.journal.at_source),
+        (attempt.destination.driver, attempt.journal.at_destination),
+    ):
+        for volume in volumes:
+            driver.activate(volume.name)
 
 
 def pivot_to(attempt: Attempt, volume: JournalVolume, **known: bool) -> None:

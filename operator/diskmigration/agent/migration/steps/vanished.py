@@ -5,7 +5,7 @@ from diskmigration.agent.migration.decision import Elsewhere, Place
 from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.removal import own
 from diskmigration.agent.migration.steps.foreign_change import leave_all
-from diskmigration.agent.migration.steps.lost_track import path_of_lost_process
+from diskmigration.agent.migration.steps.lost_track import find_lost_process
 from diskmigration.agent.migration.steps.merge import merge_cold
 from diskmigration.agent.migration.whereabouts import of_uuid
 from diskmigration.api.disk_migration import RetainedVolume
@@ -27,12 +27,11 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
     whereabouts = of_uuid(attempt.domain.uuid, attempt.node.other_hosts, has_left=has_left)
     if whereabouts.elsewhere is Elsewhere.RUNNING:
         return f"{what} {whereabouts.message} {leave_all(attempt)}"
-    path = path_of_lost_process(journal)
-    if path is not None:
+    lost = find_lost_process(journal)
+    if lost is not None:
         raise MigrationError(
             Reason.STORAGE_FAILED,
-            f"{what} But a process writes to {path} still, and the migration waits for its end; `fuser {path}` on the "
-            "node tells which it is.",
+            f"{what} But {lost.path} is written to by {lost.name}, and the migration waits for the end of that.",
         )
     if whereabouts.elsewhere is Elsewhere.UNKNOWN:
         raise MigrationError(Reason.HYPERVISOR_UNAVAILABLE, f"{what} {whereabouts.message}")
@@ -48,7 +47,7 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
 def _why_all_is_kept(attempt: Attempt, place: Place | None) -> str | None:
     """A sentence for the user, or None."""
     journal = attempt.journal
-    if place in (None, Place.FOREIGN) or journal.pivoting_to is not None:
+    if place in (None, Place.FOREIGN) or journal.is_switching:
         return "Which volume has its last writes cannot be told."
     written = [(attempt.source, volume) for volume in (journal.snapshot, journal.source[-1]) if volume is not None]
     written += [(attempt.destination, volume) for volume in journal.at_destination]

@@ -170,9 +170,13 @@ class LvmDriver:
                     doing=f"marking the volumes {', '.join(marked)} as complete",
                 )
 
-    def activate(self, volume: str) -> None:
-        """Makes its device appear on this node; exclusively where the group is shared."""
-        if self._active(volume) is None:
+    def activate(self, volume: str, *, alone: bool = False) -> None:
+        """Make its device appear on this node, exclusively where the group is shared.
+
+        One that is active already may be so on other nodes too: with `alone` its lock is made an exclusive one.
+        """
+        is_shared = alone and self._group.describe(max_age_seconds=_SHOWN_SECONDS).is_locked
+        if is_shared or self._active(volume) is None:
             with self._group.turn():
                 self._required(volume)
                 self._activate(volume)

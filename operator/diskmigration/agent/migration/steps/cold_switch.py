@@ -1,0 +1,112 @@
+"""Change the persistent XML of a VM that is off, and prove afterwards that no VM was starting with the old one.
+
+A VM that starts takes the persistent XML as it is at that moment, and writes to the old volume if that was before the
+change. The journal says that the change is not proven until it is, for an agent that starts in between.
+"""
+
+from pathlib import Path
+
+from diskmigration.agent.migration.attempt import Attempt, Mark
+from diskmigration.agent.migration.disturbance import disturbance
+from diskmigration.agent.migration.journal import ColdSwitch, JournalVolume
+from diskmigration.agent.migration.steps.definition import settle_persistent_source
+from diskmigration.agent.migration.steps.pivot import activate_all
+from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage.image_locks import writers_of_any
+from diskmigration.agent.storage.write_marks import write_mark
+from diskmigration.api.disk_migration import Failure, Phase
+from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
+
+_SETTLE_SECONDS = 0.2
+_REFUSALS = 50
+"""How many times that: a QEMU that is refused its image ends within a second or two."""
+
+
+def switch_cold(attempt: Attempt, *, old: JournalVolume, new: JournalVolume, since: Mark) -> None:
+    """Have the persistent XML name the new volume, which holds what the old one held at the mark.
+
+    Raises:
+        MigrationError: PivotFailed, StorageFailed.
+    """
+    switch = ColdSwitch(old=old.path, new=new.path, old_mark=since.writes, new_mark=write_mark(Path(new.path)))
+    attempt.record(cold_switch=switch)
+    settle_persistent_source(attempt, new)
+
+
+def settle_cold_switch(attempt: Attempt) -> None:
+    """Prove that the change was right, or take it back; where neither can be, end the migration with both kept.
+
+    Raises:
+        MigrationError: PivotFailed, StorageFailed; it is to be tried again.
+    """
+    switch = attempt.journal.cold_switch
+    assert switch is not None  # noqa: S101 - decided only where there is one
+    old, new = attempt.journal.volume(switch.old), attempt.journal.volume(switch.new)
+    _await_refusal(attempt, old)
+    path = attempt.active_path()
+    if path == old.path:
+        # The live XML is believed: the VM had begun to start before the change.
+        _take_back(attempt, old)
+    elif path != new.path:
+        raise MigrationError(
+            Reason.PIVOT_FAILED, f"libvirt took the XML that has {attempt.target} on {new.path}, but shows {path}."
+        )
+    elif _is_as_before(old, switch.old_mark) or _did_not_start(attempt, old):
+        _confirm(attempt, new)
+    elif attempt.is_running():
+        _keep_both(attempt, switch)
+    elif _is_as_before(new, switch.new_mark):
+        _take_back(attempt, old)
+    else:
+        activate_all(attempt)
+        if qemu_img.is_equal(attempt.journal.chain_of(old), attempt.journal.chain_of(new)):
+            _confirm(attempt, new)
+        else:
+            _keep_both(attempt, switch)
+
+
+def _await_refusal(attempt: Attempt, old: JournalVolume) -> None:
+    """Wait for the end of a VM that began to start with the old XML, if its QEMU is to be refused a locked file."""
+    if old.type is not StorageType.FILE or not attempt.keeps_writers_out:
+        return
+    for _ in range(_REFUSALS):
+        if attempt.active_path() != old.path or not attempt.is_running():
+            return
+        attempt.wait(_SETTLE_SECONDS)
+
+
+def _take_back(attempt: Attempt, old: JournalVolume) -> None:
+    settle_persistent_source(attempt, old)
+    attempt.let_writers_in()
+    switch = attempt.journal.cold_switch
+    if attempt.active_path() == old.path or switch is None:
+        attempt.record(cold_switch=None)
+    else:
+        _keep_both(attempt, switch)
+
+
+def _confirm(attempt: Attempt, new: JournalVolume) -> None:
+    is_pivot = new == attempt.journal.mirror
+    attempt.record(cold_switch=None, is_merged=not is_pivot, **({"has_pivoted": True} if is_pivot else {}))
+
+
+def _is_as_before(volume: JournalVolume, mark: str | None) -> bool:
+    path = Path(volume.path)
+    return mark is not None and write_mark(path) == mark and not writers_of_any([path])
+
+
+def _did_not_start(attempt: Attempt, old: JournalVolume) -> bool:
+    """Whether the VM is off and never started: all there is to go by where writes are not counted."""
+    since = attempt.cold_copy_mark
+    return since is not None and since.writes is None and disturbance(attempt, old, since) is None
+
+
+def _keep_both(attempt: Attempt, switch: ColdSwitch) -> None:
+    message = (
+        f"The VM was started with its disk {attempt.target} on {switch.old} at the moment at which its XML came to "
+        f"name {switch.new}. Both may hold writes that the other has not. Both were kept, with all that is below them. "
+        "Look into both, and have the VM's XML name the right one."
+    )
+    failure = Failure(reason=Reason.VIRTUAL_MACHINE_STOPPED, message=message, phase=Phase.PIVOTING)
+    attempt.record(failure=failure, outcome=Phase.FAILED)
