@@ -37,7 +37,8 @@ static const char *as_caller(const char *path, char *buffer)
         setfsgid(caller->gid);
         setfsuid(caller->uid);
     }
-    if (buffer != NULL)
+    /* None is given for an open file that was removed. */
+    if (path != NULL)
         snprintf(buffer, PATH_MAX, "%s%s", source, path);
     return buffer;
 }
@@ -177,8 +178,16 @@ static off_t squash_lseek(const char *path, off_t offset, int whence, struct fus
     return found == -1 ? -errno : found;
 }
 
+/* What is removed while it is open goes at once: it would be renamed, and removed later by whoever closes it. */
+static void *squash_init(struct fuse_conn_info *connection, struct fuse_config *config)
+{
+    (void)connection;
+    config->hard_remove = 1;
+    return NULL;
+}
+
 static const struct fuse_operations operations = {
-    .getattr = squash_getattr, .access = squash_access, .readdir = squash_readdir, .mkdir = squash_mkdir,
+    .init = squash_init, .getattr = squash_getattr, .access = squash_access, .readdir = squash_readdir, .mkdir = squash_mkdir,
     .unlink = squash_unlink, .rmdir = squash_rmdir, .rename = squash_rename, .chmod = squash_chmod,
     .chown = squash_chown, .truncate = squash_truncate, .utimens = squash_utimens, .open = squash_open,
     .create = squash_create, .read = squash_read, .write = squash_write, .statfs = squash_statfs,
