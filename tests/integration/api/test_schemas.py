@@ -34,7 +34,8 @@ def test_a_migration_gets_its_defaults(apply: Apply) -> None:
 
 
 def test_a_storage_domain_gets_its_defaults(apply: Apply) -> None:
-    assert apply(domain(file=FILE))["spec"] == {"file": FILE, "maxConcurrentMigrations": 4}
+    defaults = {"maxConcurrentMigrations": 4, "allowManagedElsewhere": False}
+    assert apply(domain(file=FILE))["spec"] == {"file": FILE, **defaults}
     found = apply(domain("san", loop=FILE, thinProvisioning={}))
     assert found["spec"]["thinProvisioning"] == {
         "highWatermark": "512Mi",
@@ -312,7 +313,7 @@ def test_the_columns_of_a_migration(apply: Apply, control_plane: ControlPlane, n
         "nodeName": "node-a",
         "phase": "Replicating",
         "source": {"storageDomain": "san", "type": "Block"},
-        "display": {"progress": "87%", "allocated": "3.0Gi"},
+        "display": {"progress": "87%", "allocated": "3.0Gi", "retained": "2"},
         "failure": {"reason": "CopyFailed", "message": "No.", "phase": "CopyingChain"},
     }
     set_status(control_plane, namespace, "web-1", status)
@@ -320,8 +321,8 @@ def test_the_columns_of_a_migration(apply: Apply, control_plane: ControlPlane, n
     assert header == ["NAME", "VM", "DISK", "FROM", "TO", "PHASE", "PROGRESS", "ALLOCATED", "AGE"]
     assert row[:-1] == ["web-1", "web-1", "vda", "san", "nfs", "Replicating", "87%", "3.0Gi"]
     header, row = columns(control_plane, "dm", f"--namespace={namespace}", "--output=wide")
-    assert header[-2:] == ["NODE", "REASON"]
-    assert row[-2:] == ["node-a", "CopyFailed"]
+    assert header[-3:] == ["NODE", "RETAINED", "REASON"]
+    assert row[-3:] == ["node-a", "2", "CopyFailed"]
 
 
 def test_the_columns_of_a_storage_domain(apply: Apply, control_plane: ControlPlane) -> None:
