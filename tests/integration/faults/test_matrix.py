@@ -34,7 +34,7 @@ SHORT_OUTAGE_SECONDS = 6.0
 def covering() -> list[Cell]:
     """Each moment with one fault, the next with the next one, so that each fault is there several times."""
     faults, cold_faults = list(FAULTS), list(COLD_FAULTS)
-    return [
+    cells = [
         *(
             Cell(faults[number % len(faults)], moment, *DIRECTIONS[number // 2 % 2])
             for number, moment in enumerate(MOMENTS)
@@ -45,6 +45,7 @@ def covering() -> list[Cell]:
         ),
         *(Cell(fault, moment, "loop-b", "file-a", is_cold=True) for fault, moment in STARTED_ON_BLOCK),
     ]
+    return list(dict.fromkeys(cells))
 
 
 def whole() -> list[Cell]:
