@@ -140,8 +140,6 @@ def test_a_vm_that_starts_in_the_midst_of_a_merge_on_block_storage_loses_nothing
 ) -> None:
     """The merge is made with the VM off: it ended when the copy was in step."""
     source, destination = (block, stack.domains["file-a"]) if rolls_back else (stack.domains["file-a"], block)
-    # It shows that libvirt gives volumes to QEMU's user, which the files of a VM that has ended do not.
-    machines("file-a")
     machine = machines(source, chain=2)
     moment = "MergeBack.acted" if rolls_back else "Merge.acted"
     migration = stack.migrate(machine, destination.name, cutover={"policy": "Manual"})

@@ -118,8 +118,6 @@ def write_unseen(stack: Stack, machine: Machine, *, offset: int) -> None:
 def test_nothing_is_copied_or_merged_under_a_qemu_that_libvirt_has_lost(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str, wish: dict[str, Any], phase: str
 ) -> None:
-    # It shows that libvirt gives volumes to QEMU's user, which the file of a QEMU that it has lost does not.
-    machines("file-a")
     machine = machines(source, chain=2)
     migration = synchronize_and_write(stack, machine, destination)
     lose(stack, machine)

@@ -86,6 +86,8 @@ class Journal(Model):
     `is_merged` tells that the migration's own volume above the guest's, the snapshot or after the pivot its copy, was
     merged: what the guest wrote to it is in the volume below, and the guest has written there since.
     `run` marks the run of QEMU in which the disk was last seen where the journal expects it (see hypervisor/runs.py).
+    `libvirt_changes_owners` tells that libvirt was seen to give volumes to QEMU's user when the migration began. A VM
+    that ends may leave nothing that shows it.
     `removes_source` tells that the removal of the source's volumes has begun.
     `retained_at_source` and `retained_at_destination` are what the clean-up kept.
     """
@@ -116,6 +118,7 @@ class Journal(Model):
     cancelled: bool = False
     cancelled_in: Phase | None = None
     outcome: Phase | None = None
+    libvirt_changes_owners: bool = False
     removes_source: bool = False
     retained_at_source: tuple[RetainedVolume, ...] = ()
     retained_at_destination: tuple[RetainedVolume, ...] = ()

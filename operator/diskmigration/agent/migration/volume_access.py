@@ -79,22 +79,36 @@ def _require(domain: Domain, journal: Journal, path: Path, driver: StorageDriver
     passes = access.may_pass(path.parent, user)
     if passes and old.is_open_to_a_group and new.is_alike(old):
         return
-    # What was the active layer last: libvirt does not take the layers below it back when the VM ends.
-    tops = [volume for volume in (journal.source[-1], journal.snapshot) if volume is not None]
     require_access(
         Access(
             path=path,
             ownership=new,
             user=user,
             passes=passes,
-            libvirt_changes_owners=any(
-                _needs_to_be_given(user, Path(top.path)) for top in tops if Path(top.path) != path
-            )
-            or _gives_volumes_to(user, domain.connection),
+            libvirt_changes_owners=journal.libvirt_changes_owners
+            or _changes_owners(user, journal, domain.connection, besides=path),
             libvirt_can_give=driver.libvirt_gives_away(),
             is_device=driver.type is StorageType.BLOCK,
         )
     )
+
+
+def libvirt_changes_owners(domain: Domain, journal: Journal) -> bool:
+    """Return whether libvirt is seen to give volumes to QEMU's user, by this VM's or by those of others that run.
+
+    Raises:
+        MigrationError: StorageFailed, HypervisorUnavailable.
+    """
+    user = qemu_user.of_domain(domain) or ownership.read(Path(journal.source[-1].path)).credentials
+    return _changes_owners(user, journal, domain.connection)
+
+
+def _changes_owners(
+    user: Credentials, journal: Journal, connection: Connection, *, besides: Path | None = None
+) -> bool:
+    # What was the active layer last: libvirt does not take the layers below it back when the VM ends.
+    tops = [Path(volume.path) for volume in (journal.source[-1], journal.snapshot) if volume is not None]
+    return any(_needs_to_be_given(user, top) for top in tops if top != besides) or _gives_volumes_to(user, connection)
 
 
 def _needs_to_be_given(user: Credentials, path: Path) -> bool:

@@ -32,7 +32,7 @@ from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
 from diskmigration.agent.migration.steps.find_vm import require_nothing_left
-from diskmigration.agent.migration.volume_access import require_files_openable
+from diskmigration.agent.migration.volume_access import libvirt_changes_owners, require_files_openable
 from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Identity, Owner, StorageDriver
@@ -77,6 +77,7 @@ def begin(
     _require_nothing_is_lost(domain, description, journal)
     _require_room(journal, source.driver, destination.driver)
     _require_access(node, domain, journal, source.driver, destination.driver)
+    journal = journal.model_copy(update={"libvirt_changes_owners": libvirt_changes_owners(domain, journal)})
     journals.write(domain, journal)
     return journal
 
