@@ -73,6 +73,7 @@ def test_what_else_stands_in_the_vms_xml_stays_there(stack: Stack, machines: Mac
 
     migration = stack.migrate(machine, "file-b")
     migration.succeed()
+    wait_until(lambda: not machine.has_journal(), "the journal is erased")
 
     source = made_volume(migration.uid, 0)
     changed = [(old, new) for old, new in zip(before, elements(machine), strict=True) if old != new]
