@@ -16,7 +16,7 @@ from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import Stack
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.lvm
+pytestmark = [pytest.mark.lvm, pytest.mark.nightly]
 
 Machines = Callable[..., Machine]
 Lvs = Callable[[str], dict[str, int]]

@@ -11,7 +11,7 @@ from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Doma
 from tests.integration.migrations.stack import Stack
 from tests.lvm.groups import run
 
-pytestmark = pytest.mark.lvm
+pytestmark = [pytest.mark.lvm, pytest.mark.nightly]
 
 Machines = Callable[..., Machine]
 

@@ -61,13 +61,14 @@ class Stage(StrEnum):
 class ColdSwitch(Model):
     """The persistent XML of a VM that was off names another volume, and that this was right is not proven yet.
 
-    `old` and `new` are paths. The marks tell what was written to either before (see storage/write_marks.py).
+    `old` and `new` are paths. The marks tell what was written to either before, where the kernel counts it
+    (see storage/write_marks.py).
     """
 
     old: str
     new: str
-    old_mark: str | None
-    new_mark: str | None
+    old_mark: str | None = None
+    new_mark: str | None = None
 
 
 class Journal(Model):

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration.journal import Journal, Stage
+from diskmigration.agent.migration.journal import ColdSwitch, Journal, JournalVolume, Stage
 from diskmigration.api.disk_migration import Failure, Phase, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.model import Model
 from tests.unit.agent.builders import GIB, UID, journal, migration, storage_domain, volume
 
 # What a path may hold: anything but NUL and a byte that is no UTF-8.
@@ -182,3 +184,15 @@ def test_a_retained_source_needs_only_its_top_handed_over() -> None:
     spec = moving.migration.spec.model_copy(update={"source_volumes": SourceVolumes.RETAIN})
     kept = moving.model_copy(update={"migration": moving.migration.model_copy(update={"spec": spec})})
     assert kept.may_change == moving.source[-1:]
+
+
+def test_a_switch_whose_writes_are_not_counted_is_read_back() -> None:
+    """As of a device whose kernel keeps no statistics: what is None is not written."""
+    switched = journal(length=1).model_copy(update={"cold_switch": ColdSwitch(old="/old", new="/new")})
+    assert written_and_read(switched) == switched
+
+
+@pytest.mark.parametrize("model", [Journal, JournalVolume, ColdSwitch])
+def test_a_field_that_may_be_none_has_a_default(model: type[Model]) -> None:
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    assert [name for name in required if type(None) in get_args(model.model_fields[name].annotation)] == []
