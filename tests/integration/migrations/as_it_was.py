@@ -27,6 +27,8 @@ class AsItWas:
         assert machine.chain() == self.chain
         assert machine.chain(inactive=True) == self.inactive_chain
         assert "mirror" not in machine.xml()
-        assert {domain: domain.files() for domain in self.files} == self.files
+        for domain, files in self.files.items():
+            left = domain.files()
+            assert left == files, f"{domain.name} has {left}, and had {files}"
         wait_until(lambda: not machine.has_journal(), "the disk is free")
         machine.verify()

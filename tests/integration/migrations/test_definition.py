@@ -187,6 +187,7 @@ def test_a_disk_that_is_in_no_definition_moves(stack: Stack, machines: Machines)
     stack.migrate(live, "file-b", disk="vdb").succeed()
 
     assert live.chain()[0][0].startswith(str(stack.domains["file-b"].root))
+    wait_until(lambda: not live.has_journal(), "the journal is erased")
     assert "vdb" not in live.xml(inactive=True)
     live.verify()
 

@@ -1,5 +1,6 @@
 """What libvirt did not give decides nothing: the volume is left as it is, and so is what was known of it."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -78,12 +79,12 @@ def test_what_was_known_of_a_volume_stays_while_nothing_is_told_of_it() -> None:
 def test_the_rate_of_a_volume_is_not_forgotten_while_nothing_is_told_of_it() -> None:
     [disk] = watched_disks(description(has_mirror=False), told(), DOMAINS)
     [active] = disk.volumes
-    paces = Paces()
-    paces.see("uuid", [active], at=1.0)
-    paces.see("uuid", [], at=2.0, is_whole=False)
-    paces.see("uuid", [replace(active, thin=replace(active.thin, allocated=62 * MIB))], at=3.0)
+    paces, now = Paces(), time.monotonic()
+    paces.see("uuid", [active], at=now - 3)
+    paces.see("uuid", [], at=now - 2, is_whole=False)
+    paces.see("uuid", [replace(active, thin=replace(active.thin, allocated=62 * MIB))], at=now - 1)
     assert paces.full_at("uuid", disk) < float("inf")
-    paces.see("uuid", [], at=4.0)
+    paces.see("uuid", [], at=now)
     assert paces.full_at("uuid", disk) == float("inf")
 
 
