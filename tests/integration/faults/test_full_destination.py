@@ -33,7 +33,7 @@ def test_just_before_the_pivot_it_goes_back(
     stack: Stack, holds: Holds, small: MakeSmall, machines: Machines, kind: str
 ) -> None:
     destination, machine = small(kind), machines("file-a", chain=2)
-    before = AsItWas.of(machine, stack.domains["file-a"], destination.domain)
+    before = AsItWas.of(machine, stack.domains["file-a"])
     holds.arm("Pivot.midway")
     migration = stack.migrate(machine, destination.name)
     wait_until(lambda: holds.is_reached("Pivot.midway"), "it is about to pivot", seconds=60)
@@ -46,6 +46,10 @@ def test_just_before_the_pivot_it_goes_back(
     assert status["failure"]["reason"] == "DestinationFull", status["failure"]
     assert status["attempts"] == 1
     before.assert_so_again()
+    # QEMU has opened the chain for the pivot, and does not close it as that fails.
+    kept = status["destination"]["retained"]
+    assert destination.domain.files() == sorted(volume["name"] for volume in kept)
+    assert all("It is open" in volume["reason"] or "It lies below" in volume["reason"] for volume in kept), kept
 
 
 @pytest.mark.parametrize("kind", KINDS)
