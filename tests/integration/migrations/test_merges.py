@@ -240,7 +240,7 @@ def test_a_merge_that_fails_is_tried_again_without_haste_and_keeps_its_message(
         assert condition is not None, migration.condition("Stalled")
         assert f"{source.name} is full" in condition["message"]
         assert migration.phase() == "CleaningUp"
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two looks: the state must hold for the whole time, so there is no change to wait for
     # After 2, 4 and 8 seconds, and so on.
     assert failures(stack, migration) - before <= 3
     source.free()
