@@ -116,4 +116,4 @@ def test_a_thick_volume_has_its_whole_size_from_the_start(stack: Stack, machines
 
     machine.verify()
     assert_moved(stack, machine, "file-a", "lvm-b", uid, length=1)
-    assert CAPACITY_BYTES <= lvs("after")[f"lvm-b/dm-{uid}-0"] <= CAPACITY_BYTES + 8 * 2**20
+    assert CAPACITY_BYTES <= lvs("after")[f"lvm-b/{made_volume(uid, 0)}"] <= CAPACITY_BYTES + 8 * 2**20

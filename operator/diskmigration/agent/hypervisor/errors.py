@@ -21,7 +21,7 @@ _FROM_TRANSPORT = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
 
 
 class HypervisorUnavailableError(MigrationError):
-    """libvirtd does not answer. What it was asked may or may not have happened: look again once it is back."""
+    """libvirtd, or a QEMU that ended meanwhile, gave no answer. What was asked may have happened: look again."""
 
     def __init__(self, message: str) -> None:
         """Names the call that got no answer."""
@@ -50,6 +50,12 @@ _INACTIVE_NODE = re.compile("Inactive '[^']*' can't be a [a-z]+ child of active"
 Source: bdrv_attach_child_noperm in QEMU's block.c, tests/qemu-iotests/tests/inactive-node-nbd.
 """
 
+_QEMU_HAS_ENDED = re.compile("(to|from|with)( QEMU| qemu)? monitor|closed the monitor|monitor was closed|no longer running")
+"""What libvirt answers where QEMU ended while it was asked. The VM counts as running for a moment yet.
+
+Source: qemuMonitorIO and qemuMonitorSend in libvirt's qemu_monitor.c, qemuDomainObjExitMonitor in qemu_domain.c.
+"""
+
 
 def is_connection_loss(error: libvirt.libvirtError) -> bool:
     """Whether the answer is the transport's, so that the call's own outcome is unknown."""
@@ -61,7 +67,7 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
     """Turns libvirtError into the project's errors, saying what was being done and what libvirt answered.
 
     Raises:
-        HypervisorUnavailableError: libvirtd did not answer.
+        HypervisorUnavailableError: libvirtd did not answer, or QEMU ended while it was asked.
         DomainGoneError: there is no such VM, or it is not running.
         MigrationError: with the given reason, for every other answer.
     """
@@ -71,6 +77,8 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
         said = f"While {doing}, libvirt answered: {error.get_error_message() or error}"
         if is_connection_loss(error):
             raise HypervisorUnavailableError(f"{said}. The migration goes on when libvirtd is back.") from error
+        if error.get_error_domain() == libvirt.VIR_FROM_QEMU and _QEMU_HAS_ENDED.search(said):
+            raise HypervisorUnavailableError(f"{said}. QEMU has ended: the VM is looked at again.") from error
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID) and (
             error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or "not running" in str(error)
         ):

@@ -90,16 +90,17 @@ def _named(chain: Sequence[Image], *, is_target: bool = False) -> str:
     """Return the chain as a json: pseudo-protocol name, whose length grows with the chain's and no faster.
 
     A target's top is opened with the cache mode of `qemu-img convert -t`, and what lies below it without a lock, as a
-    VM may have it open.
+    VM may have it open, and by itself, as a tmpfs has no direct I/O before Linux 6.6.
     """
+    top = len(chain) - 1
     node: dict[str, object] | None = None
     for position, image in enumerate(chain):
         protocol = "host_device" if image.type is StorageType.BLOCK else "file"
         file: dict[str, object] = {"driver": protocol, "filename": str(image.path)}
         shared: dict[str, object] = {}
-        if not is_target:
+        if not is_target or position < top:
             file["cache"] = {"direct": supports_direct_io(image.path)}
-        elif position < len(chain) - 1:
+        if is_target and position < top:
             shared = {"read-only": True, "force-share": True}
         below = {"backing": node} if image.format is VolumeFormat.QCOW2 else {}
         node = {"driver": image.format, "file": file, **shared, **below}

@@ -51,6 +51,23 @@ def test_an_internal_error_of_qemu_is_a_failure_of_the_act() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to read from monitor: Connection reset by peer"),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to write to monitor: Broken pipe"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "End of file from qemu monitor (vm='a')"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "QEMU unexpectedly closed the monitor (vm='a')"),
+        (libvirt.VIR_ERR_OPERATION_FAILED, "QEMU monitor was closed"),
+        (libvirt.VIR_ERR_OPERATION_FAILED, "domain is no longer running"),
+    ],
+)
+def test_what_a_qemu_was_asked_that_ended_may_have_happened(code: int, answer: str) -> None:
+    error = raised(code, libvirt.VIR_FROM_QEMU, answer)
+    assert isinstance(error, HypervisorUnavailableError)
+    assert answer in error.message
+
+
+@pytest.mark.parametrize(
     ("code", "message"),
     [
         (libvirt.VIR_ERR_NO_DOMAIN, "Domain not found"),
