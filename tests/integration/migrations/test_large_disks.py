@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Domain, Machine
+from tests.integration.migrations.small import mount_for_all
 from tests.integration.migrations.stack import Stack, make_domain, storage_domain
 from tests.integration.migrations.test_refusals import assert_refused, refuse, untouched
 from tests.waiting import wait_until
@@ -117,8 +118,9 @@ def test_a_disk_that_is_too_large_for_the_clusters_of_its_destination(stack: Sta
     machine = machines("file-a", start=False)
     options = ["-o", "cluster_size=2M"]
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, machine.volumes[0], "3P"], check=True)
+    machine.written.clear()
     stack.host.virsh("start", machine.name, "--paused")
-    refuse(stack, machine, "DiskNotSupported", "2048.0Ti")
+    refuse(stack, machine, "DiskNotSupported", "2.0Pi", "clusters of 64 KiB")
 
 
 @pytest.fixture
@@ -129,8 +131,7 @@ def small_files(stack: Stack, scratch: Path) -> Iterator[Domain]:
     with image.open("wb") as opened:
         opened.truncate(64 * MEBIBYTE)
     subprocess.run(["mkfs.ext4", "-q", "-b", "1024", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, domain.root], check=True)
-    try:
+    with mount_for_all(stack.host, image, domain.root):
         domain.root.chmod(0o755)
         stack.apply(storage_domain(domain))
         wait_until(
@@ -138,9 +139,7 @@ def small_files(stack: Stack, scratch: Path) -> Iterator[Domain]:
             "the node has told of it",
         )
         yield domain
-    finally:
         stack.control_plane.kubectl("delete", "storagedomain", domain.name, "--ignore-not-found")
-        subprocess.run(["umount", domain.root], check=True)
 
 
 @pytest.mark.parametrize("size", ["5T", pytest.param("3T", marks=pytest.mark.nightly)])

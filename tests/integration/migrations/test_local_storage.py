@@ -95,7 +95,7 @@ def test_a_disk_is_in_the_domain_of_its_node_and_moves_from_and_to_it(
 
     stack.migrate(machine, local.this.name).succeed()
     machine.verify()
-    assert home_of(stack, machine) == local.this.name
+    wait_until(lambda: home_of(stack, machine) == local.this.name, "the inventory has it there")
     # A second one finds it where it is, and copies nothing.
     again = stack.migrate(machine, local.this.name)
     again.succeed()

@@ -252,7 +252,18 @@ def test_a_measure_tells_one_layer_from_a_whole_chain(driver: Driver) -> None:
     whole = qemu_img.measure([base, top], target=QCOW2)
     assert MIB <= alone.required_bytes < 2 * MIB
     assert 9 * MIB <= whole.required_bytes < 10 * MIB
+    assert (alone.data_bytes(CAPACITY), whole.data_bytes(CAPACITY)) == (MIB, 9 * MIB)
     assert alone.fully_allocated_bytes == whole.fully_allocated_bytes <= largest_useful_size(CAPACITY)
+
+
+@pytest.mark.parametrize("capacity", [64 * MIB + 512, 5 * 2**40])
+def test_a_file_needs_no_room_for_the_tables_of_a_whole_disk(file_driver: FileDriver, capacity: int) -> None:
+    image = make(file_driver, "v")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image.path, str(capacity)], check=True)
+    write(image, 0, MIB, 7)
+    measured = qemu_img.measure([image], target=QCOW2)
+    assert measured.needed_bytes(StorageType.FILE, capacity) == MIB
+    assert measured.needed_bytes(StorageType.BLOCK, capacity) == measured.required_bytes > MIB
 
 
 def test_a_bitmap_is_measured_too(file_driver: FileDriver) -> None:

@@ -50,7 +50,9 @@ _INACTIVE_NODE = re.compile("Inactive '[^']*' can't be a [a-z]+ child of active"
 Source: bdrv_attach_child_noperm in QEMU's block.c, tests/qemu-iotests/tests/inactive-node-nbd.
 """
 
-_QEMU_HAS_ENDED = re.compile("(to|from|with)( QEMU| qemu)? monitor|closed the monitor|monitor was closed|no longer running")
+_QEMU_HAS_ENDED = re.compile(
+    "(to|from|with)( QEMU| qemu)? monitor|closed the monitor|monitor was closed|no longer running"
+)
 """What libvirt answers where QEMU ended while it was asked. The VM counts as running for a moment yet.
 
 Source: qemuMonitorIO and qemuMonitorSend in libvirt's qemu_monitor.c, qemuDomainObjExitMonitor in qemu_domain.c.

@@ -18,7 +18,7 @@ from pathlib import Path
 from diskmigration.agent.credentials import Credentials
 from diskmigration.agent.storage import access, command
 from diskmigration.agent.storage.driver import NoRoomError
-from diskmigration.agent.storage.qcow2_limits import CLUSTER_BYTES_BY_SECTOR
+from diskmigration.agent.storage.qcow2_limits import CLUSTER_BYTES, CLUSTER_BYTES_BY_SECTOR
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -45,10 +45,22 @@ class Image:
 
 @dataclass(frozen=True)
 class Measure:
-    """`qemu-img measure`, in bytes: for the data there is, and for a disk written from end to end."""
+    """`qemu-img measure`, in bytes: for the data there is, and for a disk written from end to end.
+
+    Of a qcow2 both count the tables of the whole disk, although there are only those that its data needs.
+    """
 
     required_bytes: int
     fully_allocated_bytes: int
+
+    def data_bytes(self, capacity_bytes: int, *, cluster_bytes: int = CLUSTER_BYTES) -> int:
+        """Return the data of a qcow2 of that virtual size and those clusters, without any tables."""
+        whole = -(-capacity_bytes // cluster_bytes) * cluster_bytes
+        return self.required_bytes - self.fully_allocated_bytes + whole
+
+    def needed_bytes(self, storage: StorageType, capacity_bytes: int) -> int:
+        """Return the room that a copy takes at least: a block volume has its tables' from the start, a file has not."""
+        return self.data_bytes(capacity_bytes) if storage is StorageType.FILE else self.required_bytes
 
 
 def create(
@@ -142,8 +154,7 @@ def data_bytes(image: Image, *, cluster_bytes: int, capacity_bytes: int) -> int:
         timeout=_WHOLE_DISK_SECONDS,
     )
     found = json.loads(printed)
-    # Both count the tables of the whole disk, and one of them its data too.
-    return int(found["required"] - found["fully-allocated"] + -(-capacity_bytes // cluster_bytes) * cluster_bytes)
+    return Measure(found["required"], found["fully-allocated"]).data_bytes(capacity_bytes, cluster_bytes=cluster_bytes)
 
 
 def copy(

@@ -206,7 +206,7 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
     available = destination.space().available_bytes
     needed = whole_size if is_whole else sum(allocated)
     if needed > available and not is_whole:
-        needed = min(needed, _data_bytes(journal))
+        needed = min(needed, _measured_bytes(journal, destination.type))
     require_room(
         Reason.DESTINATION_FULL,
         subject=f"The disk {spec.disk}",
@@ -222,10 +222,12 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
         qemu_img.require_exact_size(volume.image, destination.rounded(whole_size), whole_size)
 
 
-def _data_bytes(journal: Journal) -> int:
-    """What qcow2 copies of the source's volumes take, measured.
+def _measured_bytes(journal: Journal, storage: StorageType) -> int:
+    """What qcow2 copies of the source's volumes take on a storage of that type.
 
     What a volume takes of its storage domain says little of its data where it was allocated ahead.
     """
-    measured = (qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2) for volume in journal.source)
-    return sum(each.required_bytes for each in measured)
+    return sum(
+        qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2).needed_bytes(storage, volume.capacity_bytes)
+        for volume in journal.source
+    )

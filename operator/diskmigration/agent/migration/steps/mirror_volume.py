@@ -14,11 +14,21 @@ def mirror_size(attempt: Attempt) -> int:
 
     A destination that is too small when the mirror starts fails it before the first extension (BZ1958032).
     """
+    mirror = attempt.journal.mirror
+    return mirror.capacity_bytes if mirror.format is VolumeFormat.RAW else _filled_size(attempt)
+
+
+def mirror_room(attempt: Attempt) -> int:
+    """The room that the volume takes as far as is known now: a raw file has holes where the disk has."""
+    is_thin = attempt.journal.migration.spec.destination.provisioning is Provisioning.THIN
+    is_file = attempt.journal.mirror.type is StorageType.FILE
+    return _filled_size(attempt) if is_thin and is_file else mirror_size(attempt)
+
+
+def _filled_size(attempt: Attempt) -> int:
     journal = attempt.journal
     mirror = journal.mirror
     spec = journal.migration.spec.destination
-    if mirror.format is VolumeFormat.RAW:
-        return mirror.capacity_bytes
     layers = journal.source if journal.flattens and not journal.takes_snapshot else (journal.mirrored,)
     held = sum(attempt.held_at_most(volume, attempt.source.driver) for volume in layers)
     if spec.provisioning is Provisioning.THICK and not journal.takes_snapshot:

@@ -10,9 +10,11 @@ from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
-from diskmigration.agent.migration.steps.mirror_volume import format_volume, fresh_mirror_size, mirror_size
+from diskmigration.agent.migration.steps.mirror_volume import format_volume, fresh_mirror_size, mirror_room, mirror_size
 from diskmigration.agent.storage import qemu_img
+from diskmigration.api.disk_migration import Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.storage_domain import StorageType
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def prepare_destination(attempt: Attempt) -> None:
     unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in attempt.measured_ahead]
     measured = {**attempt.measured_ahead, **_measure(journal, unmeasured)}
     sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
-    _require_room_for_chain(attempt, sum(sizes.values()))
+    _require_room_for_chain(attempt, _frozen_room(attempt, measured) + mirror_room(attempt))
     missing = {name: size for name, size in sizes.items() if name not in attempt.fresh}
     _make(attempt, missing, on_made=lambda: attempt.reach(Moment.MIDWAY))
     _require_direct_io(attempt)
@@ -53,7 +55,7 @@ def _make_ahead(attempt: Attempt) -> None:
     journal = attempt.journal
     frozen = _measure(journal, journal.internal_copies[:-1])
     sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
-    _require_room_for_chain(attempt, sum(sizes.values()))
+    _require_room_for_chain(attempt, _frozen_room(attempt, frozen) + fresh_mirror_size(attempt))
     _make(attempt, sizes)
     attempt.measured_ahead = frozen
 
@@ -61,14 +63,17 @@ def _make_ahead(attempt: Attempt) -> None:
 def _measure(journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]]) -> dict[str, int]:
     """What each copy takes, by the destination's volume, in the same order; measured side by side."""
 
-    def required_bytes(copy: tuple[JournalVolume, JournalVolume]) -> int:
+    def needed_bytes(copy: tuple[JournalVolume, JournalVolume]) -> int:
         source, destination = copy
         chain = journal.chain_of(source) if journal.flattens else (source.image,)
-        return qemu_img.measure(chain, target=destination.format).required_bytes
+        # A thin raw file has holes where a qcow2 volume has no clusters.
+        is_file = destination.type is StorageType.FILE
+        measured = qemu_img.measure(chain, target=VolumeFormat.QCOW2 if is_file else destination.format)
+        return measured.needed_bytes(destination.type, destination.capacity_bytes)
 
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="measure") as pool:
-        measured = pool.map(required_bytes, copies)
-        return {destination.name: required for (_, destination), required in zip(copies, measured, strict=True)}
+        measured = pool.map(needed_bytes, copies)
+        return {destination.name: needed for (_, destination), needed in zip(copies, measured, strict=True)}
 
 
 def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, int]:
@@ -84,6 +89,14 @@ def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, in
         for volume in journal.at_destination
         if volume.name in measured
     }
+
+
+def _frozen_room(attempt: Attempt, measured: Mapping[str, int]) -> int:
+    """The room that they take: a thin file grows by what is written to it, whatever its size is."""
+    journal = attempt.journal
+    is_thin = journal.migration.spec.destination.provisioning is Provisioning.THIN
+    is_file = journal.mirror.type is StorageType.FILE
+    return sum((measured if is_thin and is_file else _frozen_sizes(attempt, measured)).values())
 
 
 def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], None] = lambda: None) -> None:
