@@ -38,7 +38,10 @@ class Shadow:
 
 
 class SoakDisk:
-    """A paused VM's disk with its shadow; `home` is where it lives, `volumes` are the names that its volumes have."""
+    """A paused VM's disk with its shadow; `home` is where it lives, `volumes` are the names that its volumes have.
+
+    `kept` are those that migrations have left, and say so.
+    """
 
     def __init__(self, machine: Machine, shape: Shape, shadow: Shadow, home: Domain, volumes: list[str]) -> None:
         self.machine = machine
@@ -46,6 +49,7 @@ class SoakDisk:
         self.shadow = shadow
         self.home = home
         self.volumes = volumes
+        self.kept: set[str] = set()
 
     def write(self, wanted: Write) -> None:
         """Writes through the VM's whole block stack, then to the shadow.
