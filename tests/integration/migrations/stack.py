@@ -172,6 +172,12 @@ class Migration:
         message = str(self.condition("Succeeded")["message"])
         return message if "lost track" in message else ""
 
+    def is_stalled_by(self, reason: str) -> bool:
+        """Whether it waits for somebody, for that reason."""
+        found = {condition["type"]: condition for condition in self.status().get("conditions", [])}
+        stalled = found.get("Stalled", {})
+        return bool(stalled.get("status") == "True" and stalled.get("reason") == reason)
+
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition."""
         return next(found for found in self.status()["conditions"] if found["type"] == kind)

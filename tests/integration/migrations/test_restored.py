@@ -25,13 +25,7 @@ def restored(machine: Machine) -> bool:
 
 def wait_for_resume(migration: Migration) -> None:
     """Waits until the migration says that it waits for it, and has used up no attempt."""
-
-    def is_stalled() -> bool:
-        found = {condition["type"]: condition for condition in migration.status().get("conditions", [])}
-        stalled = found.get("Stalled", {})
-        return bool(stalled.get("status") == "True" and stalled.get("reason") == "VirtualMachinePaused")
-
-    wait_until(is_stalled, "it waits for the VM to be resumed", seconds=60)
+    wait_until(lambda: migration.is_stalled_by("VirtualMachinePaused"), "it waits for the VM to be resumed", seconds=60)
     assert "virsh resume" in migration.condition("Stalled")["message"]
     assert migration.status()["attempts"] == 1
 

@@ -37,6 +37,8 @@ _HOSTS_SECONDS = 40.0
 
 Its Lease is renewed, and what it needs is told, well within that time.
 """
+_DOUBT_SECONDS = 3.0
+"""How long a chain is given whose images cannot all be read: somebody may just be making or removing them."""
 _FRESH_SECONDS = 2.0
 """How long what was seen of the users is good for: a chain of hundreds would be looked at hundreds of times."""
 
@@ -167,6 +169,7 @@ class _Needs:
         self._hosts = hosts
         self._wait = wait
         self._hosts_until: float | None = None
+        self._doubted_until: float | None = None
         self._looked_at = -math.inf
         self._graphs: list[Graph] = []
         self.gone: set[Identity] = set()
@@ -181,8 +184,18 @@ class _Needs:
 
     def _on_node(self, doomed: Doomed, image: StoredImage) -> str | None:
         candidate = Candidate(image.identity, doomed.is_qcow2)
-        graphs = self._look(doomed.standing)
-        return _why_kept(doomed, [judge(candidate, graph, gone=frozenset(self.gone)) for graph in graphs])
+        while True:
+            graphs = self._look(doomed.standing)
+            judgements = [judge(candidate, graph, gone=frozenset(self.gone)) for graph in graphs]
+            reason = _why_kept(doomed, judgements)
+            if reason is None or any(judgement.users for judgement in judgements):
+                return reason
+            if self._doubted_until is None:
+                self._doubted_until = time.monotonic() + _DOUBT_SECONDS
+            if time.monotonic() > self._doubted_until:
+                return reason
+            self._wait(_ASK_SECONDS)
+            self._looked_at = -math.inf
 
     def _elsewhere(self, doomed: Doomed, image: StoredImage) -> str | None:
         group = self._home.driver.volume_group()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.disturbance import disturbance, mark_of
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
@@ -159,6 +160,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
                 first_end=attempt.journal.merge_base_end,
                 has_failed=attempt.failures > 0,
             )
+            require_active_disk(attempt)
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
             attempt.node.extender.look_soon(attempt.domain.uuid)
             attempt.reach(Moment.MIDWAY)

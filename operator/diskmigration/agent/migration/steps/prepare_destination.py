@@ -100,15 +100,16 @@ def _frozen_room(attempt: Attempt, measured: Mapping[str, int]) -> int:
 
 
 def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], None] = lambda: None) -> None:
-    """Makes these volumes, side by side: none is read yet, and that one lies on another is only noted."""
+    """Makes these volumes, side by side: none is read yet, and that one lies on another is only noted.
+
+    None is formatted before all are there: an image whose backing file is missing keeps others from being removed.
+    """
+    volumes = [volume for volume in attempt.journal.at_destination if volume.name in sizes]
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="prepare") as pool:
-        making = [
-            pool.submit(_make_one, attempt, volume, sizes[volume.name])
-            for volume in attempt.journal.at_destination
-            if volume.name in sizes
-        ]
-        for made in as_completed(making):
+        for made in as_completed([pool.submit(_make_one, attempt, volume, sizes[volume.name]) for volume in volumes]):
             made.result()
+        for formatted in as_completed([pool.submit(_format_one, attempt, volume) for volume in volumes]):
+            formatted.result()
             on_made()
 
 
@@ -143,5 +144,9 @@ def _make_one(attempt: Attempt, volume: JournalVolume, size: int) -> None:
     with lacking_room(Reason.DESTINATION_FULL):
         attempt.make(volume, destination, size)
         qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
+
+
+def _format_one(attempt: Attempt, volume: JournalVolume) -> None:
+    with lacking_room(Reason.DESTINATION_FULL):
         format_volume(attempt, volume)
     attempt.fresh.add(volume.name)

@@ -6,6 +6,7 @@ from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.convergence import Convergence
+from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
@@ -24,6 +25,7 @@ def start_replication(attempt: Attempt) -> None:
     Raises:
         MigrationError: BlockJobFailed, StorageFailed, DestinationFull.
         DomainGoneError: the VM has just ended.
+        VirtualMachinePausedError: the VM has to be resumed first.
     """
     attempt.require_running()
     if attempt.has_replication:
@@ -45,6 +47,7 @@ def start_replication(attempt: Attempt) -> None:
         attempt.record(has_cold_copy=False)
     extend_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
+    require_active_disk(attempt)
     block_jobs.start_copy(
         attempt.domain,
         target=attempt.target,

@@ -6,6 +6,7 @@ The chain of a VM that is shut off needs no snapshot: see steps/cold.py.
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.checks.room import require_room
+from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.last_writes import require_unwritten
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.removal import own
@@ -23,6 +24,7 @@ def take_snapshot(attempt: Attempt) -> None:
     Raises:
         MigrationError: SnapshotFailed, StorageFailed, SourceFull, DestinationFull.
         DomainGoneError: the VM has just ended.
+        VirtualMachinePausedError: the VM has to be resumed first.
     """
     with making_ahead(attempt):
         _freeze(attempt)
@@ -35,6 +37,7 @@ def _freeze(attempt: Attempt) -> None:
     source = attempt.source
     with attempt.node.turns.of(attempt.domain.uuid):
         attempt.require_running()
+        require_active_disk(attempt)
         chunk = source.domain.spec.thin_provisioning.replication_chunk_size
         size = fresh_volume_size(capacity=snapshot.capacity_bytes, chunk=chunk)
         require_room(

@@ -1,0 +1,75 @@
+"""An image that cannot be read keeps what it may stand on, but not one that somebody is just making."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.migration.removal import Doomed, Remover, Standing
+from diskmigration.agent.other_hosts import OtherHosts
+from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.api.storage_domain import StorageDomain
+from diskmigration.cluster import client
+from testbed.control_plane import ControlPlane
+from testbed.libvirt_host import LibvirtHost
+from testbed.programs import SYSTEM_NAMESPACE
+
+NAME = "files"
+
+
+@pytest.fixture
+def home(scratch: Path) -> OpenDomain:
+    domains = StorageDomains({})
+    document = {"metadata": {"name": NAME}, "spec": {"file": {"path": str(scratch)}}}
+    domains.put(StorageDomain.from_wire(document))
+    return domains.get(NAME)
+
+
+@pytest.fixture
+def remover(libvirt_host: LibvirtHost, control_plane: ControlPlane, home: OpenDomain) -> Remover:
+    domains = StorageDomains({})
+    domains.put(home.domain)
+    hosts = OtherHosts(client.connect(control_plane.admin_kubeconfig), node_name="node-a", namespace=SYSTEM_NAMESPACE)
+    return Remover(Connection(libvirt_host.uri), domains, hosts)
+
+
+def make(path: Path, *backing: str | Path) -> Path:
+    options = [word for name in backing for word in ("-u", "-F", "qcow2", "-b", name)]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, "1M"], check=True)
+    return path
+
+
+def doomed(path: Path) -> Doomed:
+    return Doomed(path.name, str(path), is_qcow2=True, standing=Standing.LOWER)
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_chain_that_is_just_made_or_removed_keeps_nothing(
+    home: OpenDomain, remover: Remover, scratch: Path, is_made: bool
+) -> None:
+    volume, below = make(scratch / "volume.qcow2"), scratch / "below.qcow2"
+    top = make(scratch / "top.qcow2", below)
+    asked = []
+
+    def wait(seconds: float) -> None:
+        asked.append(seconds)
+        if is_made:
+            make(below)
+        else:
+            top.unlink()
+
+    assert remover.remove(home, [doomed(volume)], wait=wait) == ()
+    assert len(asked) == 1
+    assert not volume.exists()
+
+
+def test_one_that_stays_unreadable_keeps_what_it_may_stand_on(
+    home: OpenDomain, remover: Remover, scratch: Path
+) -> None:
+    volume = make(scratch / "volume.qcow2")
+    make(scratch / "top.qcow2", scratch / "below.qcow2")
+    [kept] = remover.remove(home, [doomed(volume)])
+    assert kept.name == volume.name
+    assert "below.qcow2 cannot be seen" in kept.reason
+    assert volume.exists()
