@@ -42,8 +42,12 @@ def require_made_for(found: VolumeReport, group: str, owner: Owner) -> None:
 
 
 def require_closed(found: VolumeReport, group: str) -> None:
-    """Raises VolumeInUseError while anybody has the volume open, or another node has it active."""
-    if found.lv_device_open:
+    """Raises VolumeInUseError while anybody has the volume open, or may have, or another node has it active.
+
+    Of a volume that is not active on this node lvm2 does not tell whether it is open, and nobody can have it open here.
+    Whether another node has it active is told in shared groups alone.
+    """
+    if found.lv_device_open or (found.lv_device_open is None and found.lv_active_locally):
         raise VolumeInUseError(
             f"The logical volume {group}/{found.lv_name} is open, so it was not removed. See who has it open with "
             f"`lsof /dev/{group}/{found.lv_name}`, and close it."

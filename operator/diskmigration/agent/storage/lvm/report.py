@@ -27,7 +27,13 @@ def _is_one(value: Any) -> Any:
     return value == "1" if isinstance(value, str) else value
 
 
+def _is_one_if_known(value: Any) -> Any:
+    # lvm2 prints -1 for what it cannot tell, as of a volume that is not active.
+    return None if value == "-1" else _is_one(value)
+
+
 Flag = Annotated[bool, BeforeValidator(_is_one)]
+KnownFlag = Annotated[bool | None, BeforeValidator(_is_one_if_known)]
 Tags = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -69,8 +75,8 @@ class VolumeReport(_Row):
     lv_tags: Tags
     lv_attr: str
     lv_active_locally: Flag
-    lv_active_remotely: Flag
-    lv_device_open: Flag
+    lv_active_remotely: KnownFlag
+    lv_device_open: KnownFlag
     lv_suspended: Flag
     origin: str
 

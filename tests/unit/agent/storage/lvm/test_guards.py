@@ -64,11 +64,12 @@ def test_only_what_the_migration_made_may_be_formatted(found: tuple[str, ...]) -
     guards.require_made_for(volume(lv_tags=tags.of_new_volume(OWNER)), "vg0", OWNER)
 
 
-@pytest.mark.parametrize("changes", [{"lv_device_open": True}, {"lv_active_remotely": True}])
-def test_what_is_in_use_is_not_removed(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"lv_device_open": True}, {"lv_device_open": None}, {"lv_active_remotely": True}])
+def test_what_is_in_use_or_may_be_is_not_removed(changes: dict[str, Any]) -> None:
     with pytest.raises(MigrationError, match="so it was not removed"):
         guards.require_closed(volume(**changes), "vg0")
     guards.require_closed(volume(), "vg0")
+    guards.require_closed(volume(lv_device_open=None, lv_active_locally=False, lv_active_remotely=None), "vg0")
 
 
 def test_a_volume_with_snapshots_is_not_removed() -> None:
