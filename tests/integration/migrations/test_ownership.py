@@ -172,6 +172,20 @@ def test_a_shut_off_vm_starts_after_its_move_where_libvirt_leaves_owners_alone(
     machine.verify()
 
 
+def assert_moves_and_starts_again(
+    stack: Stack, machine: Machine, source: str, destination: str, *, length: int
+) -> None:
+    """The disk moves, and the VM, which was off or is ended for it, starts on what was made."""
+    migration = stack.migrate(machine, destination)
+    migration.succeed()
+
+    if machine.state() != "shut off":
+        machine.host.virsh("destroy", machine.name)
+    start(machine)
+    assert_moved(stack, machine, source, destination, migration.uid, length=length)
+    machine.verify()
+
+
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "shut-off"])
 @pytest.mark.parametrize("destination", ["file-b", "loop-b"])
 @pytest.mark.nightly
@@ -183,14 +197,7 @@ def test_a_disk_moves_from_a_device_where_libvirt_leaves_owners_alone(
     if is_running:
         start(machine)
 
-    migration = stack.migrate(machine, destination)
-    migration.succeed()
-
-    if is_running:
-        machine.host.virsh("destroy", machine.name)
-    start(machine)
-    assert_moved(stack, machine, "loop-a", destination, migration.uid, length=1)
-    machine.verify()
+    assert_moves_and_starts_again(stack, machine, "loop-a", destination, length=1)
 
 
 def test_a_volume_belongs_to_whom_the_old_one_belonged_when_its_vm_ends(stack: Stack, machines: Machines) -> None:
@@ -264,14 +271,7 @@ def test_a_disk_moves_from_an_export(
     if is_running:
         start(machine)
 
-    migration = stack.migrate(machine, destination)
-    migration.succeed()
-
-    if is_running:
-        machine.host.virsh("destroy", machine.name)
-    start(machine)
-    assert_moved(stack, machine, source.name, destination, migration.uid, length=2)
-    machine.verify()
+    assert_moves_and_starts_again(stack, machine, source.name, destination, length=2)
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,21 @@ def test_a_vm_that_was_shut_off_keeps_its_disk_and_its_chain_when_it_is_cancelle
     machine.verify()
 
 
+def assert_left_whole(stack: Stack, machine: Machine, source: str, destination: str, files: list[str]) -> None:
+    """The disk is where it was, and holds all: the VM starts on it when it is defined again."""
+    assert stack.domains[source].files() == files
+    assert stack.domains[destination].files() == []
+    stack.host.virsh("define", str(stack.domains[source].root.parent / f"{machine.uuid}.xml"))
+    stack.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
 @pytest.mark.parametrize(("source", "destination"), PAIRS)
 def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:
     machine = machines(source)
     files = stack.domains[source].files()
-    definition = stack.domains[source].root.parent / f"{machine.uuid}.xml"
     migration = synchronize_and_write(stack, machine, destination)
 
     stack.host.virsh("undefine", machine.name)
@@ -60,11 +68,7 @@ def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
     status = migration.wait_for_phase("Failed")
     assert status["failure"]["reason"] == "VirtualMachineStopped"
     assert str(machine.volumes[0]) in status["failure"]["message"]
-    assert stack.domains[source].files() == files
-    assert stack.domains[destination].files() == []
-    stack.host.virsh("define", str(definition))
-    stack.host.virsh("start", machine.name, "--paused")
-    machine.verify()
+    assert_left_whole(stack, machine, source, destination, files)
 
 
 @pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
@@ -140,7 +144,6 @@ def test_a_definition_that_goes_while_libvirt_has_lost_the_vm_leaves_its_disk_wh
 ) -> None:
     machine = machines(source)
     files = stack.domains[source].files()
-    definition = stack.domains[source].root.parent / f"{machine.uuid}.xml"
     migration = synchronize_and_write(stack, machine, destination)
     lose(stack, machine)
     stack.host.virsh("undefine", machine.name)
@@ -149,11 +152,7 @@ def test_a_definition_that_goes_while_libvirt_has_lost_the_vm_leaves_its_disk_wh
     assert migration.phase() not in FINAL
     stack.host.end_qemu(machine.name)
     assert migration.wait_for_phase("Failed")["failure"]["reason"] == "VirtualMachineStopped"
-    assert stack.domains[source].files() == files
-    assert stack.domains[destination].files() == []
-    stack.host.virsh("define", str(definition))
-    stack.host.virsh("start", machine.name, "--paused")
-    machine.verify()
+    assert_left_whole(stack, machine, source, destination, files)
 
 
 def pivot_unseen(
