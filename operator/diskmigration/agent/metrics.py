@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+LIBVIRT_CALLS = Counter("diskmigration_libvirt_calls", "Calls to libvirtd, by libvirt's name of the call.", ["call"])
 LIBVIRT_UP = Gauge("diskmigration_libvirt_up", "1 while the node's libvirtd answers, else 0.")
 LEASE_RENEWAL_FAILURES = Counter("diskmigration_lease_renewal_failures", "Renewals of the agent's Lease that failed.")
 MIGRATIONS_ACTIVE = Gauge("diskmigration_migrations_active", "Migrations that the agent works on.")

@@ -14,8 +14,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import libvirt
+import libvirt_qemu
 
+from diskmigration.agent import metrics
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, answered
+from diskmigration.agent.hypervisor.rpc_counter import CountedModule
 from diskmigration.api.errors import Reason
 from diskmigration.observability.loops import surviving
 
@@ -35,6 +38,11 @@ def _start_event_loop() -> None:
                 libvirt.virEventRunDefaultImpl()
 
     threading.Thread(target=run, name="libvirt-events", daemon=True).start()
+
+
+def _count_calls() -> None:
+    libvirt.libvirtmod = CountedModule(libvirt.libvirtmod, metrics.LIBVIRT_CALLS)
+    libvirt_qemu.libvirtmod_qemu = CountedModule(libvirt_qemu.libvirtmod_qemu, metrics.LIBVIRT_CALLS)
 
 
 def _ignore_error(_context: object, _error: object) -> None:
@@ -88,6 +96,7 @@ class Connection:
         with _event_loop_lock:
             if not _event_loop_started:
                 libvirt.registerErrorHandler(_ignore_error, None)
+                _count_calls()
                 _start_event_loop()
                 _event_loop_started = True
 
