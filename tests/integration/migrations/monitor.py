@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -51,25 +51,26 @@ def monitor_of(host: LibvirtHost, machine: str) -> Iterator[Monitor]:
             yield monitor
 
 
-class Between:
-    """Between libvirtd and a QEMU's monitor, until QEMU has answered a command. Made by `killed_after`."""
+class Relay:
+    """Stands between libvirtd and a QEMU's monitor, and passes on what both say.
 
-    def __init__(self, host: LibvirtHost, path: Path, command: str) -> None:
-        self.killed = threading.Event()
-        self._host = host
+    `pass_on` is given each line and whether QEMU said it; it returns what the other one hears, or None to end.
+    """
+
+    def __init__(self, path: Path, pass_on: Callable[[bytes, bool], bytes | None]) -> None:
+        """Take the place of the monitor's socket, which no libvirtd may hold at this moment."""
         self._path = path
-        self._command = command
+        self._pass_on = pass_on
         self._real = path.with_name("monitor.real")
         path.rename(self._real)
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
         self._server.listen(1)
         self._connections = [self._server]
-        self._asked: set[str] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Let libvirtd, which does not run, find QEMU itself again."""
+        """Let a libvirtd that starts from now on find QEMU itself again."""
         for connection in self._connections:
             # Threads that wait on it are to end.
             with suppress(OSError):
@@ -80,29 +81,24 @@ class Between:
 
     def _accept(self) -> None:
         with suppress(OSError):
-            libvirtd, _ = self._server.accept()
-            qemu = socket.socket(socket.AF_UNIX)
-            qemu.connect(str(self._real))
-            self._connections += [libvirtd, qemu]
-            threading.Thread(target=self._pass_on, args=(libvirtd, qemu, self._note_question), daemon=True).start()
-            self._pass_on(qemu, libvirtd, self._is_awaited)
+            while True:
+                libvirtd, _ = self._server.accept()
+                qemu = socket.socket(socket.AF_UNIX)
+                qemu.connect(str(self._real))
+                self._connections += [libvirtd, qemu]
+                for ends in ((libvirtd, qemu, False), (qemu, libvirtd, True)):
+                    threading.Thread(target=self._relay, args=ends, daemon=True).start()
 
-    def _pass_on(self, reader: socket.socket, writer: socket.socket, ends_at: Callable[[dict[str, Any]], bool]) -> None:
+    def _relay(self, reader: socket.socket, writer: socket.socket, is_qemu: bool) -> None:
         with suppress(OSError), reader.makefile("rb") as lines:
             for line in lines:
-                if ends_at(json.loads(line)):
-                    self._host.kill_daemon()
-                    self.killed.set()
+                if (passed := self._pass_on(line, is_qemu)) is None:
                     return
-                writer.sendall(line)
-
-    def _note_question(self, said: dict[str, Any]) -> bool:
-        if said.get("execute") == self._command:
-            self._asked.add(said["id"])
-        return False
-
-    def _is_awaited(self, said: dict[str, Any]) -> bool:
-        return "return" in said and said.get("id") in self._asked
+                writer.sendall(passed)
+        for connection in (reader, writer):
+            # Either end learns that the other one has gone.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -112,10 +108,41 @@ def killed_after(host: LibvirtHost, machine: str, command: str) -> Iterator[thre
     The event is set when it was killed. At the end of the block the monitor is QEMU's own again; whoever uses this
     starts libvirtd then.
     """
+    killed = threading.Event()
+    asked: set[str] = set()
+
+    def pass_on(line: bytes, is_qemu: bool) -> bytes | None:
+        message = json.loads(line)
+        if not is_qemu and message.get("execute") == command:
+            asked.add(message["id"])
+        if is_qemu and "return" in message and message.get("id") in asked:
+            host.kill_daemon()
+            killed.set()
+            return None
+        return line
+
     host.stop_daemon()
-    between = Between(host, host.monitor_socket(machine), command)
+    relay = Relay(host.monitor_socket(machine), pass_on)
     host.start_daemon()
     try:
-        yield between.killed
+        yield killed
     finally:
-        between.close()
+        relay.close()
+
+
+@contextmanager
+def monitor_says(host: LibvirtHost, machine: str, changes: Mapping[bytes, bytes]) -> Iterator[None]:
+    """Have libvirtd, which is restarted, hear these words of the VM's QEMU changed. The VM must have ended after it."""
+
+    def pass_on(line: bytes, is_qemu: bool) -> bytes:
+        for old, new in changes.items() if is_qemu else ():
+            line = line.replace(old, new)
+        return line
+
+    host.stop_daemon()
+    relay = Relay(host.monitor_socket(machine), pass_on)
+    host.start_daemon()
+    try:
+        yield
+    finally:
+        relay.close()

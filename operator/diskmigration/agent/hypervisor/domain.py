@@ -168,16 +168,16 @@ class Domain:
                     return
 
     def snapshot(self, *, target: str, kind: str, path: str) -> None:
-        """Takes a disk-only external snapshot of one disk onto an existing qcow2 volume whose backing is the disk's.
+        """Take a disk-only external snapshot of one disk onto an existing qcow2 volume whose backing is the disk's.
 
-        The guest's file systems are frozen for it where the guest agent answers.
-        Source: virDomainSnapshotCreateXML with DISK_ONLY, NO_METADATA, ATOMIC, REUSE_EXT, and QUIESCE if possible.
+        Without QUIESCE: the snapshot is merged again, so nobody reads the state that it froze, and a guest agent may
+        refuse, answer never, or answer for a VM that is paused.
+        Source: virDomainSnapshotCreateXML with DISK_ONLY, NO_METADATA, ATOMIC, REUSE_EXT.
 
         Raises:
             MigrationError: SnapshotFailed.
         """
-        description = self.describe()
-        others = tuple(disk.target for disk in description.disks if disk.target != target)
+        others = tuple(disk.target for disk in self.describe().disks if disk.target != target)
         document = domain_xml.snapshot_document(target=target, other_targets=others, kind=kind, path=path)
         flags = (
             libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
@@ -186,18 +186,7 @@ class Domain:
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
         )
         with self.call(f"taking the snapshot {path} of {target}", failure=Reason.SNAPSHOT_FAILED) as domain:
-            if description.guest_agent_connected:
-                try:
-                    domain.snapshotCreateXML(document, flags | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE)
-                except libvirt.libvirtError as error:
-                    if error.get_error_code() not in _NO_QUIESCE:
-                        raise
-                else:
-                    return
             domain.snapshotCreateXML(document, flags)
-
-
-_NO_QUIESCE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED)
 
 
 def _path_of_image(filename: str) -> str:

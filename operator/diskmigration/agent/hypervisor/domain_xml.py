@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 RUN_URI = "https://diskmigration.dev/run/v1"
 """The XML namespace of the mark of a run."""
-GUEST_AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,6 @@ class DomainDescription:
     name: str
     uuid: str
     disks: tuple[DomainDisk, ...]
-    guest_agent_connected: bool
     metadata_namespaces: frozenset[str] = frozenset()
     """The XML namespaces of the elements in its metadata: whoever keeps something there has one of his own."""
     product: str = ""
@@ -93,12 +91,10 @@ def parse(xml: str) -> DomainDescription:
         xml.etree.ElementTree.ParseError: it is no XML.
     """
     root = root_of(xml)
-    agent = root.find(f"./devices/channel/target[@name='{GUEST_AGENT_CHANNEL}']")
     return DomainDescription(
         name=root.findtext("name", ""),
         uuid=root.findtext("uuid", ""),
         disks=tuple(_disk(element) for element in root.findall("./devices/disk")),
-        guest_agent_connected=agent is not None and agent.get("state") == "connected",
         metadata_namespaces=frozenset(
             element.tag[1:].partition("}")[0] for element in root.findall("./metadata/*") if element.tag[:1] == "{"
         ),

@@ -31,7 +31,7 @@ left_out = st.frozensets(st.sampled_from(FIELDS))
 def description(*, has_mirror: bool = True) -> DomainDescription:
     mirror = Mirror(MIRROR, "copy", "") if has_mirror else None
     disk = DomainDisk("vda", "disk", "block", (SOURCE,), chain_is_known=True, mirror=mirror)
-    return DomainDescription("vm", "uuid", (disk,), guest_agent_connected=False)
+    return DomainDescription("vm", "uuid", (disk,))
 
 
 def told(of_source: frozenset[str] = frozenset(), of_mirror: frozenset[str] = frozenset()) -> DomainStatistics:

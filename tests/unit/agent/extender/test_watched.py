@@ -41,7 +41,7 @@ class Located(StorageDomains):
 def disk(mirror: Layer | None) -> DomainDescription:
     job = Mirror(mirror, "copy", "") if mirror is not None else None
     found = DomainDisk("vda", "disk", "block", (SOURCE,), chain_is_known=True, mirror=job)
-    return DomainDescription("vm", "uuid", (found,), guest_agent_connected=False)
+    return DomainDescription("vm", "uuid", (found,))
 
 
 def known(*layers: Layer) -> DomainStatistics:

@@ -162,17 +162,8 @@ NVME = """
 </disk>
 """
 
-AGENT = """
-<channel type='unix'>
-  <source mode='bind' path='/var/lib/libvirt/qemu/channel/target/domain-1-web-1/org.qemu.guest_agent.0'/>
-  <target type='virtio' name='org.qemu.guest_agent.0' state='{state}'/>
-  <alias name='channel0'/>
-</channel>
-"""
 
-
-def domain(*disks: str, agent: str | None = None) -> str:
-    channel = AGENT.format(state=agent) if agent is not None else ""
+def domain(*disks: str) -> str:
     return f"""<domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>web-1</name>
   <uuid>0f6c0f1a-6f5e-4a41-8c1c-2b0c9b1f7c11</uuid>
@@ -186,7 +177,6 @@ def domain(*disks: str, agent: str | None = None) -> str:
     {"".join(disks)}
     <controller type='usb' index='0' model='qemu-xhci'/>
     <filesystem type='mount'><source dir='/srv/share'/><target dir='share'/></filesystem>
-    {channel}
   </devices>
   <qemu:commandline><qemu:arg value='-no-hpet'/></qemu:commandline>
 </domain>

@@ -163,17 +163,11 @@ def test_a_vm_that_is_off_has_no_indexes() -> None:
 
 def test_a_whole_domain_is_read() -> None:
     disks = (samples.CHAIN_OF_THREE, samples.COPY, samples.EMPTY_CDROM)
-    description = domain_xml.parse(samples.domain(*disks, agent="connected"))
+    description = domain_xml.parse(samples.domain(*disks))
     assert (description.name, description.uuid) == ("web-1", "0f6c0f1a-6f5e-4a41-8c1c-2b0c9b1f7c11")
     assert [disk.target for disk in description.disks] == ["vda", "vdb", "sda"]
     assert description.disk("vdb") == description.disks[1]
     assert description.disk("vd") is None
-    assert description.guest_agent_connected
-
-
-@pytest.mark.parametrize("agent", [None, "disconnected"])
-def test_an_agent_that_does_not_answer_is_not_asked(agent: str | None) -> None:
-    assert not domain_xml.parse(samples.domain(agent=agent)).guest_agent_connected
 
 
 ODD = "/srv/a\"b'c<d>&amp;e\\f g,h:i%\u00e9\U0001f600]]>"
