@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from diskmigration.agent.storage import command, qcow2_header, qemu_img
+from diskmigration.agent.storage import command, qcow2_header, qemu_image, qemu_img
 from diskmigration.agent.storage.driver import Leftover, NoRoomError, Owner
 from diskmigration.agent.storage.lvm import group as groups
 from diskmigration.agent.storage.lvm import wiping
 from diskmigration.agent.storage.lvm.driver import LvmDriver
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType, WipeAfterDelete
@@ -426,7 +426,7 @@ def test_a_qcow2_on_a_volume_grows_with_it(driver: LvmDriver) -> None:
 
 def test_a_raw_volume_takes_only_a_disk_of_whole_extents(driver: LvmDriver) -> None:
     image = Image(driver.path(VOLUME), VolumeFormat.RAW, StorageType.BLOCK)
-    qemu_img.require_exact_size(image, driver.rounded(3 * EXTENT), 3 * EXTENT)
+    qemu_image.require_exact_size(image, driver.rounded(3 * EXTENT), 3 * EXTENT)
     with pytest.raises(MigrationError, match="a multiple of the destination's extent") as refused:
-        qemu_img.require_exact_size(image, driver.rounded(3 * EXTENT + 512), 3 * EXTENT + 512)
+        qemu_image.require_exact_size(image, driver.rounded(3 * EXTENT + 512), 3 * EXTENT + 512)
     assert refused.value.reason is Reason.INVALID_SPEC

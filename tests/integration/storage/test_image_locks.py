@@ -11,7 +11,7 @@ from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.image_locks import ImageInUseError, is_written_to, writers_kept_out
 from diskmigration.agent.storage.loop import LoopDriver
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError
 from tests.integration.own_dev import in_own_dev

@@ -12,7 +12,7 @@ from diskmigration.agent.migration.steps.merge import merge_cold
 from diskmigration.agent.storage import qcow2_allocation, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.loop import LoopDriver
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain, StorageType
@@ -113,14 +113,14 @@ def test_a_merge_is_given_enough_and_not_much_more(
         overlay.image, cluster_bytes=qcow2_allocation.read(path).cluster_bytes, capacity_bytes=CAPACITY
     )
 
-    merge_cold(overlay=overlay, base=base, home=open_domain(loop_driver))
+    merge_cold(overlay=overlay, base=base, home=open_domain(loop_driver), keep_on=lambda: True)
 
     size = loop_driver.size_bytes("base-copy")
     assert end_of(path) <= size
     # The data may all be there already, and each cluster may need a table of its own.
     assert size <= used + 2 * held + 12 * qcow2_allocation.read(path).cluster_bytes + 3 * MIB
     again = loop_driver.size_bytes("base-copy")
-    merge_cold(overlay=overlay, base=base, home=open_domain(loop_driver), first_end=used)
+    merge_cold(overlay=overlay, base=base, home=open_domain(loop_driver), keep_on=lambda: True, first_end=used)
     assert loop_driver.size_bytes("base-copy") == again, "what is there already is not added again"
 
 
@@ -153,7 +153,7 @@ def test_a_raw_volume_is_made_as_large_as_a_disk_that_was_resized(loop_driver: L
     run("qemu-img", "resize", "-q", "-f", "qcow2", overlay.path, str(CAPACITY + 4 * MIB))
     run("qemu-io", "-f", "qcow2", "-c", f"write -P 7 {CAPACITY + MIB} {MIB}", overlay.path)
 
-    merge_cold(overlay=overlay, base=base, home=open_domain(loop_driver))
+    merge_cold(overlay=overlay, base=base, home=open_domain(loop_driver), keep_on=lambda: True)
 
     assert loop_driver.size_bytes("base") == CAPACITY + 4 * MIB
     run("qemu-io", "-f", "raw", "-c", f"read -P 7 {CAPACITY + MIB} {MIB}", path)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from diskmigration.agent.credentials import Credentials
-from diskmigration.agent.storage import access, command, image_locks, ownership, qcow2_header, qemu_img
+from diskmigration.agent.storage import access, command, image_locks, ownership, qcow2_header, qemu_image, qemu_img
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.ownership import Ownership
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
@@ -220,7 +220,7 @@ def test_a_volume_that_root_may_not_open_is_opened_as_its_owner(export: Export) 
     image = Image(path, VolumeFormat.QCOW2, StorageType.FILE)
     assert access.credentials_for([path], []) == QEMU
     qemu_img.create(image, MIB, backing=None)
-    assert (qcow2_header.read(path).capacity_bytes, qemu_img.supports_direct_io(path)) == (MIB, True)
+    assert (qcow2_header.read(path).capacity_bytes, qemu_image.supports_direct_io(path)) == (MIB, True)
     path.parent.with_name("exported").joinpath("v").chmod(0o644)
     wait_until(lambda: os.access(path, os.R_OK, effective_ids=True), "root may read it now")
     assert access.credentials_for([path], []) is None

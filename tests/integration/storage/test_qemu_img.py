@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from diskmigration.agent.extender.watermark import largest_useful_size
-from diskmigration.agent.storage import qcow2_header, qemu_img
+from diskmigration.agent.storage import qcow2_header, qemu_image, qemu_img
 from diskmigration.agent.storage.backing_names import NamedImage, images_named_by
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.file import FileDriver
+from diskmigration.agent.storage.long_command import StoppedError
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.qcow2_header import Bitmap
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
@@ -432,6 +433,64 @@ def test_a_copy_that_is_no_longer_wanted_ends_its_program(driver: Driver, other:
     write(destination, 0, 64 * KIB, 1)
 
 
+WORK: dict[str, Callable[[Image, Image, Callable[[], bool]], object]] = {
+    "create": lambda base, top, keep_on: qemu_img.create(top, CAPACITY, backing=base, keep_on=keep_on),
+    "preallocate": lambda base, _top, keep_on: qemu_img.create(
+        base, CAPACITY, backing=None, preallocate=True, keep_on=keep_on
+    ),
+    "measure": lambda base, top, keep_on: qemu_img.measure([base, top], target=QCOW2, keep_on=keep_on),
+    "data_bytes": lambda _base, top, keep_on: qemu_img.data_bytes(
+        top, cluster_bytes=64 * KIB, capacity_bytes=CAPACITY, keep_on=keep_on
+    ),
+    "commit": lambda base, top, keep_on: qemu_img.commit(top, base, keep_on=keep_on),
+    "is_equal": lambda base, top, keep_on: qemu_img.is_equal([base, top], [base], keep_on=keep_on),
+    "has_own_data": lambda _base, top, keep_on: qemu_img.has_own_data(top, keep_on=keep_on),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_all_work_ends_when_it_is_not_wanted_any_more(driver: Driver, work: str) -> None:
+    base = make(driver, "base")
+    top = make(driver, "top", backing=base)
+    write(top, 0, 16 * MIB, 3)
+    with pytest.raises(StoppedError):
+        WORK[work](base, top, lambda: False)
+    # A qemu-img that still worked would hold the image's lock.
+    for image in (base, top):
+        qemu_img.create(image, CAPACITY, backing=None)
+
+
+def test_a_merge_that_was_stopped_is_made_again(driver: Driver, scratch: Path) -> None:
+    base = make(driver, "base")
+    write(base, 0, 4 * MIB, 1)
+    top = make(driver, "top", backing=base)
+    write(top, 2 * MIB, 16 * MIB, 2)
+    expected = content(top, scratch)
+    shares: list[float] = []
+    with pytest.raises(StoppedError):
+        qemu_img.commit(
+            top,
+            base,
+            bandwidth_bytes_per_second=8 * MIB,
+            on_progress=shares.append,
+            keep_on=lambda: max(shares, default=0.0) == 0.0,
+        )
+    assert 0 < shares[-1] < 1
+    assert content(top, scratch) == expected
+    shares.clear()
+    qemu_img.commit(top, base, on_progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert content(base, scratch) == expected
+
+
+def test_what_differs_is_not_equal(driver: Driver) -> None:
+    one, other = make(driver, "one"), make(driver, "other")
+    assert qemu_img.is_equal([one], [other])
+    write(other, CAPACITY - 512, 512, 1)
+    assert not qemu_img.is_equal([one], [other])
+
+
 def test_a_copy_onto_a_volume_that_is_too_small_says_so(file_driver: FileDriver, scratch: Path) -> None:
     source = make(file_driver, "v")
     write(source, 0, 16 * MIB, 3)
@@ -502,9 +561,9 @@ def test_what_an_interrupted_merge_has_taken_leaves_room_for_the_next(loop_drive
 
 def test_a_raw_volume_on_block_storage_matches_exactly_or_is_refused(loop_driver: LoopDriver) -> None:
     image = Image(loop_driver.create("v", CAPACITY, OWNER), RAW, StorageType.BLOCK)
-    qemu_img.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY)
+    qemu_image.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY)
     with pytest.raises(MigrationError, match="must match exactly"):
-        qemu_img.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY - 512)
+        qemu_image.require_exact_size(image, loop_driver.size_bytes("v"), CAPACITY - 512)
 
 
 def test_the_formats_are_stated_never_probed(file_driver: FileDriver, scratch: Path) -> None:
@@ -527,8 +586,8 @@ def test_the_formats_are_stated_never_probed(file_driver: FileDriver, scratch: P
 
 
 def test_what_can_be_opened_directly(driver: Driver) -> None:
-    assert qemu_img.supports_direct_io(make(driver, "v").path)
-    assert not qemu_img.supports_direct_io(Path("/proc/version"))
+    assert qemu_image.supports_direct_io(make(driver, "v").path)
+    assert not qemu_image.supports_direct_io(Path("/proc/version"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.agent.storage.write_marks import write_mark
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError

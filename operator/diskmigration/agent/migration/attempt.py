@@ -1,6 +1,7 @@
 """One attempt at a migration as its steps see it: the VM, the journal, both storage domains, and what is wished."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -107,16 +108,21 @@ class Attempt:
         journal: Journal,
         latest: Callable[[], DiskMigration],
         keep_on: Callable[[], bool],
+        agent_runs: Callable[[], bool],
         wait: Callable[[float], None],
         on_progress: Callable[[], None],
         meter: Meter,
     ) -> None:
-        """`latest` is the object as last seen; `keep_on` is False once the migration should look around again."""
+        """`latest` is the object as last seen; `keep_on` is False once the migration should look around again.
+
+        `agent_runs` is for what must be done whatever the user wishes: it is False once the agent ends.
+        """
         self.node = node
         self.domain = domain
         self.journal = journal
         self.latest = latest
         self.keep_on = keep_on
+        self.agent_runs = agent_runs
         self.wait = wait
         self.meter = meter
         self.has_replication = False
@@ -326,7 +332,7 @@ class Attempt:
         if volume.type is not StorageType.FILE:
             return largest_useful_size(driver.size_bytes(volume.name))
         # Blocks that were allocated ahead hold nothing, and a mirror skips them like holes.
-        measured = qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2).required_bytes
+        measured = qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2, keep_on=self.keep_on).required_bytes
         return min(largest_useful_size(driver.allocated_bytes(volume.name)), measured)
 
     def measure(self, *, now: float, copied: int, total: int) -> None:
@@ -334,6 +340,10 @@ class Attempt:
         before = self.meter.copied
         self.meter = self.meter.advanced(now=now, copied=copied, total=total)
         metrics.COPIED_BYTES.inc(self.meter.copied - before)
+
+    def note_beat(self) -> None:
+        """Something was read or written: the copy is not stuck, however little that is of the whole."""
+        self.meter = self.meter.restarted(now=time.monotonic())
 
     def show_progress(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading and passes it on."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.storage import qcow2_limits
-from diskmigration.agent.storage.qemu_img import Image
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import (
     CopyMode,
     DiskMigration,

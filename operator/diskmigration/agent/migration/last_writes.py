@@ -1,7 +1,7 @@
 """Find the volumes of a migration that may hold what the guest wrote last, and say what to do with them."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,14 +120,18 @@ def is_there(home: OpenDomain, volume: JournalVolume) -> bool:
     return volume.name in home.driver.volumes()
 
 
-def require_unwritten(home: OpenDomain, volume: JournalVolume) -> None:
-    """Raise SnapshotFailed unless nobody has the volume open or has written to it, so that it may be formatted."""
+def require_unwritten(home: OpenDomain, volume: JournalVolume, *, keep_on: Callable[[], bool]) -> None:
+    """Raise SnapshotFailed unless nobody has the volume open or has written to it, so that it may be formatted.
+
+    Raises:
+        StoppedError: `keep_on` said no.
+    """
     if not is_there(home, volume):
         return
     home.driver.activate(volume.name)
     if openers := openers_of(Path(volume.path)):
         what = f"is open in {', '.join(map(str, openers))}"
-    elif not _is_unwritten(volume):
+    elif not _is_unwritten(volume, keep_on):
         what = "has been written to"
     else:
         return
@@ -137,27 +141,32 @@ def require_unwritten(home: OpenDomain, volume: JournalVolume) -> None:
     )
 
 
-def _is_unwritten(volume: JournalVolume) -> bool:
+def _is_unwritten(volume: JournalVolume, keep_on: Callable[[], bool]) -> bool:
     if volume.format is not VolumeFormat.QCOW2:
         return False
-    return qcow2_header.is_blank(Path(volume.path)) or not qemu_img.has_own_data(volume.image)
+    return qcow2_header.is_blank(Path(volume.path)) or not qemu_img.has_own_data(volume.image, keep_on=keep_on)
 
 
-def may_hold_writes(journal: Journal, home: OpenDomain, volume: JournalVolume) -> bool:
+def may_hold_writes(journal: Journal, home: OpenDomain, volume: JournalVolume, *, keep_on: Callable[[], bool]) -> bool:
     """Return whether a guest may have written to the volume what is not in the volume below it.
 
     What cannot be read counts as written to.
+
+    Raises:
+        StoppedError: `keep_on` said no.
     """
     if not is_there(home, volume):
         return False
     try:
         home.driver.activate(volume.name)
-        if _is_unwritten(volume):
+        if _is_unwritten(volume, keep_on):
             return False
         # An agent that was killed may have merged it without a note. The chains differ where nobody did.
         was_merging = journal.rolls_back or journal.has_pivoted
         side = journal.at_source if volume in journal.at_source else journal.at_destination
         below = side[side.index(volume) - 1]
-        return not (was_merging and qemu_img.is_equal(journal.chain_of(volume), journal.chain_of(below)))
+        if not was_merging:
+            return True
+        return not qemu_img.is_equal(journal.chain_of(volume), journal.chain_of(below), keep_on=keep_on)
     except MigrationError:
         return True

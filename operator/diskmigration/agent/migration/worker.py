@@ -61,6 +61,7 @@ from diskmigration.agent.migration.steps.snapshot import forgo_snapshot, take_sn
 from diskmigration.agent.migration.steps.vanished import settle_vanished
 from diskmigration.agent.migration.whereabouts import Whereabouts, of_domain
 from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.agent.storage.long_command import StoppedError
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
 from diskmigration.observability.loops import surviving
@@ -175,6 +176,8 @@ class Worker:
         """Look, act and take in what failed; True when the migration has ended."""
         try:
             return self._look_act_and_recover()
+        except StoppedError:
+            return False
         except Exception as error:
             # The handling of a failure asks libvirt and the storage, and may fail as well.
             self._show(self._phase, message=getattr(error, "message", f"Unexpected failure: {error!r}."))
@@ -192,6 +195,8 @@ class Worker:
             return self._lose_disk(error)
         except MigrationError as error:
             return self._fail(error)
+        except StoppedError:
+            raise
         except Exception as error:  # noqa: BLE001 - what nobody foresaw must end in a status, not in silence
             _log.exception("unexpected failure", extra={"migration": self._latest.key, "phase": self._phase})
             return self._fail(
@@ -321,6 +326,7 @@ class Worker:
                 self._latest,
                 attempt=self._attempt_number,
                 settled_attempt=self._settled_attempt,
+                keep_on=self._keep_on,
             )
             if journal is None:
                 self._end(
@@ -336,6 +342,7 @@ class Worker:
             journal=journal,
             latest=lambda: self._latest,
             keep_on=self._keep_on,
+            agent_runs=lambda: not self._stopping.is_set(),
             wait=self._wait,
             on_progress=lambda: self._show(self._phase),
             meter=self._account.meter_of(journal),
@@ -371,11 +378,15 @@ class Worker:
         return None
 
     def _keep_on(self) -> bool:
-        """For a long copy: False once the round has to begin again."""
-        attempt = self._attempt
-        if attempt is None or self._stopping.is_set() or self._object_is_gone or limits.wants_cancel(self._latest):
+        """For long work: False once the round has to begin again. What was given up already is brought to its end."""
+        if self._stopping.is_set():
             return False
-        return self._passed_limit(attempt) is None
+        attempt = self._attempt
+        if attempt is not None and (attempt.journal.rolls_back or self._is_past_pivot()):
+            return True
+        if self._object_is_gone or limits.wants_cancel(self._latest):
+            return False
+        return attempt is None or self._passed_limit(attempt) is None
 
     def _is_past_pivot(self) -> bool:
         return self._place in (Place.OVERLAY, Place.DESTINATION)

@@ -1,20 +1,26 @@
-"""The one place that starts a program. Arguments are a list, never a shell; no name from a user starts with a dash."""
+"""Programs that are done in little time, however large the disk. long_command.py has the others.
 
+Arguments are a list, never a shell; no name from a user starts with a dash.
+"""
+
+import logging
 import os
-import selectors
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diskmigration.agent.credentials import Credentials
 from diskmigration.agent.storage import failures
 from diskmigration.api.errors import MigrationError, Reason
 
+_log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 120.0
-_CHECK_SECONDS = 0.2
+_KILL_SECONDS = 5.0
 # A program repeats the names that it met, and those may hold any byte.
-_NOT_TEXT = "backslashreplace"
+NOT_TEXT = "backslashreplace"
 
 # A copy must not outlive the agent that started it: the next agent would start a second one onto the same volume.
 _DIE_WITH_PARENT = ("--pdeathsig", "KILL", "--")
@@ -22,8 +28,17 @@ _DIE_WITH_PARENT = ("--pdeathsig", "KILL", "--")
 _READS_AND_WRITES_ALL = "-all,+dac_override,+dac_read_search"
 
 
-def _started(arguments: Sequence[str], credentials: Credentials | None, *, is_root_elsewhere: bool) -> list[str]:
-    """Return the whole command line.
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit status, what it printed, and what it said beside that."""
+
+    status: int
+    printed: str
+    said: str
+
+
+def started(arguments: Sequence[str], credentials: Credentials | None, *, is_root_elsewhere: bool) -> list[str]:
+    """Return the whole command line of a program that ends with the agent.
 
     In one call of setpriv: a change of credentials makes the kernel forget the signal.
     """
@@ -51,8 +66,8 @@ def run(
         MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
         NoRoomError: it met a full file system.
     """
-    command = _started(arguments, credentials, is_root_elsewhere=True)
-    return _done(command, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).stdout
+    command = started(arguments, credentials, is_root_elsewhere=True)
+    return _done(command, doing=doing, failure=failure, timeout=timeout, accepted=(0,)).printed
 
 
 def status(
@@ -71,49 +86,50 @@ def status(
     Raises:
         MigrationError: StorageFailed, for any other status, or when it took longer than `timeout` seconds.
     """
-    command = _started(arguments, credentials, is_root_elsewhere=is_root_elsewhere)
+    command = started(arguments, credentials, is_root_elsewhere=is_root_elsewhere)
     done = _done(command, doing=doing, failure=Reason.STORAGE_FAILED, timeout=timeout, accepted=accepted)
-    return done.returncode
+    return done.status
 
 
-def _done(
-    command: Sequence[str], *, doing: str, failure: Reason, timeout: float, accepted: Sequence[int]
-) -> subprocess.CompletedProcess[str]:
+def _done(command: Sequence[str], *, doing: str, failure: Reason, timeout: float, accepted: Sequence[int]) -> Ended:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors=NOT_TEXT,
+    )
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors=_NOT_TEXT,
-            timeout=timeout,
-            check=False,
-        )
+        printed, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise MigrationError(
             failure, f"While {doing}, {_program(command)} did not answer within {timeout:.0f} s."
         ) from error
-    if done.returncode not in accepted:
-        answer = (done.stderr or done.stdout).strip()
-        raise _failed(failure, doing=doing, program=_program(command), answer=answer)
-    return done
+    finally:
+        end(process)
+    if process.returncode not in accepted:
+        answer = (said or printed).strip()
+        raise failures.failure_of_program(answer, doing=doing, program=_program(command), reason=failure)
+    return Ended(process.returncode, printed, said)
+
+
+def end(process: "subprocess.Popen[Any]") -> None:
+    """Kill a program unless it has ended. One that cannot end, as its storage does not answer, is not waited for."""
+    if process.poll() is None:
+        process.kill()
+        try:
+            process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            _log.warning("a program was killed and cannot end", extra={"program": process.args, "pid": process.pid})
+            threading.Thread(target=process.wait, name=f"waits for {process.pid}", daemon=True).start()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _program(command: Sequence[str]) -> str:
     return command[command.index("--") + 1]
-
-
-def _failed(reason: Reason, *, doing: str, program: str, answer: str) -> MigrationError:
-    return failures.failure_of_program(answer, doing=doing, program=program, reason=reason)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended: its exit status, what it printed, and what it said beside that."""
-
-    status: int
-    printed: str
-    said: str
 
 
 def run_undisturbed(
@@ -136,7 +152,7 @@ def run_undisturbed(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        errors=_NOT_TEXT,
+        errors=NOT_TEXT,
         env={**os.environ, **environment},
         start_new_session=True,
     )
@@ -150,59 +166,3 @@ def run_undisturbed(
             threading.Thread(target=process.communicate, name=f"waits for {arguments[0]}", daemon=True).start()
         return None
     return Ended(process.returncode, printed, said)
-
-
-def run_with_progress(
-    arguments: Sequence[str],
-    *,
-    doing: str,
-    failure: Reason,
-    on_output: Callable[[str], None],
-    keep_on: Callable[[], bool],
-    credentials: Credentials | None = None,
-    descriptors: Sequence[int] = (),
-) -> bool:
-    """Run a long program, handing on what it prints as it comes, until it ends or `keep_on` says no.
-
-    The program inherits `descriptors`, under the same numbers.
-
-    An `credentials` is as in `run`.
-
-    Returns:
-        True when the program ended well; False when it was stopped because of `keep_on`, and is gone by then.
-
-    Raises:
-        MigrationError: the program failed.
-        NoRoomError: it met a full file system.
-    """
-    process = subprocess.Popen(
-        _started(arguments, credentials, is_root_elsewhere=True),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        pass_fds=descriptors,
-    )
-    assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for above
-    assert process.stderr is not None  # noqa: S101 - as above
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while keep_on():
-                if not selector.select(_CHECK_SECONDS):
-                    continue
-                chunk = os.read(process.stdout.fileno(), 4096)
-                if not chunk:
-                    break
-                on_output(chunk.decode(errors="replace"))
-            else:
-                return False
-        if process.wait() != 0:
-            answer = process.stderr.read().decode(errors=_NOT_TEXT).strip()
-            raise _failed(failure, doing=doing, program=arguments[0], answer=answer)
-        return True
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()

@@ -3,7 +3,7 @@
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.checks.disk import unsupported
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.agent.storage import qcow2_limits, qemu_img
+from diskmigration.agent.storage import qcow2_limits, qemu_image
 from diskmigration.api.disk_migration import CopyMode, VolumeFormat
 from diskmigration.api.quantity import human_readable
 
@@ -13,7 +13,9 @@ _LONGEST_CHAIN = 200
 
 def require_possible(plan: Journal, disk: DomainDisk) -> None:
     """Raise DiskNotSupported if libvirt or QEMU would refuse a step of the plan, or fail at it."""
-    longest_name = max(qemu_img.name_bytes(volume.image for volume in side) for side in (plan.source, plan.destination))
+    longest_name = max(
+        qemu_image.name_bytes(volume.image for volume in side) for side in (plan.source, plan.destination)
+    )
     obstacles = (
         (
             plan.takes_snapshot and disk.copy_on_read,
@@ -25,7 +27,7 @@ def require_possible(plan: Journal, disk: DomainDisk) -> None:
             f"{_LONGEST_CHAIN - 1}. Use strategy: Direct, or shorten the chain with `virsh blockcommit`",
         ),
         (
-            longest_name > qemu_img.LONGEST_NAME_BYTES,
+            longest_name > qemu_image.LONGEST_NAME_BYTES,
             f"its chain of {len(plan.source)} layers has so long paths that qemu-img cannot be told of it. Shorten the "
             "chain with `virsh blockcommit`",
         ),

@@ -1,6 +1,6 @@
 """Begin: read what can be checked before anything is touched, have it judged, then write the journal."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs, domain_xml
@@ -33,7 +33,7 @@ from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
 from diskmigration.agent.migration.steps.find_vm import require_nothing_left
 from diskmigration.agent.migration.volume_access import libvirt_changes_owners, require_files_openable
-from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_img
+from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_image, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Identity, Owner, StorageDriver
 from diskmigration.agent.storage.identity import identity_or_name
@@ -43,13 +43,20 @@ from diskmigration.api.storage_domain import StorageType
 
 
 def begin(
-    node: Node, domain: Domain, migration: DiskMigration, *, attempt: int, settled_attempt: int = 0
+    node: Node,
+    domain: Domain,
+    migration: DiskMigration,
+    *,
+    attempt: int,
+    settled_attempt: int,
+    keep_on: Callable[[], bool],
 ) -> Journal | None:
     """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
 
     `settled_attempt` is the last attempt that has ended: what it has left was seen to be nobody's last writes.
 
     Raises:
+        StoppedError: `keep_on` said no; nothing was touched.
         MigrationError: it is refused, with the reason; nothing was touched.
     """
     is_running = domain.is_active()
@@ -75,7 +82,7 @@ def begin(
     for volume in journal.may_change:
         source.driver.require_ours(volume.name)
     _require_nothing_is_lost(domain, description, journal)
-    _require_room(journal, source.driver, destination.driver)
+    _require_room(journal, source.driver, destination.driver, keep_on)
     _require_access(node, domain, journal, source.driver, destination.driver)
     journal = journal.model_copy(update={"libvirt_changes_owners": libvirt_changes_owners(domain, journal)})
     journals.write(domain, journal)
@@ -191,7 +198,9 @@ def _capacities(domain: Domain, disk: DomainDisk) -> tuple[int, ...]:
     return found
 
 
-def _require_room(journal: Journal, source: StorageDriver, destination: StorageDriver) -> None:
+def _require_room(
+    journal: Journal, source: StorageDriver, destination: StorageDriver, keep_on: Callable[[], bool]
+) -> None:
     """Raise if the data of now does not fit; volumes are extended for what the guest adds.
 
     Raises:
@@ -206,7 +215,7 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
     available = destination.space().available_bytes
     needed = whole_size if is_whole else sum(allocated)
     if needed > available and not is_whole:
-        needed = min(needed, _measured_bytes(journal, destination.type))
+        needed = min(needed, _measured_bytes(journal, destination.type, keep_on))
     require_room(
         Reason.DESTINATION_FULL,
         subject=f"The disk {spec.disk}",
@@ -219,15 +228,17 @@ def _require_room(journal: Journal, source: StorageDriver, destination: StorageD
         spec.disk, destination.name, size_bytes=largest, is_possible=destination.can_hold(destination.rounded(largest))
     )
     for volume in journal.destination:
-        qemu_img.require_exact_size(volume.image, destination.rounded(whole_size), whole_size)
+        qemu_image.require_exact_size(volume.image, destination.rounded(whole_size), whole_size)
 
 
-def _measured_bytes(journal: Journal, storage: StorageType) -> int:
+def _measured_bytes(journal: Journal, storage: StorageType, keep_on: Callable[[], bool]) -> int:
     """What qcow2 copies of the source's volumes take on a storage of that type.
 
     What a volume takes of its storage domain says little of its data where it was allocated ahead.
     """
     return sum(
-        qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2).needed_bytes(storage, volume.capacity_bytes)
+        qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2, keep_on=keep_on).needed_bytes(
+            storage, volume.capacity_bytes
+        )
         for volume in journal.source
     )

@@ -56,7 +56,8 @@ def copy_cold(attempt: Attempt) -> None:
     internal = sum(journal.copy_bytes)
     # With nothing of its own below it, the copy takes in the whole chain.
     chain = journal.chain_of(mirrored)
-    size = qemu_img.measure(chain if journal.below(mirror) is None else chain[-1:], target=mirror.format).required_bytes
+    measured = chain if journal.below(mirror) is None else chain[-1:]
+    size = qemu_img.measure(measured, target=mirror.format, keep_on=attempt.keep_on).required_bytes
 
     def show(share: float) -> None:
         attempt.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
@@ -69,6 +70,7 @@ def copy_cold(attempt: Attempt) -> None:
             mirror,
             bandwidth=bandwidth,
             on_progress=show,
+            on_beat=attempt.note_beat,
             keep_on=lambda: attempt.keeps_on_at(bandwidth) and not has_started_since(attempt, since),
         )
     if is_whole:

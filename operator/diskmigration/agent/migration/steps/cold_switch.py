@@ -60,7 +60,8 @@ def settle_cold_switch(attempt: Attempt) -> None:
         _take_back(attempt, old)
     else:
         activate_all(attempt)
-        if qemu_img.is_equal(attempt.journal.chain_of(old), attempt.journal.chain_of(new)):
+        chains = attempt.journal.chain_of(old), attempt.journal.chain_of(new)
+        if qemu_img.is_equal(*chains, keep_on=attempt.keep_on):
             _confirm(attempt, new)
         else:
             _keep_both(attempt, switch)

@@ -78,6 +78,11 @@ class _Progress:
             self._shown_at = now
             self._attempt.show_progress(now=now, copied=copied, total=total)
 
+    def note_beat(self) -> None:
+        """A copy reads or writes, but has not come a percent further."""
+        with self._guard:
+            self._attempt.note_beat()
+
     def stop(self) -> None:
         """The others are not gone on with."""
         self._is_stopped.set()
@@ -100,5 +105,6 @@ def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, p
             destination,
             bandwidth=bandwidth,
             on_progress=lambda share: progress.show(destination.name, share),
+            on_beat=progress.note_beat,
             keep_on=lambda: not progress.is_stopped() and attempt.keeps_on_at(bandwidth),
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diskmigration.agent.migration.journal import Journal, JournalVolume
-from diskmigration.agent.storage import qcow2_header, qemu_img
+from diskmigration.agent.storage import qcow2_header, qemu_image, qemu_img
 from diskmigration.agent.storage.qcow2_limits import CLUSTER_BYTES
 from diskmigration.api.disk_migration import VolumeFormat
 
@@ -17,6 +17,7 @@ def copy_volume(
     bandwidth: int | None,
     on_progress: Callable[[float], None],
     keep_on: Callable[[], bool],
+    on_beat: Callable[[], None],
 ) -> bool:
     """Copy a volume of the source onto its counterpart, with its dirty bitmaps; see qemu_img.copy.
 
@@ -28,10 +29,11 @@ def copy_volume(
     return qemu_img.copy(
         chain,
         onto,
-        target_is_zero=qemu_img.is_zero_when_fresh(destination.image),
+        target_is_zero=qemu_image.is_zero_when_fresh(destination.image),
         bandwidth_bytes_per_second=bandwidth,
         on_progress=on_progress,
         keep_on=keep_on,
+        on_beat=on_beat,
         alone_bytes=destination.capacity_bytes if stands_alone(journal, source) else None,
         with_bitmaps=is_one_volume and destination.format is VolumeFormat.QCOW2 and _has_bitmaps(source),
     )

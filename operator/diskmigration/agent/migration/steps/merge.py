@@ -1,6 +1,7 @@
 """Merging: the migration's snapshot, or its copy at the destination, goes into the volume below it."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs
@@ -57,6 +58,7 @@ def merge_cold(
     overlay: JournalVolume,
     base: JournalVolume,
     home: OpenDomain,
+    keep_on: Callable[[], bool],
     first_end: int | None = None,
     has_failed: bool = False,
 ) -> None:
@@ -65,6 +67,7 @@ def merge_cold(
     `first_end` and `has_failed` tell of earlier tries: see merge_room.
 
     Raises:
+        StoppedError: `keep_on` said no; it can be merged again.
         ImageInUseError: somebody writes to one of them, or did when it was done; nothing may be removed.
         MigrationError: MergeFailed, StorageFailed.
     """
@@ -72,8 +75,16 @@ def merge_cold(
         home.driver.activate(volume.name, alone=True)
     paths = [Path(volume.path) for volume in (overlay, base)]
     require_no_writers(paths)
-    make_room(overlay=overlay, base=base, home=home, written=Written(), first_end=first_end, has_failed=has_failed)
-    qemu_img.commit(overlay.image, base.image)
+    make_room(
+        overlay=overlay,
+        base=base,
+        home=home,
+        written=Written(),
+        first_end=first_end,
+        has_failed=has_failed,
+        keep_on=keep_on,
+    )
+    qemu_img.commit(overlay.image, base.image, keep_on=keep_on)
     require_no_writers(paths)
 
 
@@ -101,7 +112,14 @@ def _merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume,
     if base.type is StorageType.BLOCK and not attempt.journal.has_cold_merge:
         attempt.record(has_cold_merge=True)
     first_end, has_failed = attempt.journal.merge_base_end, attempt.failures > 0
-    merge_cold(overlay=overlay, base=base, home=home, first_end=first_end, has_failed=has_failed)
+    merge_cold(
+        overlay=overlay,
+        base=base,
+        home=home,
+        keep_on=attempt.keep_on,
+        first_end=first_end,
+        has_failed=has_failed,
+    )
     attempt.reach(Moment.ACTED)
     if (why := disturbance(attempt, overlay, since)) is not None:
         _log.info("a merge does not count", extra={"migration": attempt.journal.migration.key, "why": why})
@@ -159,6 +177,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
                 written=Written(attempt.written_since_open(overlay), attempt.written_since_open(base)),
                 first_end=attempt.journal.merge_base_end,
                 has_failed=attempt.failures > 0,
+                keep_on=attempt.keep_on,
             )
             require_active_disk(attempt)
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)

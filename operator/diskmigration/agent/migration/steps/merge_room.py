@@ -1,5 +1,6 @@
 """Room for a merge: the volume below gets what the overlay adds to it, before the merge begins."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +39,14 @@ def make_room(
     written: Written,
     first_end: int | None,
     has_failed: bool,
+    keep_on: Callable[[], bool],
 ) -> None:
     """Extend the volume below for what the overlay holds, and for a disk that was resized on the overlay.
 
     `first_end` is `base_end` before the merge was first tried, None at the first try.
 
     Raises:
+        StoppedError: `keep_on` said no.
         MigrationError: StorageFailed, VolumeNotHandedOver; NoRoomError.
     """
     if base.type is not StorageType.BLOCK:
@@ -63,7 +66,7 @@ def make_room(
         layout=layout,
         has_failed=has_failed,
     )
-    data = _data_of(overlay, written.overlay, cluster_bytes=layout.cluster_bytes, capacity=capacity)
+    data = _data_of(overlay, written.overlay, cluster_bytes=layout.cluster_bytes, capacity=capacity, keep_on=keep_on)
     added = merge_growth(data=data, layout=layout, capacity=found.capacity)
     thin = home.domain.spec.thin_provisioning
 
@@ -93,12 +96,16 @@ def _resize_raw(base: JournalVolume, home: OpenDomain, capacity: int) -> None:
         )
 
 
-def _data_of(overlay: JournalVolume, written: int, *, cluster_bytes: int, capacity: int) -> int:
+def _data_of(
+    overlay: JournalVolume, written: int, *, cluster_bytes: int, capacity: int, keep_on: Callable[[], bool]
+) -> int:
     """What the overlay holds in clusters of the volume below, at most: also what QEMU has not entered on disk yet."""
     allocation = qcow2_allocation.read(Path(overlay.path))
     end = allocation.end_bytes
     try:
-        entered = qemu_img.data_bytes(overlay.image, cluster_bytes=cluster_bytes, capacity_bytes=capacity)
+        entered = qemu_img.data_bytes(
+            overlay.image, cluster_bytes=cluster_bytes, capacity_bytes=capacity, keep_on=keep_on
+        )
     except MigrationError:
         if not written:
             raise

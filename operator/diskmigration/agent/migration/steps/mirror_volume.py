@@ -1,5 +1,7 @@
 """The destination's volume that takes in the active layer: how large it must be, and how it is made fresh."""
 
+from collections.abc import Callable
+
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.sizing import fresh_volume_size, frozen_volume_size, written_volume_size
@@ -78,10 +80,13 @@ def extend_mirror(attempt: Attempt) -> None:
         )
 
 
-def format_volume(attempt: Attempt, volume: JournalVolume) -> None:
+def format_volume(attempt: Attempt, volume: JournalVolume, *, keep_on: Callable[[], bool] | None = None) -> None:
     """Makes a volume of the destination empty, whatever an earlier copy has left in it; it stands on the one below.
 
+    `keep_on` is the attempt's unless it is given.
+
     Raises:
+        StoppedError: `keep_on` said no.
         MigrationError: StorageFailed; NoRoomError.
     """
     below = attempt.journal.below(volume)
@@ -97,4 +102,5 @@ def format_volume(attempt: Attempt, volume: JournalVolume) -> None:
         backing=below.image if below is not None else None,
         by_sector=by_sector,
         preallocate=is_thick and below is None and volume == attempt.journal.destination[-1],
+        keep_on=keep_on or attempt.keep_on,
     )

@@ -41,7 +41,8 @@ def settle_pivot(attempt: Attempt) -> None:
     journal = attempt.journal
     activate_all(attempt)
     path, other_path = attempt.active_path(), journal.pivoting_to or ""
-    if qemu_img.is_equal(*(journal.chain_of(journal.volume(each)) for each in (path, other_path))):
+    sides = (journal.chain_of(journal.volume(side)) for side in (path, other_path))
+    if qemu_img.is_equal(*sides, keep_on=attempt.keep_on):
         attempt.record(pivoting_to=None)
         return
     message = (

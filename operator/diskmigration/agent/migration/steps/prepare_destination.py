@@ -1,5 +1,6 @@
 """PreparingDestination: the chain of volumes at the destination, each as large as it must be, none filled yet."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
 from diskmigration.agent.migration.steps.mirror_volume import format_volume, fresh_mirror_size, mirror_room, mirror_size
-from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage import qemu_image, qemu_img
 from diskmigration.api.disk_migration import Provisioning, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -26,9 +27,15 @@ def making_ahead(attempt: Attempt) -> Iterator[None]:
     Raises:
         MigrationError: DestinationFull, StorageFailed; when the block has ended well.
     """
+    has_failed = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-        making = pool.submit(_make_ahead, attempt)
-        yield
+        making = pool.submit(_make_ahead, attempt, lambda: attempt.keep_on() and not has_failed.is_set())
+        try:
+            yield
+        except BaseException:
+            # Nobody waits for what is not needed any more.
+            has_failed.set()
+            raise
         making.result()
 
 
@@ -41,26 +48,28 @@ def prepare_destination(attempt: Attempt) -> None:
     journal = attempt.journal
     # What was measured ahead is the lowest of the chain, so this is base first too.
     unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in attempt.measured_ahead]
-    measured = {**attempt.measured_ahead, **_measure(journal, unmeasured)}
+    measured = {**attempt.measured_ahead, **_measure(journal, unmeasured, attempt.keep_on)}
     sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
     _require_room_for_chain(attempt, _frozen_room(attempt, measured) + mirror_room(attempt))
     missing = {name: size for name, size in sizes.items() if name not in attempt.fresh}
-    _make(attempt, missing, on_made=lambda: attempt.reach(Moment.MIDWAY))
+    _make(attempt, missing, attempt.keep_on, on_made=lambda: attempt.reach(Moment.MIDWAY))
     _require_direct_io(attempt)
     attempt.reach(Moment.ACTED)
     attempt.record(stage=Stage.PREPARED, copy_bytes=tuple(measured.values()))
 
 
-def _make_ahead(attempt: Attempt) -> None:
+def _make_ahead(attempt: Attempt, keep_on: Callable[[], bool]) -> None:
     journal = attempt.journal
-    frozen = _measure(journal, journal.internal_copies[:-1])
+    frozen = _measure(journal, journal.internal_copies[:-1], keep_on)
     sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
     _require_room_for_chain(attempt, _frozen_room(attempt, frozen) + fresh_mirror_size(attempt))
-    _make(attempt, sizes)
+    _make(attempt, sizes, keep_on)
     attempt.measured_ahead = frozen
 
 
-def _measure(journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]]) -> dict[str, int]:
+def _measure(
+    journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]], keep_on: Callable[[], bool]
+) -> dict[str, int]:
     """What each copy takes, by the destination's volume, in the same order; measured side by side."""
 
     def needed_bytes(copy: tuple[JournalVolume, JournalVolume]) -> int:
@@ -68,7 +77,8 @@ def _measure(journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolu
         chain = journal.chain_of(source) if journal.flattens else (source.image,)
         # A thin raw file has holes where a qcow2 volume has no clusters.
         is_file = destination.type is StorageType.FILE
-        measured = qemu_img.measure(chain, target=VolumeFormat.QCOW2 if is_file else destination.format)
+        target = VolumeFormat.QCOW2 if is_file else destination.format
+        measured = qemu_img.measure(chain, target=target, keep_on=keep_on)
         return measured.needed_bytes(destination.type, destination.capacity_bytes)
 
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="measure") as pool:
@@ -99,7 +109,13 @@ def _frozen_room(attempt: Attempt, measured: Mapping[str, int]) -> int:
     return sum((measured if is_thin and is_file else _frozen_sizes(attempt, measured)).values())
 
 
-def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], None] = lambda: None) -> None:
+def _make(
+    attempt: Attempt,
+    sizes: Mapping[str, int],
+    keep_on: Callable[[], bool],
+    *,
+    on_made: Callable[[], None] = lambda: None,
+) -> None:
     """Makes these volumes, side by side: none is read yet, and that one lies on another is only noted.
 
     None is formatted before all are there: an image whose backing file is missing keeps others from being removed.
@@ -108,7 +124,7 @@ def _make(attempt: Attempt, sizes: Mapping[str, int], *, on_made: Callable[[], N
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="prepare") as pool:
         for made in as_completed([pool.submit(_make_one, attempt, volume, sizes[volume.name]) for volume in volumes]):
             made.result()
-        for formatted in as_completed([pool.submit(_format_one, attempt, volume) for volume in volumes]):
+        for formatted in as_completed([pool.submit(_format_one, attempt, volume, keep_on) for volume in volumes]):
             formatted.result()
             on_made()
 
@@ -131,7 +147,7 @@ def _require_direct_io(attempt: Attempt) -> None:
     disk = attempt.disk()
     uses_it = disk.cache in ("none", "directsync") or disk.io == "native"
     path = Path(attempt.journal.mirror.path)
-    if uses_it and not qemu_img.supports_direct_io(path):
+    if uses_it and not qemu_image.supports_direct_io(path):
         raise MigrationError(
             Reason.DISK_NOT_SUPPORTED,
             f"The disk {attempt.target} uses direct I/O (cache={disk.cache or 'default'}, io={disk.io or 'default'}), "
@@ -143,10 +159,10 @@ def _make_one(attempt: Attempt, volume: JournalVolume, size: int) -> None:
     destination = attempt.destination
     with lacking_room(Reason.DESTINATION_FULL):
         attempt.make(volume, destination, size)
-        qemu_img.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
+        qemu_image.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
 
 
-def _format_one(attempt: Attempt, volume: JournalVolume) -> None:
+def _format_one(attempt: Attempt, volume: JournalVolume, keep_on: Callable[[], bool]) -> None:
     with lacking_room(Reason.DESTINATION_FULL):
-        format_volume(attempt, volume)
+        format_volume(attempt, volume, keep_on=keep_on)
     attempt.fresh.add(volume.name)

@@ -12,6 +12,7 @@ def check_put_back(attempt: Attempt, place: Place, run: str | None, *, is_runnin
     `run` is the mark of the QEMU that runs now, None if it has none.
 
     Raises:
+        StoppedError: it is not known yet.
         MigrationError: StorageFailed.
     """
     journal = attempt.journal
@@ -22,7 +23,7 @@ def check_put_back(attempt: Attempt, place: Place, run: str | None, *, is_runnin
     if doubtful is None:
         return False
     home = attempt.source if doubtful == journal.snapshot else attempt.destination
-    return may_hold_writes(journal, home, doubtful)
+    return may_hold_writes(journal, home, doubtful, keep_on=attempt.keep_on)
 
 
 def note_place(attempt: Attempt, place: Place, run: str | None, *, is_running: bool) -> None:

@@ -47,10 +47,10 @@ def _freeze(attempt: Attempt) -> None:
             needed=size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES,
             available=source.driver.space().available_bytes,
         )
-        require_unwritten(source, snapshot)
+        require_unwritten(source, snapshot, keep_on=attempt.keep_on)
         with lacking_room(Reason.SOURCE_FULL):
             attempt.make(snapshot, source, size)
-            qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image)
+            qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image, keep_on=attempt.keep_on)
         # Before the guest writes to it: from then on it holds what nothing else does.
         source.driver.keep([snapshot.name])
         remember_disk(attempt)

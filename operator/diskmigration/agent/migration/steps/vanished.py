@@ -63,11 +63,16 @@ def _settle(attempt: Attempt, place: Place | None) -> tuple[RetainedVolume, ...]
     journal = attempt.journal
     if place in (Place.OVERLAY, Place.DESTINATION):
         if place is Place.OVERLAY and journal.overlay is not None and is_there(attempt.destination, journal.overlay):
-            merge_cold(overlay=journal.overlay, base=journal.destination[-1], home=attempt.destination)
+            merge_cold(
+                overlay=journal.overlay,
+                base=journal.destination[-1],
+                home=attempt.destination,
+                keep_on=attempt.agent_runs,
+            )
             return attempt.remove(attempt.destination, (own(journal.overlay),))
         return ()
     if place is Place.SNAPSHOT and journal.snapshot is not None and is_there(attempt.source, journal.snapshot):
-        merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source)
+        merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source, keep_on=attempt.agent_runs)
     kept = attempt.remove(attempt.destination, tuple(map(own, reversed(journal.at_destination))))
     if journal.snapshot is not None:
         kept += attempt.remove(attempt.source, (own(journal.snapshot),))

@@ -9,7 +9,7 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.checks.capabilities import require_possible
 from diskmigration.agent.migration.decision import Situation, Step, next_step
 from diskmigration.agent.migration.journal import Journal, Stage
-from diskmigration.agent.storage import qemu_img
+from diskmigration.agent.storage import qemu_image
 from diskmigration.api.disk_migration import CopyMode
 from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent import builders
@@ -108,6 +108,6 @@ def test_auto_stays_in_the_background_where_it_cannot_switch(capacity: int, swit
 
 def test_the_length_of_a_name_grows_with_the_chain_and_no_faster() -> None:
     lengths = [
-        qemu_img.name_bytes(volume.image for volume in planned(length=length).source) for length in (50, 100, 150)
+        qemu_image.name_bytes(volume.image for volume in planned(length=length).source) for length in (50, 100, 150)
     ]
     assert lengths[2] - lengths[1] == pytest.approx(lengths[1] - lengths[0], rel=0.05)
