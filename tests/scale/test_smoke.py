@@ -31,6 +31,7 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.mark.nightly
 def test_every_migration_ends_and_every_agent_hears_of_its_own_alone(directory: Path) -> None:
     found = run(directory, LOAD, print)
     assert found.defects == []

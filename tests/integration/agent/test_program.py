@@ -15,6 +15,7 @@ from testbed.libvirt_host import LibvirtHost
 from testbed.programs import SYSTEM_NAMESPACE, Program, running_agent
 from tests.integration.agent.probes import Probes, free_port
 from tests.integration.freezing import frozen_api_server
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 NODE = "node-of-the-probes"
@@ -70,7 +71,7 @@ def test_a_libvirtd_that_is_away_makes_it_unready_and_never_unlive(
     wait_until(probes.is_ready, "it works again")
 
 
-@pytest.mark.parametrize("is_frozen", [False, True])
+@pytest.mark.parametrize("is_frozen", first_by_day([True, False]))
 def test_an_api_server_that_is_away_makes_it_unready_and_never_unlive(
     agent: Program, probes: Probes, control_plane: ControlPlane, is_frozen: bool
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -223,6 +224,7 @@ def write_status(world: World, plural: str, body: dict[str, Any], status: dict[s
     return True
 
 
+@pytest.mark.nightly
 @given(st.lists(mutants(STATUS, at_most=3), min_size=4, max_size=4))
 @together
 def test_a_status_that_is_written_by_hand_is_survived(
@@ -240,6 +242,7 @@ def test_a_status_that_is_written_by_hand_is_survived(
         handle.until_gone()
 
 
+@pytest.mark.nightly
 @given(st.lists(mutants(HYPERVISOR, at_most=3), min_size=4, max_size=4))
 @together
 def test_a_hypervisor_that_is_written_by_hand_is_survived(

@@ -13,6 +13,7 @@ from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.small import SmallDomain, small_domain
 from tests.integration.migrations.stack import Stack
 from tests.integration.migrations.volumes import made_volume
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -28,7 +29,7 @@ def small(stack: Stack, scratch: Path) -> Iterator[MakeSmall]:
         yield lambda kind: ending.enter_context(small_domain(stack, scratch, kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first_by_day(KINDS))
 def test_just_before_the_pivot_it_goes_back(
     stack: Stack, holds: Holds, small: MakeSmall, machines: Machines, kind: str
 ) -> None:
@@ -52,7 +53,7 @@ def test_just_before_the_pivot_it_goes_back(
     assert all("It is open" in volume["reason"] or "It lies below" in volume["reason"] for volume in kept), kept
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first_by_day(KINDS))
 def test_after_the_pivot_the_merge_waits_for_room(
     stack: Stack, holds: Holds, small: MakeSmall, machines: Machines, kind: str
 ) -> None:
@@ -76,7 +77,7 @@ def test_after_the_pivot_the_merge_waits_for_room(
     machine.verify()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first_by_day(KINDS))
 def test_after_the_pivot_a_guest_that_met_a_full_destination_goes_on_when_there_is_room(
     stack: Stack, holds: Holds, small: MakeSmall, scratch: Path, kind: str
 ) -> None:

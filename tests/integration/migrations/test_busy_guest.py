@@ -44,6 +44,7 @@ def test_a_guest_that_met_a_full_volume_is_extended_and_resumed(stack: Stack, sc
         assert_nothing_lost(guest, machine, scratch)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("machines")
 def test_a_paused_guest_stands_still_only_until_its_volume_is_extended(stack: Stack, scratch: Path) -> None:
     with (

@@ -43,6 +43,7 @@ def converging(migration: Migration) -> str:
     return next((str(each["reason"]) for each in found if each["type"] == "Converging"), "")
 
 
+@pytest.mark.nightly
 def test_a_mirror_that_falls_behind_is_told(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("file-a")
     with writing(machine):

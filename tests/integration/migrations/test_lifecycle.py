@@ -11,6 +11,7 @@ import pytest
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack
 from tests.integration.migrations.volumes import made_volume
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -69,7 +70,7 @@ def assert_moved(stack: Stack, machine: Machine, to: str) -> None:
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 @pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
 def test_it_can_be_cancelled_in_each_phase(
     stack: Stack, machines: Machines, source: str, destination: str, phase: str
@@ -87,7 +88,7 @@ def test_it_can_be_cancelled_in_each_phase(
     assert_moved(stack, held.machine, destination)
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 @pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
 def test_deleted_while_it_runs_the_object_goes_when_all_is_cleaned(
     stack: Stack, machines: Machines, source: str, destination: str, phase: str
@@ -178,7 +179,7 @@ def test_the_pivot_waits_for_its_window(stack: Stack, machines: Machines) -> Non
     assert_moved(stack, machine, "loop-b")
 
 
-@pytest.mark.parametrize(("strategy", "phase"), [("Snapshot", "CopyingChain"), ("Direct", "Replicating")])
+@pytest.mark.parametrize(("strategy", "phase"), first_by_day([("Snapshot", "CopyingChain"), ("Direct", "Replicating")]))
 def test_the_bandwidth_is_kept(stack: Stack, machines: Machines, strategy: str, phase: str) -> None:
     machine = machines("file-a")
     machine.write(offset=64 * MEBIBYTE, length=20 * MEBIBYTE, pattern=64)
@@ -201,7 +202,7 @@ def test_the_bandwidth_is_kept(stack: Stack, machines: Machines, strategy: str, 
 
 
 @pytest.mark.parametrize(("phase", "chain"), [("CopyingChain", 3), ("Replicating", 1)])
-@pytest.mark.parametrize("bandwidth", ["1Gi", None])
+@pytest.mark.parametrize("bandwidth", first_by_day(["1Gi", None]))
 def test_the_bandwidth_can_be_changed_while_it_runs(
     stack: Stack, machines: Machines, phase: str, chain: int, bandwidth: str | None
 ) -> None:
@@ -215,7 +216,7 @@ def test_the_bandwidth_can_be_changed_while_it_runs(
     assert_moved(stack, held.machine, "loop-b")
 
 
-@pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
+@pytest.mark.parametrize("phase", first_by_day(["CopyingChain", "Replicating", "Synchronized"]))
 def test_a_deadline_ends_it_and_cleans_up(stack: Stack, machines: Machines, phase: str) -> None:
     held = hold(stack, machines("file-a"), "loop-b", phase, activeDeadlineSeconds=5)
     status = held.migration.wait_for_phase("Failed")
@@ -227,7 +228,7 @@ def test_a_deadline_ends_it_and_cleans_up(stack: Stack, machines: Machines, phas
     held.assert_as_before()
 
 
-@pytest.mark.parametrize("phase", ["CopyingChain", "Replicating"])
+@pytest.mark.parametrize("phase", first_by_day(["CopyingChain", "Replicating"]))
 def test_one_that_copies_nothing_for_too_long_fails(stack: Stack, machines: Machines, phase: str) -> None:
     # QEMU copies a mebibyte and more at once, and then waits for as long as the limit says: far longer than this.
     held = hold(stack, machines("file-a"), "loop-b", phase, progressTimeoutSeconds=3)
@@ -248,7 +249,7 @@ def test_waiting_for_the_cutover_is_no_lack_of_progress(stack: Stack, machines: 
     migration.succeed()
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_retained_source_volumes_stay_as_they_are(
     stack: Stack, machines: Machines, source: str, destination: str
 ) -> None:
@@ -367,7 +368,7 @@ def test_progress_never_goes_back(stack: Stack, machines: Machines) -> None:
     assert shown[-1][1] == 100
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_copy_that_fails_is_counted_and_the_last_failure_is_shown(
     stack: Stack, machines: Machines, source: str, destination: str
 ) -> None:

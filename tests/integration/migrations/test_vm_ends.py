@@ -9,11 +9,12 @@ from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.monitor import Monitor, monitor_of
 from tests.integration.migrations.stack import FINAL, Migration, Stack
 from tests.integration.migrations.volumes import made_volume
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
 # Where both are devices, nothing but the processes of the node tells of a QEMU that libvirt has lost.
-LOST_PAIRS = [*PAIRS, ("loop-a", "loop-b"), pytest.param("file-a", "file-b", marks=pytest.mark.nightly)]
+LOST_PAIRS = [("loop-a", "loop-b"), *PAIRS, ("file-a", "file-b")]
 
 
 def synchronize_and_write(stack: Stack, machine: Machine, to: str) -> Migration:
@@ -24,7 +25,7 @@ def synchronize_and_write(stack: Stack, machine: Machine, to: str) -> Migration:
     return migration
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_vm_that_was_shut_off_keeps_its_disk_and_its_chain_when_it_is_cancelled(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:
@@ -54,7 +55,7 @@ def assert_left_whole(stack: Stack, machine: Machine, source: str, destination: 
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:
@@ -71,7 +72,7 @@ def test_a_vm_that_is_gone_with_its_definition_leaves_its_disk_whole(
     assert_left_whole(stack, machine, source, destination, files)
 
 
-@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 def test_a_vm_that_libvirt_has_lost_keeps_all_that_its_qemu_may_use(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:
@@ -113,7 +114,7 @@ def write_unseen(stack: Stack, machine: Machine, *, offset: int) -> None:
     machine.written[offset] = (3 * MEBIBYTE, offset // MEBIBYTE)
 
 
-@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 @pytest.mark.parametrize(
     ("wish", "phase"),
     [({"cutover": {"policy": "Automatic"}}, "Succeeded"), ({"cancel": True}, "Cancelled")],
@@ -138,7 +139,7 @@ def test_nothing_is_copied_or_merged_under_a_qemu_that_libvirt_has_lost(
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 def test_a_definition_that_goes_while_libvirt_has_lost_the_vm_leaves_its_disk_whole(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:
@@ -185,7 +186,7 @@ def pivot_unseen(
 
 
 @pytest.mark.parametrize("how", [{"drops_source": True}, {"is_forgotten": False}], ids=["lost-vm", "lost-job"])
-@pytest.mark.parametrize(("source", "destination"), PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_pivot_that_libvirt_never_saw_is_followed(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str, how: dict[str, bool]
 ) -> None:
@@ -207,7 +208,7 @@ def test_a_pivot_that_libvirt_never_saw_is_followed(
     machine.verify()
 
 
-@pytest.mark.parametrize(("source", "destination"), LOST_PAIRS)
+@pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 def test_where_nobody_can_tell_which_side_is_right_both_are_kept(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
 ) -> None:

@@ -94,7 +94,7 @@ class Player:
         status = self._see_through(migration, wanted)
         self._log.ended[status["phase"]] += 1
         self._note(
-            f"{disk.machine.name}: {migration.uid} {status['phase']}, {status['attempts']} attempts, "
+            f"{disk.machine.name}: {migration.uid} {status['phase']}, {status.get('attempts', 0)} attempts, "
             f"{writer.count} writes so far"
         )
         wait_until(lambda: not disk.machine.has_journal(), f"the disk of {disk.machine.name} is free")
@@ -108,7 +108,9 @@ class Player:
             else:
                 assert (status["phase"], wanted.cancelled_after is None) == ("Cancelled", False), status["failure"]
             assert disk.machine.chain() == chain
-            for volume in (each for side in ("source", "destination") for each in status[side]["retained"]):
+            for volume in (
+                each for side in ("source", "destination") for each in status.get(side, {}).get("retained", [])
+            ):
                 self._note(f"{disk.machine.name}: kept {volume['name']}: {volume['reason']}")
                 disk.kept.add(volume["name"])
             self._verify(disk, migration.uid)

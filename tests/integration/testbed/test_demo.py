@@ -70,6 +70,7 @@ def test_it_moves_the_disk_there_and_back_and_passes() -> None:
     assert_nothing_left(directory_of(printed))
 
 
+@pytest.mark.nightly
 def test_it_leaves_nothing_when_it_is_interrupted_in_mid_migration() -> None:
     with running_demo() as process:
         printed = read_until(process, "Replicating")

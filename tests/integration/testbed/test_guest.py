@@ -65,6 +65,7 @@ def test_a_guest_cut_off_has_kept_what_was_acknowledged_and_a_loss_shows(
         assert [problem.startswith(lost + "holds record") for problem in report.problems] == [True]
 
 
+@pytest.mark.nightly
 def test_a_pause_shows_as_a_gap_and_the_power_button_ends_it(libvirt_host: LibvirtHost, scratch: Path) -> None:
     disk = make_disk(scratch, mebibytes=16)
     writer = Writer(Layout(seed=12, span_bytes=16 * MEBIBYTE), records_per_second=50)
@@ -87,6 +88,7 @@ def test_a_pause_shows_as_a_gap_and_the_power_button_ends_it(libvirt_host: Libvi
     assert not (scratch / "vda.qcow2.raw").exists()
 
 
+@pytest.mark.nightly
 def test_a_guest_that_cannot_write_says_why(libvirt_host: LibvirtHost, scratch: Path) -> None:
     disk = make_disk(scratch, mebibytes=1)
     writer = Writer(Layout(seed=13, span_bytes=2 * MEBIBYTE))

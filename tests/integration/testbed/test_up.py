@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.testbed.traces import processes_naming
+from tests.variants import first_by_day
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _ALL_PROGRAMS = {"etcd", "kube-apiserver", "libvirtd", "virtlogd"}
@@ -28,7 +29,7 @@ def up(scratch: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", first_by_day([signal.SIGINT, signal.SIGTERM]))
 def test_it_ends_when_asked(up: subprocess.Popen[str], scratch: Path, ending: signal.Signals) -> None:
     assert {name for name, _ in processes_naming(scratch)} >= _ALL_PROGRAMS
     up.send_signal(ending)
