@@ -5,7 +5,7 @@ import shutil
 import signal
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,21 @@ class Container:
 
     def run(self, *command: str) -> str:
         """Run a command and return what it printed."""
-        return self.storage.buildah("run", self.name, "--", *command)
+        return self._printed(command)
 
     def find(self, *arguments: str) -> list[str]:
         """Return the paths that find(1) finds, as root: it sees all."""
-        return self.storage.buildah("run", "--user=0:0", self.name, "--", "find", *arguments).split()
+        return self._printed(("find", *arguments), "--user=0:0").split()
+
+    def _printed(self, command: Sequence[str], *options: str) -> str:
+        """By way of a file: buildah loses what a command prints now and then, and nothing found proves much here."""
+        with tempfile.TemporaryDirectory(prefix="dm-") as directory:
+            printed = Path(directory) / "printed"
+            printed.touch()
+            printed.chmod(0o666)
+            told = ("sh", "-c", 'exec "$@" >/printed', "sh", *command)
+            self.storage.buildah("run", f"--volume={printed}:/printed", *options, self.name, "--", *told)
+            return printed.read_text()
 
 
 @pytest.fixture(scope="module")
