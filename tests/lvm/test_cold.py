@@ -10,7 +10,7 @@ from tests.integration.migrations.monitor import monitor_of
 from tests.integration.migrations.stack import Migration, Stack
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lvm, pytest.mark.nightly]
+pytestmark = pytest.mark.lvm
 
 Machines = Callable[..., Machine]
 
@@ -34,6 +34,7 @@ def test_what_a_vm_wrote_in_the_midst_of_its_copy_moves_too(stack: Stack, machin
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_qemu_that_libvirt_has_lost_is_waited_for(stack: Stack, machines: Machines) -> None:
     machine = machines("lvm-a", chain=2)
     migration = synchronized(stack, machine, "lvm-b")

@@ -11,7 +11,7 @@ from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Doma
 from tests.integration.migrations.stack import Stack
 from tests.lvm.groups import run
 
-pytestmark = [pytest.mark.lvm, pytest.mark.nightly]
+pytestmark = pytest.mark.lvm
 
 Machines = Callable[..., Machine]
 
@@ -51,6 +51,7 @@ def test_a_volume_that_is_not_active_keeps_what_it_may_stand_on(stack: Stack, ma
     moved.verify()
 
 
+@pytest.mark.nightly
 def test_a_volume_of_another_vm_keeps_what_it_stands_on(stack: Stack, machines: Machines) -> None:
     base = make_base(stack.domains["lvm-a"])
     moved, other = clone(machines, base), clone(machines, base, start=False)
@@ -61,6 +62,7 @@ def test_a_volume_of_another_vm_keeps_what_it_stands_on(stack: Stack, machines: 
     moved.verify()
 
 
+@pytest.mark.nightly
 def test_a_volume_with_snapshots_is_kept_with_all_below_it(stack: Stack, machines: Machines) -> None:
     machine = machines("lvm-a", chain=2)
     base, top = (volume.name for volume in machine.volumes)
