@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from diskmigration.agent import metrics
-from diskmigration.agent.pulse import LIBVIRT
+from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.api import conditions
 from diskmigration.api.conditions import Condition
 from diskmigration.api.errors import MigrationError

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from diskmigration.agent.announcer import KUBERNETES_API
 from diskmigration.agent.hypervisor.connection import sockets_of
-from diskmigration.agent.pulse import LIBVIRT
+from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.agent.service import Agent
 from diskmigration.agent.storage import openers
 from diskmigration.agent.watching import watch

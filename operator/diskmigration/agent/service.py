@@ -11,13 +11,13 @@ from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.hypervisor.starts import Starts
-from diskmigration.agent.inventory import survey
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.migration.worker import Worker
+from diskmigration.agent.node.cache import NodeCache
+from diskmigration.agent.node.inventory import inventory
 from diskmigration.agent.other_hosts import OtherHosts
-from diskmigration.agent.pulse import Pulse
 from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
@@ -52,7 +52,7 @@ class Agent:
         """Nothing starts before `start`."""
         self._node_name = node_name
         connection = Connection(libvirt_uri)
-        self._pulse = Pulse(libvirt_uri, health)
+        self._cache = NodeCache(libvirt_uri, health)
         events = Events(connection)
         self._domains = StorageDomains({})
         extender = Extender(connection, events, self._domains, health)
@@ -86,8 +86,8 @@ class Agent:
         self._usage = UsageReader(connection, self._domains)
         self._announcer = Announcer(
             cluster=cluster,
-            survey=lambda: survey(
-                connection,
+            survey=lambda: inventory(
+                self._cache.snapshot(),
                 self._domains,
                 agent_version=agent_version,
                 orphans_of=self._orphans.of,
@@ -100,12 +100,14 @@ class Agent:
         )
         self._guard = threading.Lock()
         self._workers: dict[str, Worker] = {}
+        self._cache.listen(self._announcer.look_soon)
+        self._cache.listen_to_polls(extender.take_poll)
         events.listen(self._notice)
         metrics.MIGRATIONS_ACTIVE.set_function(self._active)
 
     def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Start with the storage domains that are known and the labels that select them: neither may be missing."""
-        self._pulse.start()
+        self._cache.start()
         self._domains.see_node_labels(node_labels)
         for domain in domains:
             self._domains.put(domain)
@@ -190,7 +192,6 @@ class Agent:
 
     def _notice(self, event: DomainEvent) -> None:
         if isinstance(event, LifecycleChanged):
-            self._announcer.look_soon()
             self._usage.look_soon()
         with self._guard:
             workers = list(self._workers.values())

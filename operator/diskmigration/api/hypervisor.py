@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from diskmigration.api.conditions import Condition
-from diskmigration.api.model import Model, ObjectMeta
+from diskmigration.api.model import Model, ObjectMeta, Time
 
 
 class VirtualMachineState(StrEnum):
@@ -39,11 +39,16 @@ class Disk(Model):
 
 
 class VirtualMachine(Model):
-    """One VM of the node, running or defined."""
+    """One VM of the node, running or defined.
+
+    `notAnsweringSince` is when libvirt or the VM's QEMU was first asked what it has not answered since. The rest is
+    then what was known before.
+    """
 
     name: str
     uuid: str
     state: VirtualMachineState
+    not_answering_since: Time | None = None
     disks: tuple[Disk, ...] = ()
 
 

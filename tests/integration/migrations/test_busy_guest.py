@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diskmigration.agent.extender.service import POLL_SECONDS
+from diskmigration.agent.node.poll import POLL_SECONDS
 from tests.integration.migrations.guests import assert_nothing_lost, writing_guest
 from tests.integration.migrations.lifecycle import lifecycle_of
 from tests.integration.migrations.machines import MEBIBYTE

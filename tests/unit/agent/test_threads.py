@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent import pulse
 from diskmigration.agent.announcer import Announcer
-from diskmigration.agent.extender import service as extender
 from diskmigration.agent.extender.service import Extender
-from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.events import DomainEvent, Events
 from diskmigration.agent.migration import orphans
 from diskmigration.agent.migration.orphans import Orphans
-from diskmigration.agent.pulse import Pulse
+from diskmigration.agent.node import cache
+from diskmigration.agent.node.cache import NodeCache
 from diskmigration.agent.references import usage
 from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
@@ -30,21 +28,21 @@ ERRORS = [RuntimeError("can't start new thread"), OSError(116, "Stale file handl
 
 
 class Flaky:
-    """Raises on its first call; tells of the second, and `holds` that thread for good, so that it calls no more."""
+    """Raises on its first call; tells of the second, and holds that thread for good, so that it calls no more."""
 
     def __init__(self, error: Exception) -> None:
-        self.holds = True
         self._error = error
         self._calls = 0
+        self.is_called = threading.Event()
         self.is_called_again = threading.Event()
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         self._calls += 1
+        self.is_called.set()
         if self._calls == 1:
             raise self._error
         self.is_called_again.set()
-        if self.holds:
-            threading.Event().wait()
+        threading.Event().wait()
 
 
 Start = Callable[[Flaky, pytest.MonkeyPatch], None]
@@ -58,11 +56,15 @@ def any_health(**changes: Any) -> Any:
     return SimpleNamespace(**{"turned": nothing, "answers": nothing, "fails": nothing, "check": nothing, **changes})
 
 
-def poll_of_the_extender(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(extender, "POLL_SECONDS", 0.0)
-    patch.setattr(statistics, "of_running_domains", flaky)
+def polls_that_the_extender_takes(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Extender, "_look_after_all", flaky)
     connection: Any = SimpleNamespace(on_open=nothing)
-    Extender(connection, Events(connection), StorageDomains({}), any_health()).start()
+    found = Extender(connection, Events(connection), StorageDomains({}), any_health())
+    found.start()
+    # Two at once would be looked after in one turn.
+    found.take_poll(())
+    assert flaky.is_called.wait(PATIENCE_SECONDS)
+    found.take_poll(())
 
 
 def status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
@@ -117,29 +119,30 @@ def look_at_what_volumes_are_needed(flaky: Flaky, patch: pytest.MonkeyPatch) -> 
     reader.start()
 
 
-def ping_of_libvirtd(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
-    # A thread of a pool is waited for at the end of the process.
-    flaky.holds = False
-    patch.setattr(pulse, "ping", flaky)
-    Pulse("test:///default", any_health()).start()
+def turn_of_the_node_cache(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(NodeCache, "_turn", flaky)
+    patch.setattr(cache, "TURN_SECONDS", 0.0)
+    NodeCache("test:///default", any_health()).start()
 
 
-def what_the_ping_tells(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pulse, "ping", nothing)
-    patch.setattr(pulse, "ASK_SECONDS", 0.0)
-    Pulse("test:///default", any_health(answers=flaky)).start()
+def connection_of_the_node_caches_events(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(NodeCache, "_turn", nothing)
+    patch.setattr(cache, "EVENTS_SECONDS", 0.0)
+    found = NodeCache("test:///default", any_health())
+    patch.setattr(found._events, "get", flaky)
+    found.start()
 
 
 THREADS = [
     look_at_what_volumes_are_needed,
-    poll_of_the_extender,
+    polls_that_the_extender_takes,
     status_writer,
     turn_of_the_status_writer,
     lease,
     survey,
     search_for_orphans,
-    ping_of_libvirtd,
-    what_the_ping_tells,
+    turn_of_the_node_cache,
+    connection_of_the_node_caches_events,
 ]
 
 

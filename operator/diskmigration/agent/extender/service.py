@@ -5,9 +5,11 @@ never fires. Polling alone is not fast enough. Whatever wakes it, the extender l
 """
 
 import logging
+import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 from diskmigration.agent import metrics
@@ -25,7 +27,6 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged, ThresholdPassed
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
-from diskmigration.agent.pulse import LIBVIRT
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
@@ -33,17 +34,19 @@ from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0
+Rows = tuple[DomainStatistics, ...]
+
 _WORKERS = 8
+TURN_SECONDS = 10.0
 LATE_SECONDS = 120.0
-"""A libvirtd that answers does so in less."""
+"""Nothing that it does takes so long."""
 
 
 class Extender:
     """Watches every running VM of the node from `start` to `stop`. Never waits for the API server."""
 
     def __init__(self, connection: Connection, events: Events, domains: StorageDomains, health: Health) -> None:
-        """Listens at once; nothing is extended before `start`."""
+        """Listens at once; nothing is extended before `start`. Whoever polls all VMs calls `take_poll`."""
         self._connection = connection
         self._health = health
         self._domains = domains
@@ -52,10 +55,10 @@ class Extender:
         self._paces = Paces()
         self._growth = Growth(self._paces, look_again=self.look_soon)
         self._stopping = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="extender", daemon=True)
+        self._poller = threading.Thread(target=self._look_after_polls, name="extender", daemon=True)
+        self._polls: queue.SimpleQueue[Rows] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
-        self._looking_since: dict[str, float] = {}
         self._doubts = Doubts()
         self._full = FullDomains(domains)
         self._settled = Settled()
@@ -66,8 +69,7 @@ class Extender:
         events.listen(self._notice)
 
     def start(self) -> None:
-        """Starts polling."""
-        self._health.check(self.why_stuck, waits_for=LIBVIRT)
+        """Starts looking after all VMs."""
         metrics.VOLUMES_DOUBTED.set_function(self._doubts.count)
         metrics.VOLUMES_WATCHED.set_function(lambda: sum(self._volumes.copy().values()))
         self._poller.start()
@@ -78,16 +80,6 @@ class Extender:
         self._answers.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._growth.stop()
-
-    def why_stuck(self) -> list[str]:
-        """Whether nobody is left to look after a VM, for the liveness probe.
-
-        One VM whose QEMU hangs holds up its own worker, and the others go on: to start anew would not help it.
-        """
-        with self._guard:
-            now = time.monotonic()
-            late = sum(now - since > LATE_SECONDS for since in self._looking_since.values())
-        return ["every worker of the extender hangs"] if late >= _WORKERS else []
 
     def extensions_of(self, path: str) -> int:
         """How many times the volume at that path was extended since this agent started."""
@@ -164,7 +156,6 @@ class Extender:
                 # A look whose submission failed stays in the pool's queue, beside the one that followed it.
                 if uuid not in self._busy:
                     return
-                self._looking_since[uuid] = time.monotonic()
             try:
                 self._look(uuid)
             except DomainGoneError:
@@ -175,23 +166,31 @@ class Extender:
             except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
                 _log.exception("the extender failed", extra={"vm": uuid})
             with self._guard:
-                self._looking_since.pop(uuid, None)
                 if not self._busy.get(uuid):
                     self._busy.pop(uuid, None)
                     return
                 self._busy[uuid] = False
 
-    def _poll(self) -> None:
-        while not self._stopping.wait(POLL_SECONDS):
-            self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS, waits_for=LIBVIRT)
-            with surviving("the extender's poll", pause=self._stopping.wait):
-                try:
-                    self._look_after_all()
-                except MigrationError as error:
-                    _log.warning("the node's VMs could not be listed", extra={"error": error.message})
+    def take_poll(self, rows: Rows) -> None:
+        """Have all running VMs looked after by their statistics, and return at once."""
+        self._polls.put(rows)
 
-    def _look_after_all(self) -> None:
-        running = statistics.of_running_domains(self._connection)
+    def _look_after_polls(self) -> None:
+        while not self._stopping.is_set():
+            self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS)
+            with surviving("the thread that looks after all VMs", pause=self._stopping.wait):
+                if (running := self._newest_poll()) is not None:
+                    self._look_after_all(running)
+
+    def _newest_poll(self) -> Rows | None:
+        rows = None
+        with suppress(queue.Empty):
+            rows = self._polls.get(timeout=TURN_SECONDS)
+            while not self._polls.empty():
+                rows = self._polls.get_nowait()
+        return rows
+
+    def _look_after_all(self, running: Rows) -> None:
         # A copy in one go, as the workers write to it.
         for uuid in set(self._volumes.copy()) - {found.uuid for found in running}:
             self._forget(uuid)
@@ -202,6 +201,9 @@ class Extender:
 
     def _look_unless_settled(self, found: DomainStatistics, specs: Specs) -> None:
         now = time.monotonic()
+        if not found.has_figures:
+            # A look would wait for a QEMU that is busy or hangs, and nothing is decided without figures.
+            return
         if self._settled.includes(found, specs, at=now):
             self._paces.see_still(found.uuid, at=now)
         else:

@@ -2,8 +2,7 @@
 
 A connection that is being opened, which libvirt gives no time-out, is waited for only so long. A call on an open one
 waits until libvirtd answers or ends: it has no keep-alives, for want of which libvirt's client closes it, and leaves
-some of the calls that wait, and some that come later, without an end (seen in 9.0). Who must know whether libvirtd
-answers asks with `ping`.
+some of the calls that wait, and some that come later, without an end (seen in 9.0).
 """
 
 import logging
@@ -60,22 +59,6 @@ def sockets_of(uri: str) -> tuple[Path, ...]:
     """
     named = parse_qs(urlsplit(uri).query).get("socket")
     return tuple(map(Path, named)) if named else _SYSTEM_SOCKETS
-
-
-def ping(uri: str) -> None:
-    """Asks libvirtd something on a connection of its own; waits for as long as it takes.
-
-    Raises:
-        HypervisorUnavailableError: libvirtd cannot be reached.
-    """
-    try:
-        opened = libvirt.open(uri)
-        try:
-            opened.getLibVersion()
-        finally:
-            opened.close()
-    except libvirt.libvirtError as error:
-        raise _unreachable(uri, error) from error
 
 
 def _unreachable(uri: str, error: libvirt.libvirtError) -> HypervisorUnavailableError:

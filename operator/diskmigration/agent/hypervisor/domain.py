@@ -14,7 +14,7 @@ from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.hypervisor import VirtualMachineState
 
-_STATES = {
+STATES = {
     libvirt.VIR_DOMAIN_RUNNING: VirtualMachineState.RUNNING,
     libvirt.VIR_DOMAIN_BLOCKED: VirtualMachineState.RUNNING,
     libvirt.VIR_DOMAIN_PAUSED: VirtualMachineState.PAUSED,
@@ -23,6 +23,7 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: VirtualMachineState.CRASHED,
     libvirt.VIR_DOMAIN_PMSUSPENDED: VirtualMachineState.SUSPENDED,
 }
+"""The API's word for each virDomainState."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Domain:
     def state(self) -> VirtualMachineState:
         """The VM's state now."""
         with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
-            return _STATES.get(domain.state()[0], VirtualMachineState.UNKNOWN)
+            return STATES.get(domain.state()[0], VirtualMachineState.UNKNOWN)
 
     def is_active(self) -> bool:
         """Whether it has a QEMU process, or is about to get one."""

@@ -3,7 +3,7 @@
 Source: virConnectGetAllDomainStats with BLOCK and BACKING; virDomainSetBlockThreshold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import libvirt
@@ -52,6 +52,21 @@ class DomainStatistics:
     run: int
     layers: tuple[LayerStatistics, ...]
     state: tuple[int, int] | None = None
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether QEMU has answered, which gives the figures of all layers at once."""
+        return not self.layers or any(layer.allocated_bytes is not None for layer in self.layers)
+
+    def without_figures(self) -> "DomainStatistics":
+        """Return what is known of a VM that was not asked: which layers it had."""
+        return replace(
+            self,
+            layers=tuple(
+                replace(row, allocated_bytes=None, capacity_bytes=None, physical_bytes=None, threshold_bytes=None)
+                for row in self.layers
+            ),
+        )
 
     def layer(self, path: str, target: str) -> LayerStatistics | None:
         """The open volume at that path under that disk, or None."""
@@ -117,17 +132,30 @@ def of_domain(domain: Domain) -> DomainStatistics:
         return parse(domain.uuid, handle.ID(), records[0][1] if records else {})
 
 
+_RUNNING_NOT_WAITING = (
+    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
+    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+)
+
+
 def of_running_domains(connection: Connection) -> tuple[DomainStatistics, ...]:
     """The statistics of every running VM, in one call; one that is busy with another call is not waited for."""
     handle = connection.get()
-    flags = (
-        libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
-        | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-        | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    )
     with answered("reading the block statistics of all VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
-        records = handle.getAllDomainStats(_GROUPS, flags)
-        return tuple(parse(domain.UUIDString(), domain.ID(), values) for domain, values in records)
+        return _read(handle.getAllDomainStats(_GROUPS, _RUNNING_NOT_WAITING))
+
+
+def of_those_that_run(
+    connection: libvirt.virConnect, handles: Sequence[libvirt.virDomain]
+) -> tuple[DomainStatistics, ...]:
+    """Return the statistics of those of the VMs that run, in one call, which asks for no other VM."""
+    with answered("reading the block statistics of some VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
+        return _read(connection.domainListGetStats(list(handles), _GROUPS, _RUNNING_NOT_WAITING)) if handles else ()
+
+
+def _read(records: Sequence[tuple[libvirt.virDomain, Mapping[str, object]]]) -> tuple[DomainStatistics, ...]:
+    return tuple(parse(domain.UUIDString(), domain.ID(), values) for domain, values in records)
 
 
 def set_threshold(domain: Domain, *, device: str, offset_bytes: int) -> None:

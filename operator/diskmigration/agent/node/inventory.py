@@ -1,13 +1,11 @@
-"""What this node has: the Hypervisor object's status, made from libvirt and the storage domains."""
+"""What this node has: the Hypervisor object's status, made from the node's snapshot and the storage domains."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
-from diskmigration.agent.hypervisor.errors import DomainGoneError
-from diskmigration.agent.hypervisor.statistics import DomainStatistics, of_running_domains
+from diskmigration.agent.hypervisor.statistics import DomainStatistics
+from diskmigration.agent.node.snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage import openers
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
@@ -17,32 +15,22 @@ from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDoma
 _TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
 
 
-def survey(
-    connection: Connection,
+def inventory(
+    node: NodeSnapshot,
     domains: StorageDomains,
     *,
     agent_version: str,
     orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
     usage: Usage,
 ) -> HypervisorStatus:
-    """The node as it is now, conditions aside; only storage domains that it serves are told.
+    """Return the Hypervisor's status without conditions; it shows only storage domains that the node serves.
 
     `orphans_of` has the orphaned volumes of a storage domain by its name.
-
-    Raises:
-        HypervisorUnavailableError: libvirtd does not answer.
     """
-    libvirt_version, qemu_version = connection.versions()
-    statistics = {found.uuid: found for found in of_running_domains(connection)}
-    machines = []
-    for domain in every_domain(connection):
-        try:
-            machines.append(_machine(domain, statistics.get(domain.uuid), domains))
-        except DomainGoneError:
-            continue
+    machines = tuple(_machine(vm, domains) for vm in node.vms)
     return HypervisorStatus(
-        libvirt_version=libvirt_version,
-        qemu_version=qemu_version,
+        libvirt_version=node.libvirt_version,
+        qemu_version=node.qemu_version,
         agent_version=agent_version,
         virtual_machine_count=len(machines),
         storage_domains=tuple(
@@ -77,13 +65,14 @@ def _storage_domain(
     )
 
 
-def _machine(domain: Domain, statistics: DomainStatistics | None, domains: StorageDomains) -> VirtualMachine:
-    description = domain.describe()
+def _machine(vm: VmSnapshot, domains: StorageDomains) -> VirtualMachine:
+    disks = vm.description.disks if vm.description is not None else ()
     return VirtualMachine(
-        name=description.name,
-        uuid=description.uuid,
-        state=domain.state(),
-        disks=tuple(_disk(disk, statistics, domains) for disk in description.disks),
+        name=vm.name,
+        uuid=vm.uuid,
+        state=vm.state,
+        not_answering_since=vm.silent_since,
+        disks=tuple(_disk(disk, vm.statistics, domains) for disk in disks),
     )
 
 

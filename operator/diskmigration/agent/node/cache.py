@@ -1,0 +1,230 @@
+"""The one reader of the node's VMs: keeps what libvirt said last of each, and never waits for libvirt itself.
+
+Every read runs on a thread and a connection of its own (see readers.py). A VM that does not answer keeps its own read
+and nothing else: the others are read and polled on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from diskmigration.agent.hypervisor import changes
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
+from diskmigration.agent.hypervisor.vm_reader import VmReader, VmReading
+from diskmigration.agent.node.instant import Instant
+from diskmigration.agent.node.poll import Answer, Poll, Rows
+from diskmigration.agent.node.probe import ASK_SECONDS, LibvirtProbe
+from diskmigration.agent.node.readers import ReaderPool
+from diskmigration.agent.node.snapshot import NodeSnapshot
+from diskmigration.agent.node.table import VmTable
+from diskmigration.api.errors import MigrationError
+from diskmigration.observability.health import Health
+from diskmigration.observability.loops import surviving
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TURN_SECONDS = 0.25
+"""As soon as a VM may be read again; see table.DEBOUNCE_SECONDS."""
+
+LIST_SECONDS = 60.0
+"""The list and the versions are read that often for what no event told."""
+
+SEARCH_SECONDS = 10.0
+"""How often all VMs are read to find one for which libvirtd does not answer, while polls do not return."""
+
+EVENTS_SECONDS = 1.0
+"""How soon a lost connection is noticed; whether one is open costs libvirtd nothing."""
+
+LATE_SECONDS = 60.0
+_READS_AT_ONCE = 8
+_POLLS_AT_ONCE = 12
+"""Together as many as the workers of a libvirtd (max_workers in libvirtd.conf)."""
+
+
+class NodeCache:
+    """Two threads from `start` to the end of the process, and those of the reads."""
+
+    def __init__(self, uri: str, health: Health) -> None:
+        """Nothing is read before `start`."""
+        self._health = health
+        self._probe = LibvirtProbe(uri, health, now=time.monotonic())
+        self._readers = ReaderPool(uri, most=_READS_AT_ONCE)
+        self._poll = Poll(ReaderPool(uri, most=_POLLS_AT_ONCE), self._polled, most=_POLLS_AT_ONCE)
+        self._guard = threading.Lock()
+        self._table = VmTable()
+        self._versions = ("", "")
+        self._reading: set[str] = set()
+        self._list_at = float("-inf")
+        self._version_asked_at = float("-inf")
+        self._search_at = float("-inf")
+        self._wake = threading.Event()
+        self._listeners: list[Callable[[], None]] = []
+        self._poll_listeners: list[Callable[[Rows], None]] = []
+        self._events = Connection(uri)
+        changes.watch(self._events, self._note_change)
+        self._events.on_open(lambda _opened: self._lose_track())
+
+    def listen(self, on_change: Callable[[], None]) -> None:
+        """Call back after each change of a VM that the inventory shows; the callback must return at once."""
+        self._listeners.append(on_change)
+
+    def listen_to_polls(self, on_poll: Callable[[Rows], None]) -> None:
+        """Call back with the statistics of all running VMs, after each poll; the callback must return at once."""
+        self._poll_listeners.append(on_poll)
+
+    def start(self) -> None:
+        """Start reading."""
+        threading.Thread(target=self._run, name="node", daemon=True).start()
+        threading.Thread(target=self._keep_events, name="node-events", daemon=True).start()
+
+    def snapshot(self) -> NodeSnapshot:
+        """Return what is known of the node.
+
+        Raises:
+            HypervisorUnavailableError: libvirtd does not answer, or has not answered enough since it was away.
+        """
+        now = Instant.now()
+        self._probe.require_answers(now.seconds)
+        with self._guard:
+            if not self._table.is_current(now) or not all(self._versions):
+                raise HypervisorUnavailableError("The node's VMs have not all been read yet.")
+            return NodeSnapshot(*self._versions, self._table.snapshots(now))
+
+    def _run(self) -> None:
+        while True:
+            self._health.turned("the thread that reads the node's VMs", within_seconds=LATE_SECONDS)
+            with surviving("the thread that reads the node's VMs"):
+                self._turn(Instant.now())
+                self._wake.wait(TURN_SECONDS)
+                self._wake.clear()
+
+    def _keep_events(self) -> None:
+        """Open the connection of the events again when it was lost: nobody else notices."""
+        while True:
+            with surviving("the thread that keeps the connection of libvirt's events"):
+                try:
+                    self._events.get()
+                except HypervisorUnavailableError as error:
+                    _log.debug("libvirt's events do not come", extra={"error": error.message})
+                time.sleep(EVENTS_SECONDS)
+
+    def _turn(self, now: Instant) -> None:
+        is_search_due = self._poll.is_silent(now.seconds) and now.seconds >= self._search_at
+        with self._guard:
+            if is_search_due:
+                self._search_at = now.seconds + SEARCH_SECONDS
+                self._table.have_all_read()
+            running, held = self._table.running(), self._table.held(now)
+        self._poll.turn(now.seconds, running=running, held=held)
+        if now.seconds >= self._list_at:
+            self._list_at = now.seconds + LIST_SECONDS
+            self._submit("list", VmReader.names, self._listed, self._failed_to_list)
+        if now.seconds - self._version_asked_at >= (ASK_SECONDS if self._probe.is_due(now.seconds) else LIST_SECONDS):
+            self._version_asked_at = now.seconds
+            self._submit("versions", VmReader.versions, self._told_versions, self._failed_to_tell_versions)
+        self._probe.report(now.seconds)
+        if self._probe.has_failed():
+            return
+        with self._guard:
+            due = self._table.take_due(now)
+        for uuid in due:
+            self._submit(
+                uuid, partial(VmReader.read, uuid=uuid), partial(self._answered, uuid), partial(self._failed, uuid)
+            )
+
+    def _submit(
+        self,
+        key: str,
+        read: Callable[[VmReader], T],
+        on_answer: Callable[[T], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """Begin a read, unless the last one of that key has not returned."""
+        if key in self._reading:
+            return
+        self._reading.add(key)
+
+        def run(reader: VmReader) -> None:
+            try:
+                try:
+                    answer = read(reader)
+                finally:
+                    # Before the answer is taken in: what it makes due may be read at once.
+                    self._reading.discard(key)
+                self._probe.answered(time.monotonic())
+                on_answer(answer)
+            except Exception as error:  # noqa: BLE001 - one VM that cannot be read keeps no other from being read
+                if isinstance(error, DomainGoneError):
+                    self._probe.answered(time.monotonic())
+                on_failure(error)
+
+        try:
+            self._readers.submit(run)
+        except RuntimeError as error:
+            # No thread could be started.
+            self._reading.discard(key)
+            on_failure(error)
+
+    def _listed(self, names: Mapping[str, str]) -> None:
+        with self._guard:
+            self._table.listed(names)
+        self._wake.set()
+
+    def _failed_to_list(self, error: Exception) -> None:
+        _log.warning("the node's VMs could not be listed", extra={"error": str(error)})
+        self._list_at = time.monotonic() + ASK_SECONDS
+
+    def _told_versions(self, versions: tuple[str, str]) -> None:
+        with self._guard:
+            self._versions = versions
+
+    def _failed_to_tell_versions(self, error: Exception) -> None:
+        has_just_failed = not self._probe.has_failed()
+        self._probe.failed(error.message if isinstance(error, MigrationError) else repr(error))
+        if has_just_failed:
+            self._lose_track()
+
+    def _answered(self, uuid: str, reading: VmReading) -> None:
+        with self._guard:
+            has_changed = self._table.answered(uuid, reading, Instant.now())
+        if has_changed:
+            self._tell()
+
+    def _failed(self, uuid: str, error: Exception) -> None:
+        if isinstance(error, DomainGoneError):
+            with self._guard:
+                has_changed = self._table.gone(uuid)
+            if has_changed:
+                self._tell()
+            return
+        _log.warning("a VM could not be read", extra={"vm": uuid, "error": str(error)})
+        with self._guard:
+            self._table.failed(uuid, Instant.now())
+
+    def _polled(self, answer: Answer) -> None:
+        self._probe.answered(time.monotonic())
+        with self._guard:
+            rows = self._table.polled(answer.rows, Instant.now(), left_out=answer.left_out)
+        for listener in self._poll_listeners:
+            listener(rows)
+
+    def _note_change(self, uuid: str) -> None:
+        with self._guard:
+            self._table.note_change(uuid)
+        self._wake.set()
+
+    def _lose_track(self) -> None:
+        with self._guard:
+            self._table.lose_track()
+        self._list_at = float("-inf")
+        self._wake.set()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()

@@ -1,0 +1,18 @@
+"""A moment on both clocks: one to count seconds with, one to show to people."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True)
+class Instant:
+    """`seconds` are those of the monotonic clock."""
+
+    seconds: float
+    date: datetime
+
+    @classmethod
+    def now(cls) -> "Instant":
+        """Return the present moment."""
+        return cls(time.monotonic(), datetime.now(UTC))
