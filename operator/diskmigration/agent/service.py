@@ -51,11 +51,14 @@ class Agent:
     ) -> None:
         """Nothing starts before `start`."""
         self._node_name = node_name
-        connection = Connection(libvirt_uri)
+        # libvirtd answers five calls of one connection at a time (max_client_requests in libvirtd.conf). Those of the
+        # migrations may wait for a QEMU that does not answer, and those of the reader of usage for a lock of libvirtd.
+        connection = self._connection = Connection(libvirt_uri)
+        of_extender, of_usage = Connection(libvirt_uri), Connection(libvirt_uri)
         self._cache = NodeCache(libvirt_uri, health)
         events = Events(connection)
         self._domains = StorageDomains({})
-        extender = Extender(connection, events, self._domains, health)
+        extender = Extender(of_extender, events, self._domains, health)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
         self._node = Node(
@@ -83,7 +86,7 @@ class Agent:
             remover=remover,
             migrations_at_work=self._migrations_at_work,
         )
-        self._usage = UsageReader(connection, self._domains)
+        self._usage = UsageReader(of_usage, self._domains)
         self._announcer = Announcer(
             cluster=cluster,
             survey=lambda: inventory(
@@ -107,6 +110,7 @@ class Agent:
 
     def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Start with the storage domains that are known and the labels that select them: neither may be missing."""
+        self._connection.keep_open()
         self._cache.start()
         self._domains.see_node_labels(node_labels)
         for domain in domains:

@@ -9,6 +9,8 @@ import pytest
 
 from diskmigration.agent.announcer import Announcer
 from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.hypervisor import connection as connections
+from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events
 from diskmigration.agent.migration import orphans
 from diskmigration.agent.migration.orphans import Orphans
@@ -125,12 +127,11 @@ def turn_of_the_node_cache(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
     NodeCache("test:///default", any_health()).start()
 
 
-def connection_of_the_node_caches_events(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(NodeCache, "_turn", nothing)
-    patch.setattr(cache, "EVENTS_SECONDS", 0.0)
-    found = NodeCache("test:///default", any_health())
-    patch.setattr(found._events, "get", flaky)
-    found.start()
+def connection_that_is_kept_open(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(connections, "KEEP_SECONDS", 0.0)
+    found = Connection("test:///default")
+    patch.setattr(found, "get", flaky)
+    found.keep_open()
 
 
 THREADS = [
@@ -142,7 +143,7 @@ THREADS = [
     survey,
     search_for_orphans,
     turn_of_the_node_cache,
-    connection_of_the_node_caches_events,
+    connection_that_is_kept_open,
 ]
 
 

@@ -7,6 +7,7 @@ some of the calls that wait, and some that come later, without an end (seen in 9
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,6 +25,9 @@ from diskmigration.observability.loops import surviving
 _log = logging.getLogger(__name__)
 
 OPEN_SECONDS = 10.0
+KEEP_SECONDS = 1.0
+"""How soon a lost connection is noticed; whether one is open costs libvirtd nothing."""
+
 _SYSTEM_SOCKETS = (Path("/run/libvirt/virtqemud-sock"), Path("/run/libvirt/libvirt-sock"))
 TURN_SECONDS = 5
 
@@ -86,6 +90,20 @@ class Connection:
     def on_open(self, callback: Callable[[libvirt.virConnect], None]) -> None:
         """Calls back with each newly opened connection, before anybody else gets it: event callbacks die with it."""
         self._on_open.append(callback)
+
+    def keep_open(self) -> None:
+        """Open it now, and again within a second whenever it was lost: events come on an open connection alone."""
+
+        def run() -> None:
+            while True:
+                with surviving("the thread that keeps a connection of libvirt's events"):
+                    try:
+                        self.get()
+                    except HypervisorUnavailableError as error:
+                        _log.debug("libvirt's events do not come", extra={"error": error.message})
+                    time.sleep(KEEP_SECONDS)
+
+        threading.Thread(target=run, name="keep-open", daemon=True).start()
 
     def on_turn(self, callback: Callable[[], None]) -> None:
         """Calls back every few seconds from libvirt's event loop: as long as it does, events are handed on."""

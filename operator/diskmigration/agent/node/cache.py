@@ -38,9 +38,6 @@ LIST_SECONDS = 60.0
 SEARCH_SECONDS = 10.0
 """How often all VMs are read to find one for which libvirtd does not answer, while polls do not return."""
 
-EVENTS_SECONDS = 1.0
-"""How soon a lost connection is noticed; whether one is open costs libvirtd nothing."""
-
 LATE_SECONDS = 60.0
 _READS_AT_ONCE = 8
 _POLLS_AT_ONCE = 12
@@ -48,7 +45,7 @@ _POLLS_AT_ONCE = 12
 
 
 class NodeCache:
-    """Two threads from `start` to the end of the process, and those of the reads."""
+    """One thread from `start` to the end of the process, and those of its connections and reads."""
 
     def __init__(self, uri: str, health: Health) -> None:
         """Nothing is read before `start`."""
@@ -81,7 +78,7 @@ class NodeCache:
     def start(self) -> None:
         """Start reading."""
         threading.Thread(target=self._run, name="node", daemon=True).start()
-        threading.Thread(target=self._keep_events, name="node-events", daemon=True).start()
+        self._events.keep_open()
 
     def snapshot(self) -> NodeSnapshot:
         """Return what is known of the node.
@@ -103,16 +100,6 @@ class NodeCache:
                 self._turn(Instant.now())
                 self._wake.wait(TURN_SECONDS)
                 self._wake.clear()
-
-    def _keep_events(self) -> None:
-        """Open the connection of the events again when it was lost: nobody else notices."""
-        while True:
-            with surviving("the thread that keeps the connection of libvirt's events"):
-                try:
-                    self._events.get()
-                except HypervisorUnavailableError as error:
-                    _log.debug("libvirt's events do not come", extra={"error": error.message})
-                time.sleep(EVENTS_SECONDS)
 
     def _turn(self, now: Instant) -> None:
         is_search_due = self._poll.is_silent(now.seconds) and now.seconds >= self._search_at
