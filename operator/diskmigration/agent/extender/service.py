@@ -26,15 +26,13 @@ from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged, ThresholdPassed
-from diskmigration.agent.hypervisor.statistics import DomainStatistics
+from diskmigration.agent.hypervisor.statistics import DomainStatistics, Rows
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
-
-Rows = tuple[DomainStatistics, ...]
 
 _WORKERS = 8
 TURN_SECONDS = 10.0

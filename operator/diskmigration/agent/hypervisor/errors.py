@@ -53,7 +53,7 @@ Source: bdrv_attach_child_noperm in QEMU's block.c, tests/qemu-iotests/tests/ina
 _QEMU_HAS_ENDED = re.compile(
     "(to|from|with)( QEMU| qemu)? monitor|closed the monitor|monitor was closed|no longer running"
 )
-"""What libvirt answers where QEMU ended while it was asked. The VM counts as running for a moment yet.
+"""libvirt's answers when QEMU ended during a call. libvirt still reports the VM as running for a moment.
 
 Source: qemuMonitorIO and qemuMonitorSend in libvirt's qemu_monitor.c, qemuDomainObjExitMonitor in qemu_domain.c.
 """

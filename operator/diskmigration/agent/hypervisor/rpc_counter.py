@@ -25,7 +25,7 @@ _ANSWERED_BY_THE_CLIENT = frozenset(
         "virStorageVolFree",
     }
 )
-"""What libvirt's client answers from the handle that it has. Source: libvirt's src/libvirt-domain.c."""
+"""libvirt's client answers these itself, from the handle. Source: libvirt's src/libvirt-domain.c."""
 
 _REMOTE = ("virConnect", "virDomain", "virStorage")
 

@@ -132,6 +132,9 @@ def of_domain(domain: Domain) -> DomainStatistics:
         return parse(domain.uuid, handle.ID(), records[0][1] if records else {})
 
 
+Rows = tuple[DomainStatistics, ...]
+"""The statistics of several VMs, one each."""
+
 _RUNNING_NOT_WAITING = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
     | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
@@ -139,22 +142,20 @@ _RUNNING_NOT_WAITING = (
 )
 
 
-def of_running_domains(connection: Connection) -> tuple[DomainStatistics, ...]:
+def of_running_domains(connection: Connection) -> Rows:
     """The statistics of every running VM, in one call; one that is busy with another call is not waited for."""
     handle = connection.get()
     with answered("reading the block statistics of all VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
         return _read(handle.getAllDomainStats(_GROUPS, _RUNNING_NOT_WAITING))
 
 
-def of_those_that_run(
-    connection: libvirt.virConnect, handles: Sequence[libvirt.virDomain]
-) -> tuple[DomainStatistics, ...]:
+def of_those_that_run(connection: libvirt.virConnect, handles: Sequence[libvirt.virDomain]) -> Rows:
     """Return the statistics of those of the VMs that run, in one call, which asks for no other VM."""
     with answered("reading the block statistics of some VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
         return _read(connection.domainListGetStats(list(handles), _GROUPS, _RUNNING_NOT_WAITING)) if handles else ()
 
 
-def _read(records: Sequence[tuple[libvirt.virDomain, Mapping[str, object]]]) -> tuple[DomainStatistics, ...]:
+def _read(records: Sequence[tuple[libvirt.virDomain, Mapping[str, object]]]) -> Rows:
     return tuple(parse(domain.UUIDString(), domain.ID(), values) for domain, values in records)
 
 

@@ -15,7 +15,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import STATES
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
-from diskmigration.agent.hypervisor.statistics import DomainStatistics, of_running_domains, of_those_that_run
+from diskmigration.agent.hypervisor.statistics import Rows, of_running_domains, of_those_that_run
 from diskmigration.api.errors import Reason
 from diskmigration.api.hypervisor import VirtualMachineState
 
@@ -58,7 +58,7 @@ class VmReader:
             state = STATES.get(handle.state()[0], VirtualMachineState.UNKNOWN)
             return VmReading(state, domain_xml.parse(handle.XMLDesc(0)))
 
-    def statistics(self) -> tuple[DomainStatistics, ...]:
+    def statistics(self) -> Rows:
         """Return the statistics of every running VM; see `of_running_domains`.
 
         It waits for the first VM whose QEMU does not answer. A second call at the same time passes that VM over. Every
@@ -69,7 +69,7 @@ class VmReader:
         """
         return of_running_domains(self._connection)
 
-    def statistics_of(self, uuids: Collection[str]) -> tuple[DomainStatistics, ...]:
+    def statistics_of(self, uuids: Collection[str]) -> Rows:
         """Return the statistics of those of the VMs that run, and wait for no other VM.
 
         Raises:

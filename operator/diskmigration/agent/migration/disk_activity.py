@@ -1,4 +1,4 @@
-"""Whether QEMU has taken over the disk of its VM: of one that arrived paused, it does so when the VM is resumed."""
+"""Check whether QEMU has taken over a VM's disk. It takes over that of a VM that arrived paused when it is resumed."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""What is known of this node: its VMs as libvirt describes them, and whether libvirtd answers."""
+"""Read this node's VMs from libvirt, and tell whether libvirtd answers."""

@@ -14,9 +14,10 @@ from typing import TypeVar
 from diskmigration.agent.hypervisor import changes
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
+from diskmigration.agent.hypervisor.statistics import Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReader, VmReading
 from diskmigration.agent.node.instant import Instant
-from diskmigration.agent.node.poll import Answer, Poll, Rows
+from diskmigration.agent.node.poll import Answer, Poll
 from diskmigration.agent.node.probe import ASK_SECONDS, LibvirtProbe
 from diskmigration.agent.node.readers import ReaderPool
 from diskmigration.agent.node.snapshot import NodeSnapshot
@@ -30,10 +31,10 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TURN_SECONDS = 0.25
-"""As soon as a VM may be read again; see table.DEBOUNCE_SECONDS."""
+"""How often the thread looks for what is due. A VM is not read more often; see table.DEBOUNCE_SECONDS."""
 
 LIST_SECONDS = 60.0
-"""The list and the versions are read that often for what no event told."""
+"""How often the list of VMs and the versions are read, as no event tells all that changes in them."""
 
 SEARCH_SECONDS = 10.0
 """How often all VMs are read to find one for which libvirtd does not answer, while polls do not return."""

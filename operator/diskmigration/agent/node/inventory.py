@@ -1,4 +1,4 @@
-"""What this node has: the Hypervisor object's status, made from the node's snapshot and the storage domains."""
+"""Make the Hypervisor object's status from the node's snapshot and the storage domains."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from diskmigration.agent.hypervisor.statistics import DomainStatistics
+from diskmigration.agent.hypervisor.statistics import Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReader
 from diskmigration.agent.node.readers import Readers
 
@@ -23,8 +23,6 @@ _log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 SILENT_SECONDS = 3.0
 _MOST_BEGUN_IN_A_TURN = 3
-
-Rows = tuple[DomainStatistics, ...]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is known of the node at one moment. Immutable."""
+"""The node's VMs as they were last read. Immutable."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +13,8 @@ class VmSnapshot:
     """One VM as libvirt described it last. None is what libvirt has not said.
 
     `description` is the live XML, or the persistent one of a VM that is off. `statistics` are of the last poll, and
-    None for a VM that did not run then. `answered_at` is when the description was read, on the monotonic clock.
-    `silent_since` is when libvirt, or the VM's QEMU, was first asked something that it has not answered since.
+    None for a VM that did not run then. `silent_since` is when libvirt, or the VM's QEMU, was first asked something
+    that it has not answered since.
     """
 
     uuid: str
@@ -22,7 +22,6 @@ class VmSnapshot:
     state: VirtualMachineState
     description: DomainDescription | None
     statistics: DomainStatistics | None
-    answered_at: float | None
     silent_since: datetime | None = None
 
 

@@ -1,4 +1,4 @@
-"""What libvirt has said of each VM, and which VM is to be read next. No call is made here, and no clock is read.
+"""Keep libvirt's last answers about each VM, and choose which VM to read next. Pure: no calls, and no clock.
 
 Events say which VM changed. For what no event tells, the poll of the statistics shows which layers the running VMs
 have, and one running VM and a few that are off are read each second in turn.
@@ -7,7 +7,7 @@ have, and one running VM and a few that are off are read each second in turn.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from diskmigration.agent.hypervisor.statistics import DomainStatistics
+from diskmigration.agent.hypervisor.statistics import DomainStatistics, Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReading
 from diskmigration.agent.node.instant import Instant
 from diskmigration.agent.node.snapshot import VmSnapshot
@@ -38,7 +38,6 @@ class _Entry:
 
     name: str
     reading: VmReading | None = None
-    answered_at: float | None = None
     row: DomainStatistics | None = None
     asked: Instant | None = None
     failing: Instant | None = None
@@ -144,7 +143,7 @@ class VmTable:
         if entry is None:
             return False
         before = (entry.name, _shape(entry.reading), entry.unread_since(now))
-        entry.name, entry.reading, entry.answered_at = reading.description.name, reading, now.seconds
+        entry.name, entry.reading = reading.description.name, reading
         entry.asked = entry.failing = None
         entry.is_confirmed = True
         return before != (entry.name, _shape(reading), None)
@@ -164,9 +163,7 @@ class VmTable:
             entry.failing = entry.failing or entry.asked or now
             entry.asked, entry.is_stale, entry.not_before = None, True, now.seconds + RETRY_SECONDS
 
-    def polled(
-        self, rows: Iterable[DomainStatistics], now: Instant, *, left_out: frozenset[str] = frozenset()
-    ) -> tuple[DomainStatistics, ...]:
+    def polled(self, rows: Iterable[DomainStatistics], now: Instant, *, left_out: frozenset[str] = frozenset()) -> Rows:
         """Take in the statistics of the running VMs; a VM whose layers, state or run are others is read again.
 
         Of the VMs that the poll has left out, nothing but their layers stays known.
@@ -206,7 +203,6 @@ def _snapshot(uuid: str, entry: _Entry, now: Instant) -> VmSnapshot:
         state=VirtualMachineState.UNKNOWN if entry.reading is None or is_unread else entry.reading.state,
         description=entry.reading.description if entry.reading is not None else None,
         statistics=entry.row,
-        answered_at=entry.answered_at,
         silent_since=silent.date if silent is not None else None,
     )
 

@@ -60,7 +60,7 @@ def run(
 ) -> str:
     """Run a program to its end and return what it printed.
 
-    With an `credentials` it opens files as that user where the file system asks for one, and as root does elsewhere.
+    With `credentials` it opens files as that user where the file system asks for one, and as root does elsewhere.
 
     Raises:
         MigrationError: it failed or took longer than `timeout` seconds; the message holds what it answered.
@@ -77,29 +77,21 @@ def status(
     accepted: Sequence[int],
     timeout: float,
     credentials: Credentials | None = None,
-    is_root_elsewhere: bool = False,
 ) -> int:
     """Run a program whose exit status is its answer.
 
-    With an `credentials` it runs as that user and nothing more, or as in `run` where it `is_root_elsewhere`.
+    With `credentials` it runs as that user and nothing more.
 
     Raises:
         MigrationError: StorageFailed, for any other status, or when it took longer than `timeout` seconds.
     """
-    command = started(arguments, credentials, is_root_elsewhere=is_root_elsewhere)
+    command = started(arguments, credentials, is_root_elsewhere=False)
     done = _done(command, doing=doing, failure=Reason.STORAGE_FAILED, timeout=timeout, accepted=accepted)
     return done.status
 
 
 def _done(command: Sequence[str], *, doing: str, failure: Reason, timeout: float, accepted: Sequence[int]) -> Ended:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors=NOT_TEXT,
-    )
+    process = _open(command)
     try:
         printed, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
@@ -112,6 +104,19 @@ def _done(command: Sequence[str], *, doing: str, failure: Reason, timeout: float
         answer = (said or printed).strip()
         raise failures.failure_of_program(answer, doing=doing, program=_program(command), reason=failure)
     return Ended(process.returncode, printed, said)
+
+
+def _open(command: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
+    """Start a program that reads nothing, and whose words are read; `options` are further ones of Popen."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors=NOT_TEXT,
+        **options,
+    )
 
 
 def end(process: "subprocess.Popen[Any]") -> None:
@@ -146,16 +151,7 @@ def run_undisturbed(
     Raises:
         FileNotFoundError: there is no such program.
     """
-    process = subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors=NOT_TEXT,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
+    process = _open(arguments, env={**os.environ, **environment}, start_new_session=True)
     try:
         printed, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

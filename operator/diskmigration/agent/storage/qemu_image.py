@@ -56,13 +56,8 @@ def named(chain: Sequence[Image], *, is_target: bool = False) -> str:
     top = len(chain) - 1
     node: dict[str, object] | None = None
     for position, image in enumerate(chain):
-        protocol = "host_device" if image.type is StorageType.BLOCK else "file"
-        file: dict[str, object] = {"driver": protocol, "filename": str(image.path)}
-        shared: dict[str, object] = {}
-        if not is_target or position < top:
-            file["cache"] = {"direct": supports_direct_io(image.path)}
-        if is_target and position < top:
-            shared = {"read-only": True, "force-share": True}
+        file = _file_of(image, sets_cache=not is_target or position < top)
+        shared = {"read-only": True, "force-share": True} if is_target and position < top else {}
         below = {"backing": node} if image.format is VolumeFormat.QCOW2 else {}
         node = {"driver": image.format, "file": file, **shared, **below}
     return _JSON + json.dumps(node, separators=(",", ":"))
@@ -70,9 +65,14 @@ def named(chain: Sequence[Image], *, is_target: bool = False) -> str:
 
 def named_alone(image: Image) -> str:
     """Return the name of one qcow2 volume without what lies below it."""
+    return _JSON + json.dumps({"driver": image.format, "backing": None, "file": _file_of(image, sets_cache=True)})
+
+
+def _file_of(image: Image, *, sets_cache: bool) -> dict[str, object]:
+    """The node that opens the file or device; unless it sets the cache mode, it has the one of the command line."""
     protocol = "host_device" if image.type is StorageType.BLOCK else "file"
-    file = {"driver": protocol, "filename": str(image.path), "cache": {"direct": supports_direct_io(image.path)}}
-    return _JSON + json.dumps({"driver": image.format, "backing": None, "file": file})
+    cache = {"cache": {"direct": supports_direct_io(image.path)}} if sets_cache else {}
+    return {"driver": protocol, "filename": str(image.path), **cache}
 
 
 def name_bytes(chain: Iterable[Image]) -> int:

@@ -232,7 +232,7 @@ def _require_room(
 
 
 def _measured_bytes(journal: Journal, storage: StorageType, keep_on: Callable[[], bool]) -> int:
-    """What qcow2 copies of the source's volumes take on a storage of that type.
+    """Return how many bytes qcow2 copies of the source's volumes need on a storage of that type.
 
     What a volume takes of its storage domain says little of its data where it was allocated ahead.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
-from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.sizing import fresh_volume_size, frozen_volume_size, written_volume_size
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.disk_migration import CopyMode, Provisioning, VolumeFormat
@@ -20,11 +20,15 @@ def mirror_size(attempt: Attempt) -> int:
     return mirror.capacity_bytes if mirror.format is VolumeFormat.RAW else _filled_size(attempt)
 
 
+def makes_thin_files(journal: Journal) -> bool:
+    """Whether what is made at the destination grows by what is written to it, whatever its size is."""
+    is_thin = journal.migration.spec.destination.provisioning is Provisioning.THIN
+    return is_thin and journal.mirror.type is StorageType.FILE
+
+
 def mirror_room(attempt: Attempt) -> int:
     """The room that the volume takes as far as is known now: a raw file has holes where the disk has."""
-    is_thin = attempt.journal.migration.spec.destination.provisioning is Provisioning.THIN
-    is_file = attempt.journal.mirror.type is StorageType.FILE
-    return _filled_size(attempt) if is_thin and is_file else mirror_size(attempt)
+    return _filled_size(attempt) if makes_thin_files(attempt.journal) else mirror_size(attempt)
 
 
 def _filled_size(attempt: Attempt) -> int:

@@ -11,9 +11,15 @@ from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
-from diskmigration.agent.migration.steps.mirror_volume import format_volume, fresh_mirror_size, mirror_room, mirror_size
+from diskmigration.agent.migration.steps.mirror_volume import (
+    format_volume,
+    fresh_mirror_size,
+    makes_thin_files,
+    mirror_room,
+    mirror_size,
+)
 from diskmigration.agent.storage import qemu_image, qemu_img
-from diskmigration.api.disk_migration import Provisioning, VolumeFormat
+from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -102,11 +108,8 @@ def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, in
 
 
 def _frozen_room(attempt: Attempt, measured: Mapping[str, int]) -> int:
-    """The room that they take: a thin file grows by what is written to it, whatever its size is."""
-    journal = attempt.journal
-    is_thin = journal.migration.spec.destination.provisioning is Provisioning.THIN
-    is_file = journal.mirror.type is StorageType.FILE
-    return sum((measured if is_thin and is_file else _frozen_sizes(attempt, measured)).values())
+    """The room that the volumes of frozen layers take."""
+    return sum((measured if makes_thin_files(attempt.journal) else _frozen_sizes(attempt, measured)).values())
 
 
 def _make(
