@@ -2,14 +2,14 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.file import FileDriver
-from diskmigration.agent.storage.image_locks import ImageInUseError, is_written_to, writers_kept_out
+from diskmigration.agent.storage.image_locks import ImageInUseError, is_written_to, writers_kept_out, writers_of_any
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
@@ -62,6 +62,22 @@ def test_a_volume_that_cannot_be_read_is_no_volume_that_nobody_writes_to(tmp_pat
     (tmp_path / "v").symlink_to("v")
     with pytest.raises(MigrationError):
         is_written_to(tmp_path / "v")
+
+
+def test_who_has_it_open_for_a_moment_is_no_writer(driver: FileDriver | LoopDriver) -> None:
+    driver.create("v", 4 * MIB, OWNER)
+    path = driver.path("v")
+    qemu_img.create(Image(path, VolumeFormat.RAW, driver.type), 4 * MIB, backing=None)
+    with ExitStack() as scanner:
+        looks = []
+        scanner.enter_context(opened(path, "raw"))
+
+        def end(seconds: float) -> None:
+            looks.append(seconds)
+            scanner.close()
+
+        assert not writers_of_any([path], wait=end)
+        assert len(looks) == 1
 
 
 def test_who_only_reads_is_no_writer(driver: FileDriver | LoopDriver) -> None:

@@ -11,7 +11,8 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -32,14 +33,27 @@ _WITHOUT_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
 
 _ANOTHER_QEMU = "a QEMU, by the locks that it holds"
+_CLOSING_SECONDS = 3.0
+_ASK_SECONDS = 0.1
 
 
-def writers_of_any(paths: Iterable[Path]) -> Mapping[Path, str]:
+def writers_of_any(paths: Iterable[Path], *, wait: Callable[[float], object] = time.sleep) -> Mapping[Path, str]:
     """Return who writes to each of the paths that anybody writes to, in words for a user.
+
+    Programs that look through a node's devices open each of them for a moment (`losetup --find` does). Such a one is no
+    writer, so whoever is found is looked for again, for some seconds. A write within that time is not seen here.
 
     Raises:
         MigrationError: StorageFailed, it cannot be told.
     """
+    asked = tuple(paths)
+    until = time.monotonic() + _CLOSING_SECONDS
+    while (writers := _writers_now(asked)) and time.monotonic() < until:
+        wait(_ASK_SECONDS)
+    return writers
+
+
+def _writers_now(paths: Iterable[Path]) -> Mapping[Path, str]:
     openers = openers_of_any(paths)
     found = {path: _named(openers[path]) or (_ANOTHER_QEMU if _is_locked_by_writer(path) else "") for path in openers}
     return {path: writer for path, writer in found.items() if writer}

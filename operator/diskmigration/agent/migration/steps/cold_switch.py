@@ -94,7 +94,8 @@ def _confirm(attempt: Attempt, new: JournalVolume) -> None:
 
 def _is_as_before(volume: JournalVolume, mark: str | None) -> bool:
     path = Path(volume.path)
-    return mark is not None and write_mark(path) == mark and not writers_of_any([path])
+    # The mark comes last: it counts what was written while somebody was looked for.
+    return mark is not None and not writers_of_any([path]) and write_mark(path) == mark
 
 
 def _did_not_start(attempt: Attempt, old: JournalVolume) -> bool:
