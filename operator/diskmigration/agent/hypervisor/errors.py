@@ -44,19 +44,32 @@ class VirtualMachinePausedError(MigrationError):
         super().__init__(Reason.VIRTUAL_MACHINE_PAUSED, message)
 
 
-_INACTIVE_NODE = re.compile("Inactive '[^']*' can't be a [a-z]+ child of active")
+_INACTIVE_NODE = re.compile(
+    r"internal error: unable to execute QEMU command '[a-z-]+': "
+    r"Inactive '[^']*' can't be a [a-z]+ child of active '[^']*'"
+)
 """What QEMU 10 answers of a VM that was restored while paused: its block nodes stay inactive until it is resumed.
 
-Source: bdrv_attach_child_noperm in QEMU's block.c, tests/qemu-iotests/tests/inactive-node-nbd.
+Source: bdrv_attach_child_noperm in QEMU's block.c, tests/qemu-iotests/tests/inactive-node-nbd. A node is named by
+libvirt or by QEMU, never by a user.
 """
 
 _QEMU_HAS_ENDED = re.compile(
-    "(to|from|with)( QEMU| qemu)? monitor|closed the monitor|monitor was closed|no longer running"
+    r"(internal error: |operation failed: )?"
+    r"(Unable to (read from|write to) monitor"
+    r"|(End of file from|Invalid file descriptor while waiting for) (qemu )?monitor"
+    r"|Error while processing monitor IO|(QEMU|qemu) unexpectedly closed the monitor"
+    r"|QEMU monitor was closed|domain is no longer running)"
+    r"( \(vm='.*'\))?(: .*)?",
+    re.DOTALL,
 )
 """libvirt's answers when QEMU ended during a call. libvirt still reports the VM as running for a moment.
 
 Source: qemuMonitorIO and qemuMonitorSend in libvirt's qemu_monitor.c, qemuDomainObjExitMonitor in qemu_domain.c.
 """
+
+_IS_NOT_RUNNING = re.compile(r"Requested operation is not valid: [Dd]omain( '.*')? is not running", re.DOTALL)
+"""virDomainObjCheckActive in libvirt's domain_conf.c, and the older checks in qemu_driver.c."""
 
 
 def is_connection_loss(error: libvirt.libvirtError) -> bool:
@@ -76,16 +89,18 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        said = f"While {doing}, libvirt answered: {error.get_error_message() or error}"
+        # Only whole answers are compared: a VM's name or a volume's may read like a part of any of them.
+        answer = error.get_error_message() or str(error)
+        said = f"While {doing}, libvirt answered: {answer}"
         if is_connection_loss(error):
             raise HypervisorUnavailableError(f"{said}. The migration goes on when libvirtd is back.") from error
-        if error.get_error_domain() == libvirt.VIR_FROM_QEMU and _QEMU_HAS_ENDED.search(said):
+        if error.get_error_domain() == libvirt.VIR_FROM_QEMU and _QEMU_HAS_ENDED.fullmatch(answer):
             raise HypervisorUnavailableError(f"{said}. QEMU has ended: the VM is looked at again.") from error
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID) and (
-            error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or "not running" in str(error)
+            error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or _IS_NOT_RUNNING.fullmatch(answer)
         ):
             raise DomainGoneError(said) from error
-        if _INACTIVE_NODE.search(said):
+        if _INACTIVE_NODE.fullmatch(answer):
             raise VirtualMachinePausedError(
                 "The VM was restored while paused, and QEMU lets nothing work on its disks until it runs. Resume it "
                 f"(`virsh resume`): the migration then goes on. {said}"

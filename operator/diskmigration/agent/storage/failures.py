@@ -40,10 +40,14 @@ def failure(error: OSError, *, doing: str, reason: Reason = Reason.STORAGE_FAILE
 
 
 def failure_of_program(answer: str, *, doing: str, program: str, reason: Reason) -> MigrationError:
-    """Return the error to raise for what a program answered; it repeats the kernel's words."""
+    """Return the error to raise for what a program answered.
+
+    A program ends its last line with the kernel's words. Everywhere else they may be a part of a name.
+    """
     message = f"While {doing}, {program} answered: {answer}"
+    last_line = answer.rstrip().rpartition("\n")[2]
     for number, advice in _ADVICE.items():
-        if os.strerror(number) in answer:
+        if last_line.endswith(f": {os.strerror(number)}"):
             return NoRoomError(f"{message.removesuffix('.')}. {advice}")
     return MigrationError(reason, message)
 

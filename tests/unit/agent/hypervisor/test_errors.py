@@ -2,6 +2,8 @@
 
 import libvirt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diskmigration.agent.hypervisor.errors import (
     DomainGoneError,
@@ -56,7 +58,13 @@ def test_an_internal_error_of_qemu_is_a_failure_of_the_act() -> None:
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to read from monitor: Connection reset by peer"),
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to write to monitor: Broken pipe"),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "End of file from qemu monitor (vm='a')"),
-        (libvirt.VIR_ERR_INTERNAL_ERROR, "QEMU unexpectedly closed the monitor (vm='a')"),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to read from monitor (vm='a'): Connection reset by peer"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: End of file from qemu monitor (vm='a')"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: QEMU unexpectedly closed the monitor (vm='a')"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: qemu unexpectedly closed the monitor: 2026-11-28: a\nb"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: Error while processing monitor IO (vm='a')"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "Invalid file descriptor while waiting for monitor (vm='a')"),
+        (libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: domain is no longer running"),
         (libvirt.VIR_ERR_OPERATION_FAILED, "QEMU monitor was closed"),
         (libvirt.VIR_ERR_OPERATION_FAILED, "domain is no longer running"),
     ],
@@ -72,6 +80,7 @@ def test_what_a_qemu_was_asked_that_ended_may_have_happened(code: int, answer: s
     [
         (libvirt.VIR_ERR_NO_DOMAIN, "Domain not found"),
         (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: domain is not running"),
+        (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: domain 'a' is not running"),
     ],
 )
 def test_a_vm_that_is_gone_is_known(code: int, message: str) -> None:
@@ -104,3 +113,52 @@ def test_a_vm_that_was_restored_while_paused_has_to_be_resumed(command: str, ans
 def test_another_inactive_thing_is_a_failure_of_the_act() -> None:
     error = raised(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, "Inactive device, or a backing child of it")
     assert not isinstance(error, VirtualMachinePausedError)
+
+
+ENDED = "operation failed: QEMU monitor was closed"
+STOPPED = "Requested operation is not valid: domain is not running"
+INACTIVE = (
+    "internal error: unable to execute QEMU command 'block-commit': "
+    "Inactive 'libvirt-1-format' can't be a backing child of active '#block060'"
+)
+WORDS = [
+    *(ENDED, STOPPED, INACTIVE),
+    *("QEMU monitor was closed", "domain is no longer running", "Unable to read from monitor: x", "is not running"),
+    *("End of file from qemu monitor (vm='x')", "qemu unexpectedly closed the monitor", "No space left on device"),
+]
+NAMES = st.lists(st.sampled_from([*WORDS, "'", ": ", "\n", "/", " ", "a"]), min_size=1, max_size=4).map("".join)
+ANSWERS = [
+    (libvirt.VIR_ERR_INTERNAL_ERROR, "unable to execute QEMU command 'blockdev-add': Could not open '{}'"),
+    (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: unable to execute QEMU command 'block-commit': '{}' is in use"),
+    (libvirt.VIR_ERR_INVALID_ARG, "invalid argument: disk '{}' not found in domain '{}'"),
+    (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: disk '{}' already in active block job"),
+    (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: '{}' has no backing file, {}"),
+    (libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: cannot access '{}': {}"),
+    (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot access storage file '{}': No such file or directory"),
+    (libvirt.VIR_ERR_OPERATION_TIMEOUT, "Timed out during operation: cannot acquire state change lock (held by {})"),
+]
+
+
+@given(st.sampled_from(ANSWERS), st.tuples(NAMES, NAMES), NAMES)
+def test_a_name_never_changes_what_an_answer_means(answer: tuple[int, str], names: tuple[str, str], doing: str) -> None:
+    code, template = answer
+    with pytest.raises(MigrationError) as found, answered(f"copying {doing}", failure=Reason.PIVOT_FAILED):
+        raise libvirt_error(code, libvirt.VIR_FROM_QEMU, template.format(*names))
+    assert type(found.value) is MigrationError
+    assert found.value.reason is Reason.PIVOT_FAILED
+
+
+@given(NAMES)
+def test_a_name_hides_no_answer(name: str) -> None:
+    ended = raised(
+        libvirt.VIR_ERR_INTERNAL_ERROR,
+        libvirt.VIR_FROM_QEMU,
+        f"internal error: End of file from qemu monitor (vm='{name}')",
+    )
+    assert isinstance(ended, HypervisorUnavailableError)
+    stopped = raised(
+        libvirt.VIR_ERR_OPERATION_INVALID,
+        libvirt.VIR_FROM_QEMU,
+        f"Requested operation is not valid: domain '{name}' is not running",
+    )
+    assert isinstance(stopped, DomainGoneError)

@@ -4,6 +4,9 @@ The exit status is 5 for nearly everything, so the texts have to tell; they are 
 known here is handed on as it stands.
 """
 
+import re
+from collections.abc import Sequence
+
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
 
@@ -54,11 +57,11 @@ _ALL_WORDS = frozenset({("volume group", "not found")})
 """Where all the words have to be there, not any."""
 
 
-def failure(answer: str, *, doing: str, command: str) -> MigrationError:
-    """The error for a command that failed: what was being done, lvm2's own answer, and what to do about it."""
+def failure(answer: str, *, doing: str, line: Sequence[str]) -> MigrationError:
+    """The error for a command line that failed: what was being done, lvm2's own answer, and what to do about it."""
     said = " ".join(answer.split()) or "nothing"
-    message = f"While {doing}, {command} answered: {said.removesuffix('.')}."
-    lowered = said.lower()
+    message = f"While {doing}, {line[0]} answered: {said.removesuffix('.')}."
+    lowered = _without_names(said, line).lower()
     if any(words in lowered for words in _NO_ROOM):
         return NoRoomError(f"{message} Free some room in the volume group, or add a physical volume (vgextend).")
     advice = next((advice for words, advice in _ADVICE if _applies(words, lowered)), "")
@@ -78,6 +81,16 @@ def unanswered(*, doing: str, command: str, seconds: float) -> MigrationError:
 def says_size_is_there(answer: str) -> bool:
     """Whether lvextend found the volume as large already."""
     return any(words in answer for words in _SIZE_IS_THERE)
+
+
+def _without_names(said: str, line: Sequence[str]) -> str:
+    """A group or a volume may be named as lvm2 names its lock daemon, say."""
+    operands = line[line.index("--") + 1 :] if "--" in line else ()
+    names = {name for operand in operands for name in operand.split("/")}
+    if not names:
+        return said
+    any_name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w+.-])({any_name})(?![\w+-])", "", said)
 
 
 def _applies(words: tuple[str, ...], answer: str) -> bool:

@@ -301,7 +301,7 @@ class LvmDriver:
         if ended.status == 0:
             return
         if not answers.says_size_is_there(ended.said):
-            raise answers.failure(ended.said or ended.printed, doing=doing, command=line[0])
+            raise answers.failure(ended.said or ended.printed, doing=doing, line=line)
         # An extension that was cut off: the group's metadata has the size, and the kernel does not know it yet.
         self._group.change(arguments.refresh(self.volume_group_name, volume), doing=doing)
 

@@ -107,7 +107,7 @@ class VolumeGroup:
         """
         ended = self.try_change(line, doing=doing)
         if ended.status != 0:
-            raise answers.failure(ended.said or ended.printed, doing=doing, command=line[0])
+            raise answers.failure(ended.said or ended.printed, doing=doing, line=line)
 
     def try_change(self, line: Sequence[str], *, doing: str) -> Ended:
         """As `change`, but hands out how the command ended.
@@ -131,7 +131,7 @@ class VolumeGroup:
         doing = f"reading the volume group {self.name}"
         ended = _run(line, doing=doing, timeout=_REPORT_TIMEOUT_SECONDS)
         if ended.status != 0:
-            raise answers.failure(ended.said or ended.printed, doing=doing, command=line[0])
+            raise answers.failure(ended.said or ended.printed, doing=doing, line=line)
         return ended.printed
 
 

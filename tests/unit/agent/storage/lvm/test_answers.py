@@ -21,7 +21,7 @@ MISSING = """  WARNING: Couldn't find device with uuid fkamhh-y351-SgSm-moeu-exF
     ],
 )
 def test_a_full_group_is_told_apart(answer: str) -> None:
-    error = answers.failure(answer, doing="extending x", command="lvextend")
+    error = answers.failure(answer, doing="extending x", line=["lvextend"])
     assert isinstance(error, NoRoomError)
     assert "vgextend" in error.message
     assert answer.split("\n")[-2].strip().removesuffix(".") in error.message
@@ -50,17 +50,28 @@ def test_a_full_group_is_told_apart(answer: str) -> None:
     ],
 )
 def test_what_is_known_comes_with_what_to_do(answer: str, advice: str) -> None:
-    error = answers.failure(answer, doing="d", command="c")
+    error = answers.failure(answer, doing="d", line=["c"])
     assert error.reason is Reason.STORAGE_FAILED
     assert error.reason in RETRYABLE
     assert not isinstance(error, NoRoomError)
     assert advice in error.message
 
 
+@pytest.mark.parametrize("name", ["lvmlockd", "lockspace"])
+@pytest.mark.parametrize("answer", ['  Volume group "{}" not found', "  Logical volume {}/x in use."])
+def test_a_group_that_is_named_like_a_failure_is_none(name: str, answer: str) -> None:
+    line = ["lvremove", "--yes", "--", f"{name}/x"]
+    named, plain = (
+        answers.failure(answer.format(group), doing="d", line=[*line[:-1], f"{group}/x"]).message
+        for group in (name, "vg0")
+    )
+    assert named == plain.replace("vg0", name)
+
+
 @pytest.mark.parametrize("answer", ["  Something new.\n", ""])
 def test_what_is_not_known_is_handed_on(answer: str) -> None:
     said = answer.strip().removesuffix(".") or "nothing"
-    assert answers.failure(answer, doing="d", command="c").message == f"While d, c answered: {said}."
+    assert answers.failure(answer, doing="d", line=["c"]).message == f"While d, c answered: {said}."
 
 
 def test_a_volume_that_is_as_large_already_is_no_failure() -> None:
