@@ -83,6 +83,20 @@ class Program:
             self._process = None
 
     @contextmanager
+    def running_with(self, *options: str) -> Iterator[None]:
+        """For the block it runs with further options; it is started again for them, and at the end without."""
+        before = self._arguments
+        self.stop()
+        self._arguments = [*before, *options]
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            self._arguments = before
+            self.start()
+
+    @contextmanager
     def frozen(self) -> Iterator[None]:
         """For the block it is there and does nothing (SIGSTOP), and does not even notice that time passes."""
         if self._process is None:

@@ -16,7 +16,7 @@ from diskmigration.agent.announcer import KUBERNETES_API
 from diskmigration.agent.hypervisor.connection import sockets_of
 from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.agent.service import Agent
-from diskmigration.agent.storage import openers
+from diskmigration.agent.storage import openers, process_limit, qemu_img_process
 from diskmigration.agent.watching import watch
 from diskmigration.api.names import SYSTEM_NAMESPACE
 from diskmigration.cluster import client
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     health = Health(KUBERNETES_API, LIBVIRT)
     if options.http_port:
         endpoint.serve(options.http_port, health)
+    qemu_img_process.limit_processes(options.qemu_img_processes)
     agent = Agent(
         cluster=cluster,
         libvirt_uri=options.libvirt_uri,
@@ -87,11 +88,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="held while the agent runs: one agent a node",
     )
     parser.add_argument("--http-port", type=int, default=8080, help="serves /livez, /readyz and /metrics; 0: none")
+    parser.add_argument(
+        "--qemu-img-processes",
+        type=_process_limit,
+        default=process_limit.DEFAULT_LIMIT,
+        metavar="NUMBER",
+        help=f"how many qemu-img processes run at once, at least {process_limit.LOWEST_LIMIT}; each takes some 50 MB, "
+        f"and more when it copies; by default {process_limit.DEFAULT_LIMIT}",
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(arguments)
     if not options.node_name:
         parser.error("--node-name or $NODE_NAME must say which node this is")
     return options
+
+
+def _process_limit(text: str) -> int:
+    """Read a number of processes.
+
+    Raises:
+        ValueError: it is too low, or none.
+    """
+    limit = int(text)
+    if limit < process_limit.LOWEST_LIMIT:
+        raise ValueError(text)
+    return limit
 
 
 def _own_version() -> str:

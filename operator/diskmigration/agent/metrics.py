@@ -6,6 +6,8 @@ LIBVIRT_CALLS = Counter("diskmigration_libvirt_calls", "Calls to libvirtd, by li
 LIBVIRT_UP = Gauge("diskmigration_libvirt_up", "1 while the node's libvirtd answers, else 0.")
 LEASE_RENEWAL_FAILURES = Counter("diskmigration_lease_renewal_failures", "Renewals of the agent's Lease that failed.")
 MIGRATIONS_ACTIVE = Gauge("diskmigration_migrations_active", "Migrations that the agent works on.")
+QEMU_IMG_RUNNING = Gauge("diskmigration_qemu_img_running", "qemu-img processes that run.")
+QEMU_IMG_WAITING = Gauge("diskmigration_qemu_img_waiting", "qemu-img processes that wait until others end.")
 EXTENSIONS = Counter("diskmigration_extensions", "Extensions of thin volumes.", ["storage_domain"])
 EXTENSION_SECONDS = Histogram(
     "diskmigration_extension_seconds",

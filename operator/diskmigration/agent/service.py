@@ -20,6 +20,7 @@ from diskmigration.agent.node.inventory import inventory
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.agent.storage import qemu_img_process
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.disk_migration import DiskMigration, Phase
 from diskmigration.api.names import DISK_MIGRATIONS
@@ -107,6 +108,8 @@ class Agent:
         self._cache.listen_to_polls(extender.take_poll)
         events.listen(self._notice)
         metrics.MIGRATIONS_ACTIVE.set_function(self._active)
+        metrics.QEMU_IMG_RUNNING.set_function(qemu_img_process.running)
+        metrics.QEMU_IMG_WAITING.set_function(qemu_img_process.waiting)
 
     def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Start with the storage domains that are known and the labels that select them: neither may be missing."""

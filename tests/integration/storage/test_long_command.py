@@ -1,10 +1,7 @@
 """Real programs that work for long: followed by what they do, stopped when told, given up when they do nothing."""
 
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from diskmigration.agent.storage.command import Ended
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.long_command import StoppedError, Watch
 from diskmigration.api.errors import MigrationError, Reason
+from tests.integration.storage.frozen import file_system, frozen
 from tests.waiting import PATIENCE, wait_until
 
 SHORT_SECONDS = 2.0
@@ -86,29 +84,10 @@ def test_its_failure_is_told(scratch: Path) -> None:
     assert ended.status == 1
 
 
-@contextmanager
-def frozen(scratch: Path) -> Iterator[Path]:
-    """A file system on which a write waits, and cannot be interrupted, until the block ends."""
-    image, mount = scratch / "image", scratch / "mount"
-    with image.open("wb") as opened:
-        opened.truncate(16 * 2**20)
-    mount.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=True)
-    try:
-        subprocess.run(["fsfreeze", "--freeze", str(mount)], check=True)
-        try:
-            yield mount
-        finally:
-            subprocess.run(["fsfreeze", "--unfreeze", str(mount)], check=True)
-    finally:
-        wait_until(lambda: subprocess.run(["umount", str(mount)], check=False).returncode == 0, "nobody uses it")
-
-
 @pytest.mark.parametrize("how", ["told to stop", "does nothing", "in little time"])
 def test_one_that_cannot_end_is_not_waited_for(scratch: Path, how: str) -> None:
     began_at = time.monotonic()
-    with frozen(scratch) as mount:
+    with file_system(scratch) as mount, frozen(mount):
         script = f"echo x > {mount / 'file'}"
         if how == "told to stop":
             with pytest.raises(StoppedError):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 PATIENCE_SECONDS = 10.0
 
 
-def until(is_so: Callable[[], bool]) -> None:
+def until(is_so: Callable[[], object]) -> None:
     """Returns as soon as it is so; fails the test where it does not come about in time."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not is_so():

@@ -1,6 +1,7 @@
 """The account that a migration gives of itself: its status at each moment, and its log."""
 
 import logging
+import threading
 from datetime import UTC, datetime
 
 from diskmigration.agent.migration import report
@@ -15,11 +16,12 @@ _log = logging.getLogger(__name__)
 
 
 class Account:
-    """What was said last of one migration. Used by its worker's thread alone."""
+    """What was said last of one migration, by its worker's thread and those of its copies."""
 
     def __init__(self, migration: DiskMigration, statuses: StatusWriter) -> None:
         """It goes on from what the object's status says, as an agent before this one wrote it."""
         self._statuses = statuses
+        self._guard = threading.Lock()
         self.status: DiskMigrationStatus = migration.status
         self.phase: Phase = migration.status.phase or Phase.SCHEDULED
 
@@ -39,23 +41,25 @@ class Account:
             self.tell(migration, "entered a phase")
         if attempt is None:
             return
-        now = datetime.now(UTC)
-        before = self.status
-        if is_past_pivot and before.pivoted_time is None:
-            before = before.model_copy(update={"pivoted_time": now})
-        self.status = report.under_way(
-            before,
-            migration,
-            phase=phase,
-            journal=attempt.journal,
-            figures=_figures(attempt),
-            meter=attempt.meter,
-            message=message,
-            now=now,
-            stalled=attempt.stalled(),
-            falls_behind=attempt.convergence.falls_behind,
-        )
-        self._statuses.show(migration, self.status)
+        figures = _figures(attempt)
+        with self._guard:
+            now = datetime.now(UTC)
+            before = self.status
+            if is_past_pivot and before.pivoted_time is None:
+                before = before.model_copy(update={"pivoted_time": now})
+            self.status = report.under_way(
+                before,
+                migration,
+                phase=phase,
+                journal=attempt.journal,
+                figures=figures,
+                meter=attempt.meter,
+                message=message,
+                now=now,
+                stalled=attempt.stalled(),
+                falls_behind=attempt.convergence.falls_behind,
+            )
+            self._statuses.show(migration, self.status)
 
     def end(
         self, migration: DiskMigration, phase: Phase, reason: Reason, message: str, *, given_up_in: Phase | None

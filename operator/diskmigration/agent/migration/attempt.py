@@ -27,9 +27,10 @@ from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.removal import Doomed, Remover
 from diskmigration.agent.other_hosts import OtherHosts
-from diskmigration.agent.storage import image_locks, qemu_img
+from diskmigration.agent.storage import image_locks, qemu_img, qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
+from diskmigration.agent.storage.process_limit import Wait
 from diskmigration.api.disk_migration import DiskMigration, RetainedVolume, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
@@ -121,7 +122,7 @@ class Attempt:
         self.domain = domain
         self.journal = journal
         self.latest = latest
-        self.keep_on = keep_on
+        self._keep_on = keep_on
         self.agent_runs = agent_runs
         self.wait = wait
         self.meter = meter
@@ -140,6 +141,9 @@ class Attempt:
         self.failures = 0
         self.trouble: MigrationError | None = None
         self._on_progress = on_progress
+        # Copies, side by side, take their readings in threads of their own.
+        self._guard = threading.Lock()
+        self._shown_wait = ""
 
     @property
     def target(self) -> str:
@@ -160,6 +164,26 @@ class Attempt:
     def owner(self) -> Owner:
         """For whom volumes are made."""
         return Owner(migration=self.journal.uid, virtual_machine=self.domain.uuid, node=self.node.name)
+
+    def keep_on(self) -> bool:
+        """Return whether long work goes on, which asks for it several times a second, or waits for its turn to run."""
+        wait = self._wait_for_qemu_img()
+        message = wait.message if wait is not None else ""
+        if wait is not None and wait.is_idle:
+            self.note_beat()
+        with self._guard:
+            has_changed, self._shown_wait = message != self._shown_wait, message
+        if has_changed:
+            self._on_progress()
+        return self._keep_on()
+
+    def waiting(self) -> str:
+        """Return what the status says of work that waits, or ""."""
+        wait = self._wait_for_qemu_img()
+        return wait.message if wait is not None else ""
+
+    def _wait_for_qemu_img(self) -> Wait | None:
+        return qemu_img_process.wait_of(Path(volume.path) for volume in self.journal.volumes)
 
     def keeps_on_at(self, bandwidth: int | None) -> bool:
         """Whether a copy that was begun with that limit goes on: qemu-img cannot change its rate while it runs."""
@@ -337,13 +361,15 @@ class Attempt:
 
     def measure(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading: bytes over the whole move."""
-        before = self.meter.copied
-        self.meter = self.meter.advanced(now=now, copied=copied, total=total)
-        metrics.COPIED_BYTES.inc(self.meter.copied - before)
+        with self._guard:
+            before = self.meter.copied
+            self.meter = self.meter.advanced(now=now, copied=copied, total=total)
+            metrics.COPIED_BYTES.inc(self.meter.copied - before)
 
     def note_beat(self) -> None:
-        """Something was read or written: the copy is not stuck, however little that is of the whole."""
-        self.meter = self.meter.restarted(now=time.monotonic())
+        """Record that something was read or written, or that nothing is due: the copy is not stuck."""
+        with self._guard:
+            self.meter = self.meter.restarted(now=time.monotonic())
 
     def show_progress(self, *, now: float, copied: int, total: int) -> None:
         """Takes in a reading and passes it on."""

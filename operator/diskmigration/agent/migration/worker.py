@@ -561,8 +561,9 @@ class Worker:
 
     def _show(self, phase: Phase, *, message: str = "") -> None:
         """Has the status say where the migration stands; a step that failed and has not ended well since is told of."""
-        if not message and self._attempt is not None and self._attempt.trouble is not None:
-            message = self._attempt.trouble.message
+        if not message and self._attempt is not None:
+            trouble = self._attempt.trouble
+            message = self._attempt.waiting() or (trouble.message if trouble is not None else "")
         self._account.show(self._latest, self._attempt, phase, is_past_pivot=self._is_past_pivot(), message=message)
 
     def _back_off(self, attempt: Attempt, seconds: float) -> None:

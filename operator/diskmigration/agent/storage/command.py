@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,18 +119,28 @@ def _open(command: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
     )
 
 
-def end(process: "subprocess.Popen[Any]") -> None:
-    """Kill a program unless it has ended. One that cannot end, as its storage does not answer, is not waited for."""
+def end(process: "subprocess.Popen[Any]", on_end: Callable[[], None] = lambda: None) -> None:
+    """Kill a program unless it has ended. One that cannot end, as its storage does not answer, is not waited for.
+
+    `on_end` is called when it has ended, be that later and in another thread.
+    """
+
+    def wait() -> None:
+        process.wait()
+        on_end()
+
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
     if process.poll() is None:
         process.kill()
         try:
             process.wait(_KILL_SECONDS)
         except subprocess.TimeoutExpired:
             _log.warning("a program was killed and cannot end", extra={"program": process.args, "pid": process.pid})
-            threading.Thread(target=process.wait, name=f"waits for {process.pid}", daemon=True).start()
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
+            threading.Thread(target=wait, name=f"waits for {process.pid}", daemon=True).start()
+            return
+    on_end()
 
 
 def _program(command: Sequence[str]) -> str:

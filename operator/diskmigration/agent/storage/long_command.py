@@ -23,6 +23,8 @@ KeepOn = Callable[[], bool]
 _CHECK_SECONDS = 0.2
 _COUNT_SECONDS = 1.0
 """How often the kernel is asked what a program has done."""
+_OOM_SCORE_ADJUSTMENT = 500
+"""Where the node's memory runs out, the kernel ends a copy, which can be made again, before a VM or the agent."""
 
 
 class StoppedError(Exception):
@@ -65,24 +67,32 @@ def run(
     accepted: Sequence[int] = (0,),
     credentials: Credentials | None = None,
     descriptors: Sequence[int] = (),
+    memory_bytes: int | None = None,
+    on_end: Callable[[], None] = ignore,
 ) -> Ended:
     """Run a program to its end, however long that takes, and return how it ended.
 
-    The program inherits `descriptors`, under the same numbers. `credentials` are as in `command.run`.
+    The program inherits `descriptors`, under the same numbers. `credentials` are as in `command.run`. It can have
+    `memory_bytes` of address space at most.
     One that is stopped or given up is gone by then, or ends when its storage answers; it holds its locks until then.
+    `on_end` is called once when it has ended, or could not be started.
 
     Raises:
         StoppedError: `watch.keep_on` said no.
         MigrationError: the program failed, or did nothing for too long.
         NoRoomError: it met a full file system.
     """
-    process = subprocess.Popen(
-        command.started(arguments, credentials, is_root_elsewhere=True),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=descriptors,
-    )
+    try:
+        process = subprocess.Popen(
+            [*_bounded(memory_bytes), *command.started(arguments, credentials, is_root_elsewhere=True)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=descriptors,
+        )
+    except BaseException:
+        on_end()
+        raise
     try:
         ended = _follow(process, watch)
     except _InactiveError as error:
@@ -92,11 +102,21 @@ def run(
             "and was given up. Look at the storage on which it works.",
         ) from error
     finally:
-        command.end(process)
+        command.end(process, on_end)
     if ended.status not in accepted:
         answer = (ended.said or ended.printed).strip()
         raise failures.failure_of_program(answer, doing=doing, program=arguments[0], reason=failure)
     return ended
+
+
+def _bounded(memory_bytes: int | None) -> list[str]:
+    """Return what starts a program with these bounds, which stay with it whatever user it runs as.
+
+    The score is only ever raised, which needs no capability.
+    """
+    own_score = int(_read("/proc/self/oom_score_adj") or 0)
+    score = ["choom", "-n", str(_OOM_SCORE_ADJUSTMENT), "--"] if own_score < _OOM_SCORE_ADJUSTMENT else []
+    return [*score, *(["prlimit", f"--as={memory_bytes}"] if memory_bytes is not None else [])]
 
 
 def _follow(process: subprocess.Popen[bytes], watch: Watch) -> Ended:

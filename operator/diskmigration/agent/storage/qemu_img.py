@@ -13,9 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from diskmigration.agent.credentials import Credentials
-from diskmigration.agent.storage import access, heartbeat, long_command, qemu_image
-from diskmigration.agent.storage.command import Ended
+from diskmigration.agent.storage import heartbeat, qemu_image, qemu_img_process
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.long_command import KeepOn, StoppedError, Watch, always, ignore
 from diskmigration.agent.storage.qcow2_limits import CLUSTER_BYTES_BY_SECTOR
@@ -61,11 +59,11 @@ def create(
         options += ["-o", _BY_SECTOR]
     if preallocate and image.type is StorageType.FILE:
         options += ["-o", "preallocation=falloc"]
-    _run(
+    qemu_img_process.run(
         ["create", "-q", "-f", image.format, *options, str(image.path), str(capacity_bytes)],
         doing=f"formatting {image.path}",
         watch=Watch(keep_on),
-        credentials=_credentials([], written=[image]),
+        written=[image],
     )
 
 
@@ -76,11 +74,11 @@ def measure(chain: Sequence[Image], *, target: VolumeFormat, keep_on: KeepOn = a
         StoppedError: `keep_on` said no.
         MigrationError: StorageFailed.
     """
-    ended = _run(
+    ended = qemu_img_process.run(
         ["measure", "-U", "--output", "json", "-O", target, qemu_image.named(chain)],
         doing=f"measuring {chain[-1].path}",
         watch=Watch(keep_on),
-        credentials=_credentials(chain),
+        read=chain,
     )
     found = json.loads(ended.printed)
     # A bitmap of a backup needs room of its own, which the required size leaves out.
@@ -95,11 +93,11 @@ def data_bytes(image: Image, *, cluster_bytes: int, capacity_bytes: int, keep_on
         MigrationError: StorageFailed.
     """
     options = f"cluster_size={cluster_bytes}"
-    ended = _run(
+    ended = qemu_img_process.run(
         ["measure", "-U", "--output", "json", "-O", "qcow2", "-o", options, qemu_image.named([image])],
         doing=f"measuring what {image.path} holds",
         watch=Watch(keep_on),
-        credentials=_credentials([image]),
+        read=[image],
     )
     found = json.loads(ended.printed)
     return Measure(found["required"], found["fully-allocated"]).data_bytes(capacity_bytes, cluster_bytes=cluster_bytes)
@@ -144,18 +142,21 @@ def copy(
     if with_bitmaps:
         arguments += ["--bitmaps", "--skip-broken-bitmaps"]
     arguments += _rate(bandwidth_bytes_per_second)
-    credentials = _credentials([*chain, *onto[:-1]], written=[destination])
+    read = [*chain, *onto[:-1]]
     with ExitStack() as stack:
         blank = stack.enter_context(qemu_image.blank(alone_bytes)) if alone_bytes is not None and onto[1:] else None
         if blank is not None:
             chain, onto = (blank.image, source), (blank.image, destination)
         try:
-            _run(
+            qemu_img_process.run(
                 [*arguments, "-O", destination.format, qemu_image.named(chain), qemu_image.named(onto, is_target=True)],
                 doing=f"copying {source.path} to {destination.path}",
                 failure=Reason.COPY_FAILED,
                 watch=Watch(keep_on, _shares(on_progress), on_beat, patience_seconds=math.inf),
-                credentials=credentials,
+                read=read,
+                written=[destination],
+                is_copy=True,
+                pause_seconds=coroutines * _BYTES_IN_FLIGHT / (bandwidth_bytes_per_second or math.inf),
                 descriptors=(blank.descriptor,) if blank is not None else (),
             )
         except StoppedError:
@@ -211,18 +212,18 @@ def commit(
     except NoRoomError:
         if base.format is not VolumeFormat.QCOW2:
             raise
-        _run(
+        qemu_img_process.run(
             ["check", "-q", "-r", "leaks", qemu_image.named([base])],
             doing=f"giving back what an interrupted merge took in {base.path}",
             failure=Reason.MERGE_FAILED,
             watch=Watch(keep_on),
-            credentials=_credentials([], written=[base]),
+            written=[base],
         )
         _commit(overlay, base, bandwidth, watch)
 
 
 def _commit(overlay: Image, base: Image, bandwidth: int | None, watch: Watch) -> None:
-    _run(
+    qemu_img_process.run(
         [
             *["commit", "-p", "-d", *_rate(bandwidth), "-t", _cache(overlay), "-f", overlay.format],
             *["-b", str(base.path), str(overlay.path)],
@@ -230,7 +231,8 @@ def _commit(overlay: Image, base: Image, bandwidth: int | None, watch: Watch) ->
         doing=f"merging {overlay.path} into {base.path}",
         failure=Reason.MERGE_FAILED,
         watch=watch,
-        credentials=_credentials([], written=[base, overlay]),
+        written=[base, overlay],
+        pause_seconds=watch.patience_seconds - heartbeat.PATIENCE_SECONDS,
     )
 
 
@@ -241,12 +243,12 @@ def is_equal(one: Sequence[Image], other: Sequence[Image], *, keep_on: KeepOn = 
         StoppedError: `keep_on` said no.
         MigrationError: StorageFailed.
     """
-    ended = _run(
+    ended = qemu_img_process.run(
         ["compare", "-p", qemu_image.named(one), qemu_image.named(other)],
         doing=f"comparing {one[-1].path} with {other[-1].path}",
         watch=Watch(keep_on),
         accepted=(0, 1),
-        credentials=_credentials([*one, *other]),
+        read=[*one, *other],
     )
     return ended.status == 0
 
@@ -260,38 +262,13 @@ def has_own_data(image: Image, *, keep_on: KeepOn = always) -> bool:
         StoppedError: `keep_on` said no.
         MigrationError: StorageFailed.
     """
-    ended = _run(
+    ended = qemu_img_process.run(
         ["map", "-U", "--output", "json", qemu_image.named_alone(image)],
         doing=f"looking for what {image.path} holds",
         watch=Watch(keep_on),
-        credentials=_credentials([image]),
+        read=[image],
     )
     return any(part["present"] for part in json.loads(ended.printed))
-
-
-def _run(
-    arguments: Sequence[str],
-    *,
-    doing: str,
-    watch: Watch,
-    failure: Reason = Reason.STORAGE_FAILED,
-    accepted: Sequence[int] = (0,),
-    credentials: Credentials | None,
-    descriptors: Sequence[int] = (),
-) -> Ended:
-    return long_command.run(
-        ["qemu-img", *arguments],
-        doing=doing,
-        failure=failure,
-        watch=watch,
-        accepted=accepted,
-        credentials=credentials,
-        descriptors=descriptors,
-    )
-
-
-def _credentials(read: Sequence[Image], *, written: Sequence[Image] = ()) -> Credentials | None:
-    return access.credentials_for([image.path for image in read], [image.path for image in written])
 
 
 def _cache(image: Image) -> str:
