@@ -59,7 +59,7 @@ class Agent:
         self._cache = NodeCache(libvirt_uri, health)
         events = Events(connection)
         self._domains = StorageDomains({})
-        extender = Extender(of_extender, events, self._domains, health)
+        extender = Extender(of_extender, events, self._domains, health, describe=self._cache.current_description)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
         self._node = Node(

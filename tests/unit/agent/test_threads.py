@@ -61,12 +61,12 @@ def any_health(**changes: Any) -> Any:
 def polls_that_the_extender_takes(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Extender, "_look_after_all", flaky)
     connection: Any = SimpleNamespace(on_open=nothing)
-    found = Extender(connection, Events(connection), StorageDomains({}), any_health())
+    found = Extender(connection, Events(connection), StorageDomains({}), any_health(), describe=nothing)
     found.start()
     # Two at once would be looked after in one turn.
-    found.take_poll(())
+    found.take_poll((), 0.0)
     assert flaky.is_called.wait(PATIENCE_SECONDS)
-    found.take_poll(())
+    found.take_poll((), 0.0)
 
 
 def status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
@@ -158,9 +158,9 @@ def test_a_thread_takes_another_turn(start: Start, error: Exception, monkeypatch
 
 def test_a_vm_that_no_thread_could_be_started_for_is_looked_at_later(monkeypatch: pytest.MonkeyPatch) -> None:
     connection: Any = SimpleNamespace(on_open=nothing)
-    found = Extender(connection, Events(connection), StorageDomains({}), any_health())
+    found = Extender(connection, Events(connection), StorageDomains({}), any_health(), describe=nothing)
     looked_at = threading.Event()
-    monkeypatch.setattr(found, "_look", lambda _uuid: looked_at.set())
+    monkeypatch.setattr(found, "_look", lambda *_: looked_at.set())
     submit, refused = found._pool.submit, [RuntimeError("can't start new thread")]
 
     def refuse_once(*work: Any) -> Any:

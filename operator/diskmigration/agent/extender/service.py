@@ -5,11 +5,10 @@ never fires. Polling alone is not fast enough. Whatever wakes it, the extender l
 """
 
 import logging
-import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 
 from diskmigration.agent import metrics
@@ -19,6 +18,7 @@ from diskmigration.agent.extender.growth import Growth
 from diskmigration.agent.extender.paces import Paces
 from diskmigration.agent.extender.resumes import Resumer
 from diskmigration.agent.extender.settled import Settled, Specs
+from diskmigration.agent.extender.sight import Polled, PollQueue, Sight, is_enough
 from diskmigration.agent.extender.watched import WatchedDisk, watched_as_known, watched_disks
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.connection import Connection
@@ -26,7 +26,7 @@ from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged, ThresholdPassed
-from diskmigration.agent.hypervisor.statistics import DomainStatistics, Rows
+from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
@@ -43,8 +43,20 @@ LATE_SECONDS = 120.0
 class Extender:
     """Watches every running VM of the node from `start` to `stop`. Never waits for the API server."""
 
-    def __init__(self, connection: Connection, events: Events, domains: StorageDomains, health: Health) -> None:
-        """Listens at once; nothing is extended before `start`. Whoever polls all VMs calls `take_poll`."""
+    def __init__(
+        self,
+        connection: Connection,
+        events: Events,
+        domains: StorageDomains,
+        health: Health,
+        *,
+        describe: Callable[[str], DomainDescription | None],
+    ) -> None:
+        """Listens at once; nothing is extended before `start`. Whoever polls all VMs calls `take_poll`.
+
+        `describe` returns a VM's XML, or None where it may have changed since it was read.
+        """
+        self._describe = describe
         self._connection = connection
         self._health = health
         self._domains = domains
@@ -54,7 +66,7 @@ class Extender:
         self._growth = Growth(self._paces, look_again=self.look_soon)
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._look_after_polls, name="extender", daemon=True)
-        self._polls: queue.SimpleQueue[Rows] = queue.SimpleQueue()
+        self._polls = PollQueue()
         self._guard = threading.Lock()
         self._busy: dict[str, bool] = {}
         self._doubts = Doubts()
@@ -63,6 +75,7 @@ class Extender:
         self._believed: dict[str, DomainStatistics] = {}
         self._volumes: dict[str, int] = {}
         self._paused: set[str] = set()
+        self._looked_at: dict[str, float] = {}
         self._resumer = Resumer()
         events.listen(self._notice)
 
@@ -128,8 +141,8 @@ class Extender:
         except Exception:  # noqa: BLE001 - a worker that dies silently would leave a guest to run full
             _log.exception("the extender failed", extra={"vm": event.uuid})
 
-    def look_soon(self, uuid: str) -> None:
-        """Looks at the VM in a worker, and returns at once.
+    def look_soon(self, uuid: str, sight: Sight | None = None) -> None:
+        """Looks at the VM in a worker, by what was seen or else by asking libvirt, and returns at once.
 
         What comes while one looks makes it look once more; nobody looks twice at a time.
         """
@@ -141,21 +154,21 @@ class Extender:
                 return
             self._busy[uuid] = False
         try:
-            self._pool.submit(self._look_until_quiet, uuid)
+            self._pool.submit(self._look_until_quiet, uuid, sight)
         except RuntimeError:
             # No thread could be started, or the pool is shut down. A VM that stays busy would never be looked at again.
             with self._guard:
                 self._busy.pop(uuid, None)
             raise
 
-    def _look_until_quiet(self, uuid: str) -> None:
+    def _look_until_quiet(self, uuid: str, sight: Sight | None) -> None:
         while True:
             with self._guard:
                 # A look whose submission failed stays in the pool's queue, beside the one that followed it.
                 if uuid not in self._busy:
                     return
             try:
-                self._look(uuid)
+                self._look(uuid, sight)
             except DomainGoneError:
                 self._forget(uuid)
                 self._paused.discard(uuid)
@@ -168,36 +181,29 @@ class Extender:
                     self._busy.pop(uuid, None)
                     return
                 self._busy[uuid] = False
+            sight = None
 
-    def take_poll(self, rows: Rows) -> None:
-        """Have all running VMs looked after by their statistics, and return at once."""
-        self._polls.put(rows)
+    def take_poll(self, rows: tuple[DomainStatistics, ...], asked_at: float) -> None:
+        """Have all running VMs looked after by the statistics that were asked for then, and return at once."""
+        self._polls.put(Polled(rows, asked_at, time.monotonic()))
 
     def _look_after_polls(self) -> None:
         while not self._stopping.is_set():
             self._health.turned("the thread that looks after all VMs", within_seconds=LATE_SECONDS)
             with surviving("the thread that looks after all VMs", pause=self._stopping.wait):
-                if (running := self._newest_poll()) is not None:
-                    self._look_after_all(running)
+                if (poll := self._polls.take(timeout=TURN_SECONDS)) is not None:
+                    self._look_after_all(poll)
 
-    def _newest_poll(self) -> Rows | None:
-        rows = None
-        with suppress(queue.Empty):
-            rows = self._polls.get(timeout=TURN_SECONDS)
-            while not self._polls.empty():
-                rows = self._polls.get_nowait()
-        return rows
-
-    def _look_after_all(self, running: Rows) -> None:
+    def _look_after_all(self, poll: Polled) -> None:
         # A copy in one go, as the workers write to it.
-        for uuid in set(self._volumes.copy()) - {found.uuid for found in running}:
+        for uuid in set(self._volumes.copy()) - {found.uuid for found in poll.rows}:
             self._forget(uuid)
         specs = self._specs()
         self._paces.export(specs)
-        for found in running:
-            self._look_unless_settled(found, specs)
+        for found in poll.rows:
+            self._look_unless_settled(found, specs, poll)
 
-    def _look_unless_settled(self, found: DomainStatistics, specs: Specs) -> None:
+    def _look_unless_settled(self, found: DomainStatistics, specs: Specs, poll: Polled) -> None:
         now = time.monotonic()
         if not found.has_figures:
             # A look would wait for a QEMU that is busy or hangs, and nothing is decided without figures.
@@ -205,7 +211,9 @@ class Extender:
         if self._settled.includes(found, specs, at=now):
             self._paces.see_still(found.uuid, at=now)
         else:
-            self.look_soon(found.uuid)
+            description = self._describe(found.uuid)
+            sight = Sight(description, found, poll.asked_at, poll.found_at) if description is not None else None
+            self.look_soon(found.uuid, sight)
 
     def _specs(self) -> Specs:
         return {known.name: known.domain.spec for known in self._domains.all()}
@@ -217,9 +225,10 @@ class Extender:
         self._paces.forget(uuid)
         self._believed.pop(uuid, None)
         self._volumes.pop(uuid, None)
+        self._looked_at.pop(uuid, None)
         self._resumer.forget(uuid)
 
-    def _look(self, uuid: str) -> None:
+    def _look(self, uuid: str, sight: Sight | None) -> None:
         """Has what is due on one VM extended, arms its thresholds, and resumes it where a full volume had paused it.
 
         No extension is waited for: each has the VM looked at again when it is done.
@@ -230,11 +239,14 @@ class Extender:
         self._settled.forget(uuid)
         specs = self._specs()
         domain = Domain(self._connection, uuid)
-        without_space = domain.disks_without_space() if domain.is_paused_by_io_error() else frozenset()
-        relieved = self._growth.relieved(uuid)
-        description = domain.describe()
-        found = statistics.of_domain(domain)
-        found_at = time.monotonic()
+        without_space, relieved = frozenset[str](), self._growth.relieved(uuid)
+        if relieved or uuid in self._paused or not is_enough(sight, looked_at=self._looked_at.get(uuid)):
+            without_space = domain.disks_without_space() if domain.is_paused_by_io_error() else without_space
+            relieved = self._growth.relieved(uuid)
+            description, asked_at = domain.describe(), time.monotonic()
+            sight = Sight(description, statistics.of_domain(domain), asked_at, time.monotonic())
+        description, found, found_at = sight.description, sight.found, sight.found_at
+        self._looked_at[uuid] = found_at
         self._count_pause(uuid, is_full=bool(without_space))
         is_without = [disk for disk in description.disks if disk.target in without_space]
         growing = watched_disks(description, found, self._domains) if is_without else ()
@@ -287,7 +299,3 @@ class Extender:
             return False
         self._growth.forget_due(domain.uuid, disk.target)
         return adapted == disk
-
-
-def _has_mirror(description: DomainDescription) -> bool:
-    return any(disk.mirror is not None for disk in description.disks)

@@ -58,6 +58,11 @@ class DomainStatistics:
         """Whether QEMU has answered, which gives the figures of all layers at once."""
         return not self.layers or any(layer.allocated_bytes is not None for layer in self.layers)
 
+    @property
+    def is_paused_by_io_error(self) -> bool:
+        """Whether QEMU had paused the VM over a disk's error."""
+        return self.state == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+
     def without_figures(self) -> "DomainStatistics":
         """Return what is known of a VM that was not asked: which layers it had."""
         return replace(

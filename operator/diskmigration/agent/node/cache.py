@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from diskmigration.agent.hypervisor import changes
 from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.hypervisor.statistics import Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReader, VmReading
@@ -63,7 +64,7 @@ class NodeCache:
         self._search_at = float("-inf")
         self._wake = threading.Event()
         self._listeners: list[Callable[[], None]] = []
-        self._poll_listeners: list[Callable[[Rows], None]] = []
+        self._poll_listeners: list[Callable[[Rows, float], None]] = []
         self._events = Connection(uri)
         changes.watch(self._events, self._note_change)
         self._events.on_open(lambda _opened: self._lose_track())
@@ -72,14 +73,22 @@ class NodeCache:
         """Call back after each change of a VM that the inventory shows; the callback must return at once."""
         self._listeners.append(on_change)
 
-    def listen_to_polls(self, on_poll: Callable[[Rows], None]) -> None:
-        """Call back with the statistics of all running VMs, after each poll; the callback must return at once."""
+    def listen_to_polls(self, on_poll: Callable[[Rows, float], None]) -> None:
+        """Call back after each poll with the statistics of all running VMs and the time when they were asked for.
+
+        The callback must return at once.
+        """
         self._poll_listeners.append(on_poll)
 
     def start(self) -> None:
         """Start reading."""
         threading.Thread(target=self._run, name="node", daemon=True).start()
         self._events.keep_open()
+
+    def current_description(self, uuid: str) -> DomainDescription | None:
+        """Return the VM's XML; None where it may have changed since it was read."""
+        with self._guard:
+            return self._table.current_description(uuid)
 
     def snapshot(self) -> NodeSnapshot:
         """Return what is known of the node.
@@ -200,7 +209,7 @@ class NodeCache:
         with self._guard:
             rows = self._table.polled(answer.rows, Instant.now(), left_out=answer.left_out)
         for listener in self._poll_listeners:
-            listener(rows)
+            listener(rows, answer.asked_at)
 
     def _note_change(self, uuid: str) -> None:
         with self._guard:

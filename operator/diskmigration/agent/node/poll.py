@@ -27,10 +27,11 @@ _MOST_BEGUN_IN_A_TURN = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """The statistics of the running VMs, without those that were left out."""
+    """The statistics of the running VMs, without those that were left out, and when the poll was due."""
 
     rows: Rows
     left_out: frozenset[str]
+    asked_at: float
 
 
 class Poll:
@@ -62,7 +63,7 @@ class Poll:
         self._next_at = max(self._next_at + POLL_SECONDS, now + POLL_SECONDS / 2)
         for number in self._take_numbers():
             try:
-                future = self._readers.submit(partial(_ask, others=running - held, held=held))
+                future = self._readers.submit(partial(_ask, others=running - held, held=held, now=now))
             except RuntimeError:
                 self._end(number)
                 raise
@@ -95,5 +96,5 @@ class Poll:
             self._on_answer(future.result())
 
 
-def _ask(reader: VmReader, *, others: frozenset[str], held: frozenset[str]) -> Answer:
-    return Answer(reader.statistics_of(others) if held else reader.statistics(), held)
+def _ask(reader: VmReader, *, others: frozenset[str], held: frozenset[str], now: float) -> Answer:
+    return Answer(reader.statistics_of(others) if held else reader.statistics(), held, now)

@@ -7,6 +7,7 @@ have, and one running VM and a few that are off are read each second in turn.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReading
 from diskmigration.agent.node.instant import Instant
@@ -90,6 +91,13 @@ class VmTable:
         """Have every VM read again, to find one that libvirt does not answer for."""
         for entry in self._entries.values():
             entry.is_stale = True
+
+    def current_description(self, uuid: str) -> DomainDescription | None:
+        """Return the VM's XML; None where it may have changed since it was read."""
+        entry = self._entries.get(uuid)
+        if entry is None or entry.reading is None or entry.is_stale or entry.asked is not None:
+            return None
+        return entry.reading.description
 
     def held(self, now: Instant) -> frozenset[str]:
         """Return the VMs whose read does not return."""

@@ -11,7 +11,7 @@ from diskmigration.agent.node.poll import POLL_SECONDS, SILENT_SECONDS, Answer, 
 
 
 def answer(number: int) -> Answer:
-    return Answer((DomainStatistics("vm", number, ()),), frozenset())
+    return Answer((DomainStatistics("vm", number, ()),), frozenset(), 0.0)
 
 
 class Libvirt:

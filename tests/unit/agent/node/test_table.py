@@ -230,3 +230,17 @@ def test_a_vm_whose_read_does_not_return_is_held_and_keeps_its_layers_without_fi
     table.polled([row("a"), row("b")], at(4))
     assert table.held(at(9)) == frozenset()
     assert shown(table, "a", 4 + SILENT_SECONDS).silent_since is None
+
+
+def test_the_xml_is_current_until_something_may_have_changed_it() -> None:
+    table = table_of("a")
+    assert table.current_description("a") == reading("a").description
+    table.polled([row("a", index=2)], at(0.7))
+    assert table.current_description("a") is None, "a layer was added"
+    table.take_due(at(0.8))
+    assert table.current_description("a") is None, "it is being read"
+    table.answered("a", reading("a", path="/b"), at(0.9))
+    assert table.current_description("a") == reading("a", path="/b").description
+    table.note_change("a")
+    assert table.current_description("a") is None
+    assert table.current_description("nobody") is None
