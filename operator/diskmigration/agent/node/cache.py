@@ -41,8 +41,8 @@ SEARCH_SECONDS = 10.0
 """How often all VMs are read to find one for which libvirtd does not answer, while polls do not return."""
 
 LATE_SECONDS = 60.0
-_READS_AT_ONCE = 8
-_POLLS_AT_ONCE = 12
+_READS_AT_ONCE = 10
+_POLLS_AT_ONCE = 10
 """Together as many as the workers of a libvirtd (max_workers in libvirtd.conf)."""
 
 
