@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -74,7 +74,7 @@ class SimulatedNode:
         self._guard = threading.Lock()
         self._machines = {machine_name(name, place): number for place, number in enumerate(numbers)}
         self._moved: set[tuple[str, str]] = set()
-        self._known: set[str] = set()
+        self._known: dict[str, tuple[str, str]] = {}
 
     def start(
         self,
@@ -100,7 +100,7 @@ class SimulatedNode:
                 self.foreign_events += 1
                 return
             is_new = uid not in self._known
-            self._known.add(uid)
+            self._known[uid] = (migration.metadata.namespace, migration.metadata.name)
         if phase is not None and phase.is_final:
             self.statuses.forget(uid)
         elif is_new:
@@ -110,6 +110,15 @@ class SimulatedNode:
 
     def forget_migration(self, uid: str) -> None:
         self.statuses.forget(uid)
+        with self._guard:
+            self._known.pop(uid, None)
+
+    def storage_domains(self) -> Set[str]:
+        return set(self.domains)
+
+    def migrations(self) -> Mapping[str, tuple[str, str]]:
+        with self._guard:
+            return dict(self._known)
 
     def finish(self, migration: DiskMigration) -> None:
         """The disk lives at the destination from now on."""

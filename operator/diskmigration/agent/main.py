@@ -1,7 +1,6 @@
 """The agent's program."""
 
 import argparse
-import asyncio
 import fcntl
 import logging
 import os
@@ -21,6 +20,7 @@ from diskmigration.agent.watching import watch
 from diskmigration.api.names import SYSTEM_NAMESPACE
 from diskmigration.cluster import client
 from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.running import run_until_told
 from diskmigration.observability import endpoint, logs
 from diskmigration.observability.health import Health
 
@@ -33,7 +33,7 @@ END_SECONDS = 20.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the agent of one node until it is told to end (SIGTERM, SIGINT): then the process ends with 0.
 
-    It ends with 1 when it cannot watch the API server any more, so that the kubelet starts it anew.
+    It ends with 1 on a defect of its own, and for nothing that the API server answers.
     """
     options = _parse(arguments)
     logs.set_up(level=options.log_level)
@@ -67,10 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _watch(cluster: Cluster, agent: Agent, node_name: str, health: Health) -> int:
     """Feeds the agent until the process is told to end; its exit status."""
     try:
-        # Not asyncio.run, which waits for requests that are under way in threads.
-        asyncio.new_event_loop().run_until_complete(watch(cluster, agent, node_name=node_name, health=health))
-    except Exception:  # noqa: BLE001 - whatever kopf ends on, say credentials that are refused
-        _log.critical("the API server cannot be watched any more: the agent ends, to be started anew", exc_info=True)
+        run_until_told(lambda: watch(cluster, agent, node_name=node_name, health=health))
+    except Exception:  # noqa: BLE001 - the process ends, whatever it is
+        _log.critical("the agent ends, to be started anew", exc_info=True)
         return 1
     return 0
 

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from diskmigration.agent import metrics
@@ -103,6 +103,7 @@ class Agent:
             health=health,
         )
         self._guard = threading.Lock()
+        self._is_stopping = False
         self._workers: dict[str, Worker] = {}
         self._cache.listen(self._announcer.look_soon)
         self._cache.listen_to_polls(extender.take_poll)
@@ -131,6 +132,7 @@ class Agent:
         """
         self._orphans.stop()
         with self._guard:
+            self._is_stopping = True
             workers = list(self._workers.values())
         for worker in workers:
             worker.stop()
@@ -148,6 +150,16 @@ class Agent:
         self._domains.remove(name)
         self._announcer.look_soon()
 
+    def storage_domains(self) -> Set[str]:
+        """Return the names of the storage domains that were seen and not forgotten."""
+        return self._domains.names()
+
+    def migrations(self) -> Mapping[str, tuple[str, str]]:
+        """Return the namespace and name of each migration that was seen and not forgotten, by its uid."""
+        with self._guard:
+            seen = {uid: worker.metadata for uid, worker in self._workers.items()}
+        return {uid: (metadata.namespace, metadata.name) for uid, metadata in seen.items()}
+
     def see_migration(self, migration: DiskMigration) -> None:
         """Takes in a migration that was delegated to this node: its worker is told, or started."""
         if migration.status.node_name != self._node_name:
@@ -155,6 +167,8 @@ class Agent:
         uid = migration.metadata.uid
         is_final = migration.status.phase is not None and migration.status.phase.is_final
         with self._guard:
+            if self._is_stopping:
+                return
             worker = self._workers.get(uid)
             if worker is not None and worker.has_died() and not is_final:
                 _log.error("a migration's worker has died and is started again", extra={"migration": migration.key})

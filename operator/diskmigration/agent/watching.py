@@ -3,9 +3,10 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Mapping, Set
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import kopf
 from pydantic import ValidationError
@@ -22,6 +23,12 @@ from diskmigration.observability.health import Health
 _log = logging.getLogger(__name__)
 
 _FIRST_ANSWER_RETRY_SECONDS = 1.0
+RELIST_SECONDS = 600.0
+"""Deletions are seldom missed, and a thousand agents ask."""
+
+FIRST_RELIST_SECONDS = 10.0
+"""Longer than kopf takes for its own list, after which it tells of deletions itself."""
+
 _BEAT_SECONDS = 1.0
 _LATE_SECONDS = 60.0
 """An event loop that did not turn for so long hangs."""
@@ -42,6 +49,12 @@ class Audience(Protocol):
     def forget_storage_domain(self, name: str) -> None:
         """A storage domain was deleted."""
 
+    def storage_domains(self) -> Set[str]:
+        """Return the names of the storage domains that were seen and not forgotten."""
+
+    def migrations(self) -> Mapping[str, tuple[str, str]]:
+        """Return the namespace and name of each migration that was seen and not forgotten, by its uid."""
+
     def see_migration(self, migration: DiskMigration) -> None:
         """A migration of this node is new or has changed."""
 
@@ -49,16 +62,37 @@ class Audience(Protocol):
         """A migration of this node was deleted."""
 
 
-async def watch(cluster: Cluster, audience: Audience, *, node_name: str, health: Health) -> None:
-    """Feeds the audience until the process is told to end.
+async def watch(cluster: Cluster, audience: Audience, *, node_name: str, health: Health) -> NoReturn:
+    """Start the audience, and feed it until this is cancelled. A watch that breaks is begun again, the audience is not.
 
-    Raises:
-        Exception: as `diskmigration.cluster.watching.watch`.
+    No answer of the API server ends it, as guests on thin volumes need the audience for as long as they run.
     """
+    beating = asyncio.create_task(_beat(health), name="beat")
+    try:
+        labels = await _answered("the node's labels", partial(cluster.get_node, node_name, may_be_older=True))
+        listed = await _answered("the storage domains", partial(cluster.list, STORAGE_DOMAINS))
+        domains = [domain for item in listed if (domain := _read_domain(item)) is not None]
+        audience.start(domains, labels[1] if labels is not None else {})
+        await watching.keep_watching(partial(_watch_once, cluster, audience, node_name))
+    finally:
+        beating.cancel()
+
+
+async def _watch_once(cluster: Cluster, audience: Audience, node_name: str) -> None:
     registry = kopf.OperatorRegistry()
-    _wire_life(registry, audience, cluster, health, node_name=node_name)
+
+    @kopf.on.login(registry=registry)
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(**dataclasses.asdict(cluster.credentials()))
+
     _wire_events(registry, audience)
-    await watching.watch(registry, _settings(node_name))
+    # kopf ends the tasks that begin after its own.
+    relisting = asyncio.create_task(_relist_now_and_then(cluster, audience, node_name), name="relist")
+    await asyncio.sleep(0)
+    try:
+        await watching.watch(registry, _settings(node_name), plurals={STORAGE_DOMAINS, DISK_MIGRATIONS})
+    finally:
+        relisting.cancel()
 
 
 def _settings(node_name: str) -> kopf.OperatorSettings:
@@ -76,30 +110,6 @@ def _settings(node_name: str) -> kopf.OperatorSettings:
     # The jobs go on without the API server for as long as it takes, and so does the audience.
     settings.networking.error_backoffs = ForEver()
     return settings
-
-
-def _wire_life(
-    registry: kopf.OperatorRegistry, audience: Audience, cluster: Cluster, health: Health, *, node_name: str
-) -> None:
-    """Registers the credentials, the start and the end with kopf."""
-    beating: list[asyncio.Task[None]] = []
-
-    @kopf.on.login(registry=registry)
-    def login(**_: Any) -> kopf.ConnectionInfo:
-        return kopf.ConnectionInfo(**dataclasses.asdict(cluster.credentials()))
-
-    @kopf.on.startup(registry=registry)
-    async def start(**_: Any) -> None:
-        beating.append(asyncio.create_task(_beat(health), name="beat"))
-        labels = await _answered("the node's labels", partial(cluster.get_node, node_name, may_be_older=True))
-        listed = await _answered("the storage domains", partial(cluster.list, STORAGE_DOMAINS))
-        domains = [domain for item in listed if (domain := _read_domain(item)) is not None]
-        audience.start(domains, labels[1] if labels is not None else {})
-
-    @kopf.on.cleanup(registry=registry)
-    async def end(**_: Any) -> None:
-        for task in beating:
-            task.cancel()
 
 
 def _wire_events(registry: kopf.OperatorRegistry, audience: Audience) -> None:
@@ -128,6 +138,42 @@ async def _beat(health: Health) -> None:
     while True:
         health.turned("the event loop", within_seconds=_LATE_SECONDS)
         await asyncio.sleep(_BEAT_SECONDS)
+
+
+async def _relist_now_and_then(cluster: Cluster, audience: Audience, node_name: str) -> None:
+    delay = FIRST_RELIST_SECONDS
+    while True:
+        await asyncio.sleep(delay * random.uniform(0.9, 1.1))  # noqa: S311 - the agents are spread by it
+        delay = FIRST_RELIST_SECONDS
+        try:
+            await asyncio.to_thread(relist, cluster, audience, node_name)
+        except ClusterError as error:
+            _log.warning("deletions were not looked for", extra={"error": str(error)})
+        except Exception:  # noqa: BLE001 - the next turn is another chance
+            _log.exception("deletions were not looked for")
+        else:
+            delay = RELIST_SECONDS
+
+
+def relist(cluster: Cluster, audience: Audience, node_name: str) -> None:
+    """Tell the audience of what was deleted while nothing was watched: kopf lists again then, and tells of no deletion.
+
+    Raises:
+        ClusterError: the API server does not answer.
+    """
+    names = audience.storage_domains()
+    missing = names - {body["metadata"]["name"] for body in cluster.list(STORAGE_DOMAINS)}
+    for name in missing:
+        # It may be younger than the list: only its own absence counts. The agent may list, and get none by its name.
+        if not cluster.list(STORAGE_DOMAINS, field_selector=f"metadata.name={name}"):
+            audience.forget_storage_domain(name)
+    known = audience.migrations()
+    listed = cluster.list(DISK_MIGRATIONS, field_selector=f"status.nodeName={node_name}")
+    for uid in known.keys() - {body["metadata"]["uid"] for body in listed}:
+        namespace, name = known[uid]
+        found = cluster.list(DISK_MIGRATIONS, namespace=namespace, field_selector=f"metadata.name={name}")
+        if uid not in {body["metadata"]["uid"] for body in found}:
+            audience.forget_migration(uid)
 
 
 async def _answered(what: str, ask: Callable[[], _T]) -> _T:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 import uuid
@@ -14,6 +13,7 @@ from diskmigration.api import names
 from diskmigration.cluster.client import Cluster, connect
 from diskmigration.cluster.errors import ClusterError, ClusterUnavailableError, ObjectGoneError
 from diskmigration.cluster.leadership import Leadership, Terms
+from diskmigration.cluster.running import run_until_told
 from diskmigration.controller import metrics
 from diskmigration.controller.controller import KUBERNETES_API, Controller, Options
 from diskmigration.controller.watching import watch
@@ -48,7 +48,7 @@ def main() -> None:
         if arguments.http_port:
             endpoint.serve(arguments.http_port, health)
         leadership = _leadership(cluster, health, arguments) if arguments.leader_elect else None
-        asyncio.new_event_loop().run_until_complete(_run(cluster, options, health, leadership))
+        run_until_told(lambda: _run(cluster, options, health, leadership))
     except ClusterError as error:
         _log.error("the operator cannot work: %s", error)
         status = 1
@@ -145,11 +145,6 @@ def _leadership(cluster: Cluster, health: Health, arguments: argparse.Namespace)
 
 async def _run(cluster: Cluster, options: Options, health: Health, leadership: Leadership | None) -> None:
     """Waits for its turn to lead, and leads until the process is told to end or one of its parts fails."""
-    this = asyncio.current_task()
-    assert this is not None  # noqa: S101 - it runs
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Until kopf takes them.
-        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
     beating = asyncio.create_task(_beat(health), name="beat")
     try:
         if leadership is not None:

@@ -1,9 +1,7 @@
 """kopf's part: it watches the three kinds and tells the controller of every event. It decides and writes nothing."""
 
-import asyncio
-import logging
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import kopf
 
@@ -13,27 +11,18 @@ from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.retrying import ForEver
 from diskmigration.controller.controller import Controller
 
-_log = logging.getLogger(__name__)
 
-RESTART_SECONDS = 2.0
-
-
-async def watch(cluster: Cluster, controller: Controller) -> None:
-    """Feeds the controller until the process is told to end (SIGTERM, SIGINT). A watch that breaks is begun again.
+async def watch(cluster: Cluster, controller: Controller) -> NoReturn:
+    """Feed the controller until this is cancelled. A watch that breaks is begun again.
 
     Raises:
         WatchHangsError: a watch that broke hangs: the process is to be started anew.
     """
-    while True:
-        try:
-            await watching.watch(_registry(cluster, controller), _settings())
-        except watching.WatchHangsError:
-            raise
-        except Exception:  # noqa: BLE001 - kopf ends on any answer it does not know, say of an etcd without a leader
-            _log.exception("the watch broke; beginning again")
-            await asyncio.sleep(RESTART_SECONDS)
-        else:
-            return
+    plurals = {names.DISK_MIGRATIONS, names.HYPERVISORS, names.STORAGE_DOMAINS}
+    await watching.keep_watching(
+        lambda: watching.watch(_registry(cluster, controller), _settings(), plurals=plurals),
+        fatal=watching.WatchHangsError,
+    )
 
 
 def _settings() -> kopf.OperatorSettings:

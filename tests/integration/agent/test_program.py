@@ -1,6 +1,5 @@
 """The agent as a program in a pod: its probes, its end, and what it does when it cannot watch any more."""
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from diskmigration.agent.hypervisor.connection import OPEN_SECONDS, Connection
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
-from testbed.programs import SYSTEM_NAMESPACE, Program, running_agent
+from testbed.programs import Program, running_agent
 from tests.integration.agent.probes import Probes, free_port
 from tests.integration.freezing import frozen_api_server
 from tests.variants import first_by_day
@@ -129,16 +128,3 @@ def test_told_to_end_it_waits_for_no_api_server_that_hangs(agent: Program, contr
         status, seconds = stop(agent)
     assert status == 0
     assert seconds < SHORT_SECONDS
-
-
-def test_one_whose_credentials_are_refused_ends_to_be_started_anew(agent: Program, control_plane: ControlPlane) -> None:
-    # Its token is bound to the pod.
-    pod = f"--namespace={SYSTEM_NAMESPACE}", f"diskmigration-agent-{NODE}"
-    control_plane.kubectl("delete", "pod", *pod, "--grace-period=0", "--force")
-    # A watch that has begun goes on, whatever becomes of its credentials.
-    control_plane.stop_api_server()
-    control_plane.start_api_server()
-    assert agent.wait() == 1
-    lines = [json.loads(line) for line in agent.log.read_text().splitlines()]
-    told = [line["message"] for line in lines if line["level"] == "CRITICAL"]
-    assert told == ["the API server cannot be watched any more: the agent ends, to be started anew"]

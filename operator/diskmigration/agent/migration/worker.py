@@ -64,6 +64,7 @@ from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.long_command import StoppedError
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
+from diskmigration.api.model import ObjectMeta
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
@@ -124,6 +125,11 @@ class Worker:
         self._account = Account(migration, statuses)
         self._has_ended = False
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Return the metadata of its object as it was seen last."""
+        return self._latest.metadata
 
     def start(self) -> None:
         """Starts the worker's thread."""

@@ -82,6 +82,11 @@ class StorageDomains:
         with self._lock:
             self._deleted.add(name)
 
+    def names(self) -> frozenset[str]:
+        """Return the names of those that are not deleted."""
+        with self._lock:
+            return frozenset(self._open.keys() - self._deleted)
+
     def all(self) -> tuple[OpenDomain, ...]:
         """Return every domain that this node serves, by name."""
         with self._lock:
