@@ -145,6 +145,7 @@ def running_agent_as(
         f"--node-name={node}",
         f"--libvirt-uri={host.uri}",
         f"--lock-file={directory / f'agent-{node}.lock'}",
+        f"--state-directory={directory / f'agent-{node}'}",
         "--http-port=0",
         *options,
     ]

@@ -76,14 +76,16 @@ class SimulatedNode:
         self._moved: set[tuple[str, str]] = set()
         self._known: dict[str, tuple[str, str]] = {}
 
-    def start(
+    def start(self) -> None:
+        self.statuses.start()
+
+    def see_cluster(
         self,
         domains: list[StorageDomain],
         node_labels: Mapping[str, str],  # noqa: ARG002 - it serves every domain
     ) -> None:
         for domain in domains:
             self.see_storage_domain(domain)
-        self.statuses.start()
         self._announcer.start()
 
     def see_storage_domain(self, domain: StorageDomain) -> None:

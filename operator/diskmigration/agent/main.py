@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         namespace=options.namespace,
         agent_version=_own_version(),
         health=health,
+        state_directory=options.state_directory,
     )
     status = _watch(cluster, agent, options.node_name, health)
     ending = threading.Thread(target=agent.stop, name="end", daemon=True)
@@ -85,6 +86,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("/run/libvirt/diskmigration-agent.lock"),
         help="held while the agent runs: one agent a node",
+    )
+    parser.add_argument(
+        "--state-directory",
+        type=Path,
+        default=Path("/var/lib/diskmigration-agent"),
+        help="the agent keeps here what it must know to start while the API server is away; root's alone",
     )
     parser.add_argument("--http-port", type=int, default=8080, help="serves /livez, /readyz and /metrics; 0: none")
     parser.add_argument(

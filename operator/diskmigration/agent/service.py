@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from diskmigration.agent import metrics
@@ -11,6 +12,7 @@ from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.hypervisor.starts import Starts
+from diskmigration.agent.migration.adoption import adopt_journals
 from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.removal import Remover
@@ -22,6 +24,8 @@ from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage import qemu_img_process
 from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.agent.storage.kept_domains import DomainsKeeper
+from diskmigration.agent.storage.kept_domains import read as read_kept
 from diskmigration.api.disk_migration import DiskMigration, Phase
 from diskmigration.api.names import DISK_MIGRATIONS
 from diskmigration.api.storage_domain import StorageDomain
@@ -49,9 +53,11 @@ class Agent:
         namespace: str,
         agent_version: str,
         health: Health,
+        state_directory: Path,
     ) -> None:
-        """Nothing starts before `start`."""
+        """Nothing starts before `start`. The agent keeps in `state_directory` what the next one is to know."""
         self._node_name = node_name
+        self._state_directory = state_directory
         # libvirtd answers five calls of one connection at a time (max_client_requests in libvirtd.conf). Those of the
         # migrations may wait for a QEMU that does not answer, and those of the reader of usage for a lock of libvirtd.
         connection = self._connection = Connection(libvirt_uri)
@@ -59,6 +65,7 @@ class Agent:
         self._cache = NodeCache(libvirt_uri, health)
         events = Events(connection)
         self._domains = StorageDomains({})
+        self._keeper = DomainsKeeper(state_directory, self._domains.known)
         extender = Extender(of_extender, events, self._domains, health, describe=self._cache.current_description)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
@@ -112,15 +119,25 @@ class Agent:
         metrics.QEMU_IMG_RUNNING.set_function(qemu_img_process.running)
         metrics.QEMU_IMG_WAITING.set_function(qemu_img_process.waiting)
 
-    def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
-        """Start with the storage domains that are known and the labels that select them: neither may be missing."""
+    def start(self) -> None:
+        """Start what needs no API server, with the storage domains that the last agent and the journals knew."""
+        if (kept := read_kept(self._state_directory)) is not None:
+            self._domains.restore(kept)
+            _log.info("began with the StorageDomains kept on the host", extra={"domains": len(kept.storage_domains)})
+        self._domains.on_change(self._keeper.write_soon)
+        self._keeper.start()
         self._connection.keep_open()
         self._cache.start()
+        adopting = (self._connection, self._domains)
+        threading.Thread(target=adopt_journals, args=adopting, name="journals", daemon=True).start()
+        self._extender.start()
+        self._statuses.start()
+
+    def see_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
+        """Start the rest, once the API server has shown its storage domains and the labels that select them."""
         self._domains.see_node_labels(node_labels)
         for domain in domains:
             self._domains.put(domain)
-        self._extender.start()
-        self._statuses.start()
         self._announcer.start()
         self._orphans.start()
         self._usage.start()

@@ -40,8 +40,11 @@ _T = TypeVar("_T")
 class Audience(Protocol):
     """Whom the events are for. It is called in threads, one call at a time for each object."""
 
-    def start(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
-        """Comes first, with the storage domains that there are and the labels of the node."""
+    def start(self) -> None:
+        """Begin with what needs no API server."""
+
+    def see_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
+        """Take in the storage domains that there are and the labels of the node, before all other calls but `start`."""
 
     def see_storage_domain(self, domain: StorageDomain) -> None:
         """A storage domain is new or has changed."""
@@ -69,10 +72,11 @@ async def watch(cluster: Cluster, audience: Audience, *, node_name: str, health:
     """
     beating = asyncio.create_task(_beat(health), name="beat")
     try:
+        audience.start()
         labels = await _answered("the node's labels", partial(cluster.get_node, node_name, may_be_older=True))
         listed = await _answered("the storage domains", partial(cluster.list, STORAGE_DOMAINS))
         domains = [domain for item in listed if (domain := _read_domain(item)) is not None]
-        audience.start(domains, labels[1] if labels is not None else {})
+        audience.see_cluster(domains, labels[1] if labels is not None else {})
         await watching.keep_watching(partial(_watch_once, cluster, audience, node_name))
     finally:
         beating.cancel()

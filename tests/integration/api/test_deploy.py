@@ -101,6 +101,7 @@ def test_the_documented_overlay_does_what_it_says(control_plane: ControlPlane, t
     assert {volume["name"]: volume["hostPath"]["path"] for volume in agent["volumes"]} == {
         "libvirt": "/run/libvirt",
         "dev": "/dev",
+        "state": "/var/lib/diskmigration-agent",
         "storage": "/srv/vms",
         "lvm-configuration": "/etc/lvm",
         "lvm-locks": "/run/lock/lvm",

@@ -1,12 +1,13 @@
 """The storage domains that this node knows, each with its driver."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.storage.driver import StorageDriver, StoredImage
 from diskmigration.agent.storage.file import FileDriver
+from diskmigration.agent.storage.kept_domains import KeptDomains
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.lvm import group as lvm_groups
 from diskmigration.agent.storage.lvm.driver import LvmDriver
@@ -48,25 +49,57 @@ class StorageDomains:
 
     def __init__(self, node_labels: Mapping[str, str]) -> None:
         """Empty: domains are put as they are seen."""
+        self._tell_change: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._labels = dict(node_labels)
         self._open: dict[str, OpenDomain] = {}
         self._deleted: set[str] = set()
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have this called whenever something else may be known; it returns at once."""
+        self._tell_change = tell
+
+    def known(self) -> KeptDomains:
+        """Return what an agent that starts next is to know.
+
+        A deleted domain in whose place this node serves another one is left out: its volumes are in that one.
+        """
+        with self._lock:
+            served = {_place(self._open[name].domain) for name in self._open if self._serves(name)}
+            kept = {
+                name: known.domain
+                for name, known in self._open.items()
+                if name not in self._deleted or _place(known.domain) not in served
+            }
+            return KeptDomains(
+                node_labels=self._labels,
+                storage_domains=tuple(kept.values()),
+                deleted=frozenset(self._deleted & kept.keys()),
+            )
+
+    def restore(self, kept: KeptDomains) -> None:
+        """Take in what the agent before this one knew."""
+        with self._lock:
+            self._labels = dict(kept.node_labels)
+            for domain in kept.storage_domains:
+                self._open[domain.metadata.name] = OpenDomain(domain, open_driver(domain))
+            self._deleted = set(kept.deleted & self._open.keys())
+
     def see_node_labels(self, node_labels: Mapping[str, str]) -> None:
         """Take in the labels that this node has from now on."""
         with self._lock:
             self._labels = dict(node_labels)
+        self._tell_change()
 
     def put(self, domain: StorageDomain) -> None:
-        """Takes in a new or changed domain."""
+        """Take in a new or changed domain."""
         with self._lock:
             self._deleted.discard(domain.metadata.name)
             known = self._open.get(domain.metadata.name)
-            if known is not None and known.domain.spec == domain.spec:
-                self._open[domain.metadata.name] = OpenDomain(domain, known.driver)
-                return
-            self._open[domain.metadata.name] = OpenDomain(domain, open_driver(domain))
+            same = known is not None and known.domain.spec == domain.spec
+            driver = known.driver if known is not None and same else open_driver(domain)
+            self._open[domain.metadata.name] = OpenDomain(domain, driver)
+        self._tell_change()
 
     def adopt(self, domain: StorageDomain) -> OpenDomain:
         """The domain as a journal holds it, for a migration that goes on although it was deleted or is not seen yet."""
@@ -75,12 +108,15 @@ class StorageDomains:
             if name not in self._open:
                 self._open[name] = OpenDomain(domain, open_driver(domain))
                 self._deleted.add(name)
-            return self._open[name]
+            adopted = self._open[name]
+        self._tell_change()
+        return adopted
 
     def remove(self, name: str) -> None:
-        """Takes no new migration to or from it."""
+        """Take no new migration to or from it; its volumes stay known."""
         with self._lock:
             self._deleted.add(name)
+        self._tell_change()
 
     def names(self) -> frozenset[str]:
         """Return the names of those that are not deleted."""
@@ -152,6 +188,13 @@ class StorageDomains:
     def _serves(self, name: str) -> bool:
         """Under the lock."""
         return name not in self._deleted and self._open[name].domain.selects(self._labels)
+
+
+def _place(domain: StorageDomain) -> tuple[str, str]:
+    spec = domain.spec
+    if spec.lvm is not None:
+        return "lvm", spec.lvm.volume_group
+    return ("file", spec.file.path) if spec.file is not None else ("loop", spec.loop.path if spec.loop else "")
 
 
 def _innermost(domains: Iterable[OpenDomain], path: Path) -> tuple[OpenDomain, str] | None:

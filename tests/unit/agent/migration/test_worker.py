@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_one_that_died_is_known_from_one_that_has_ended_or_was_stopped() -> None
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_that_died_is_started_again_and_one_that_has_ended_is_not(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     made: list[Worker] = []
     lives = iter([SystemExit()])
@@ -124,6 +125,7 @@ def test_one_that_died_is_started_again_and_one_that_has_ended_is_not(
         namespace="system",
         agent_version="",
         health=Health(),
+        state_directory=tmp_path,
     )
     delegated = migration().model_copy(update={"status": DiskMigrationStatus(node_name="node-a")})
     with caplog.at_level(logging.ERROR):
