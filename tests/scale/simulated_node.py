@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -91,8 +91,9 @@ class SimulatedNode:
     def see_storage_domain(self, domain: StorageDomain) -> None:
         self.domains[domain.metadata.name] = domain
 
-    def forget_storage_domain(self, name: str) -> None:
-        self.domains.pop(name, None)
+    def forget_storage_domain(self, name: str, uid: str) -> None:
+        if self.storage_domains().get(name) == uid:
+            del self.domains[name]
 
     def see_migration(self, migration: DiskMigration) -> None:
         uid, phase = migration.metadata.uid, migration.status.phase
@@ -115,8 +116,8 @@ class SimulatedNode:
         with self._guard:
             self._known.pop(uid, None)
 
-    def storage_domains(self) -> Set[str]:
-        return set(self.domains)
+    def storage_domains(self) -> Mapping[str, str]:
+        return {name: domain.metadata.uid for name, domain in self.domains.items()}
 
     def migrations(self) -> Mapping[str, tuple[str, str]]:
         with self._guard:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,6 @@ class Agent:
         if (kept := read_kept(self._state_directory)) is not None:
             self._domains.restore(kept)
             _log.info("began with the StorageDomains kept on the host", extra={"domains": len(kept.storage_domains)})
-        self._domains.on_change(self._keeper.write_soon)
-        self._keeper.start()
         self._connection.keep_open()
         self._cache.start()
         adopting = (self._connection, self._domains)
@@ -135,9 +133,10 @@ class Agent:
 
     def see_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Start the rest, once the API server has shown its storage domains and the labels that select them."""
-        self._domains.see_node_labels(node_labels)
-        for domain in domains:
-            self._domains.put(domain)
+        self._domains.see_cluster(domains, node_labels)
+        # Not before: nothing that was kept is lost where it could not be read and the API server is away.
+        self._domains.on_change(self._keeper.write_soon)
+        self._keeper.start()
         self._announcer.start()
         self._orphans.start()
         self._usage.start()
@@ -162,14 +161,14 @@ class Agent:
         self._domains.put(domain)
         self._announcer.look_soon()
 
-    def forget_storage_domain(self, name: str) -> None:
-        """A storage domain was deleted."""
-        self._domains.remove(name)
+    def forget_storage_domain(self, name: str, uid: str) -> None:
+        """Take no new migration to or from a storage domain that was deleted, unless another one has its name."""
+        self._domains.remove(name, uid)
         self._announcer.look_soon()
 
-    def storage_domains(self) -> Set[str]:
-        """Return the names of the storage domains that were seen and not forgotten."""
-        return self._domains.names()
+    def storage_domains(self) -> Mapping[str, str]:
+        """Return the uid of each storage domain that was seen and not forgotten, by its name."""
+        return self._domains.uids()
 
     def migrations(self) -> Mapping[str, tuple[str, str]]:
         """Return the namespace and name of each migration that was seen and not forgotten, by its uid."""

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -44,16 +44,16 @@ class Audience(Protocol):
         """Begin with what needs no API server."""
 
     def see_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
-        """Take in the storage domains that there are and the labels of the node, before all other calls but `start`."""
+        """Take in all storage domains that there are and the labels of the node, before all other calls but `start`."""
 
     def see_storage_domain(self, domain: StorageDomain) -> None:
         """A storage domain is new or has changed."""
 
-    def forget_storage_domain(self, name: str) -> None:
-        """A storage domain was deleted."""
+    def forget_storage_domain(self, name: str, uid: str) -> None:
+        """A storage domain was deleted. Another one may have its name by now."""
 
-    def storage_domains(self) -> Set[str]:
-        """Return the names of the storage domains that were seen and not forgotten."""
+    def storage_domains(self) -> Mapping[str, str]:
+        """Return the uid of each storage domain that was seen and not forgotten, by its name."""
 
     def migrations(self) -> Mapping[str, tuple[str, str]]:
         """Return the namespace and name of each migration that was seen and not forgotten, by its uid."""
@@ -122,7 +122,8 @@ def _wire_events(registry: kopf.OperatorRegistry, audience: Audience) -> None:
     @kopf.on.event(GROUP, VERSION, STORAGE_DOMAINS, registry=registry)
     async def see_storage_domain(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
         if type == "DELETED":
-            await asyncio.to_thread(audience.forget_storage_domain, body["metadata"]["name"])
+            metadata = body["metadata"]
+            await asyncio.to_thread(audience.forget_storage_domain, metadata["name"], metadata["uid"])
             return
         if (domain := _read_domain(body)) is not None:
             await asyncio.to_thread(audience.see_storage_domain, domain)
@@ -165,12 +166,13 @@ def relist(cluster: Cluster, audience: Audience, node_name: str) -> None:
     Raises:
         ClusterError: the API server does not answer.
     """
-    names = audience.storage_domains()
-    missing = names - {body["metadata"]["name"] for body in cluster.list(STORAGE_DOMAINS)}
-    for name in missing:
+    seen = audience.storage_domains()
+    listed = cluster.list(STORAGE_DOMAINS)
+    for name, uid in seen.items() - {(body["metadata"]["name"], body["metadata"]["uid"]) for body in listed}:
         # It may be younger than the list: only its own absence counts. The agent may list, and get none by its name.
-        if not cluster.list(STORAGE_DOMAINS, field_selector=f"metadata.name={name}"):
-            audience.forget_storage_domain(name)
+        found = cluster.list(STORAGE_DOMAINS, field_selector=f"metadata.name={name}")
+        if uid not in {body["metadata"]["uid"] for body in found}:
+            audience.forget_storage_domain(name, uid)
     known = audience.migrations()
     listed = cluster.list(DISK_MIGRATIONS, field_selector=f"status.nodeName={node_name}")
     for uid in known.keys() - {body["metadata"]["uid"] for body in listed}:
@@ -187,7 +189,9 @@ async def _answered(what: str, ask: Callable[[], _T]) -> _T:
             return await asyncio.to_thread(ask)
         except ClusterError as error:
             _log.warning("the API server cannot be asked yet", extra={"for": what, "error": str(error)})
-            await asyncio.sleep(_FIRST_ANSWER_RETRY_SECONDS)
+        except Exception:  # noqa: BLE001 - whatever was answered, the audience goes on
+            _log.exception("the API server gave an answer that cannot be read", extra={"for": what})
+        await asyncio.sleep(_FIRST_ANSWER_RETRY_SECONDS)
 
 
 def _read_migration(body: Mapping[str, Any]) -> DiskMigration:

@@ -1,7 +1,5 @@
 """Requests to the Kubernetes API, with errors that tell a caller what to do."""
 
-import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +13,9 @@ from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 
 from diskmigration.api.model import ObjectMeta
-from diskmigration.cluster import resources
-from diskmigration.cluster.errors import (
-    ClusterUnavailableError,
-    ConflictError,
-    ObjectGoneError,
-    RefusedError,
-)
+from diskmigration.cluster import resources, wire
+from diskmigration.cluster.errors import ClusterUnavailableError, ConflictError, ObjectGoneError
+from diskmigration.cluster.retry_after import Pauses
 from diskmigration.cluster.text import printable_object
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -95,9 +89,11 @@ class Cluster:
         *,
         may_write: Callable[[], bool] | None = None,
         timeouts: tuple[float, float] = (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+        pauses: Pauses | None = None,
     ) -> None:
         """Use `connect`. The time-outs, in seconds, are for the connection and for each answer."""
         self._client = api_client
+        self._pauses = pauses or Pauses()
         self._may_write = may_write
         self._timeouts = timeouts
         self._versions = _Versions()
@@ -107,13 +103,13 @@ class Cluster:
 
         A write that is held back raises ClusterUnavailableError.
         """
-        return Cluster(self._client, may_write=may_write, timeouts=self._timeouts)
+        return Cluster(self._client, may_write=may_write, timeouts=self._timeouts, pauses=self._pauses)
 
     def impatient(self, *, timeout_seconds: float) -> "Cluster":
         """The same server and identity, for requests that are of no use when they take longer than that."""
         connect_seconds, read_seconds = self._timeouts
         timeouts = (min(connect_seconds, timeout_seconds), min(read_seconds, timeout_seconds))
-        return Cluster(self._client, may_write=self._may_write, timeouts=timeouts)
+        return Cluster(self._client, may_write=self._may_write, timeouts=timeouts, pauses=self._pauses)
 
     def credentials(self) -> Credentials:
         """The identity as it is now: a service account's token is read again from its file when it is due."""
@@ -141,13 +137,14 @@ class Cluster:
             ObjectGoneError: the server has forgotten the list's version half-way; begin again.
             ClusterUnavailableError, RefusedError: as every request.
         """
-        path = resources.BY_PLURAL[plural].path(namespace=namespace)
+        resource = resources.BY_PLURAL[plural]
+        path = resource.path(namespace=namespace)
         query: dict[str, str] = {"limit": str(LIST_PAGE_SIZE)}
         if field_selector:
             query["fieldSelector"] = field_selector
         while True:
             answer = self._request("GET", path, query=query)
-            yield answer["items"]
+            yield wire.items(answer, resource.kind)
             token = answer["metadata"].get("continue")
             if not token:
                 return
@@ -346,6 +343,9 @@ class Cluster:
         doing = f"{method} {path}"
         if method != "GET" and self._may_write is not None and not self._may_write():
             raise ClusterUnavailableError(f"{doing}: not sent, as another operator may lead now")
+        plural = resources.plural_in(path)
+        if (seconds := self._pauses.left(plural)) > 0:
+            raise ClusterUnavailableError(f"{doing}: not sent, as the API server asked for {seconds:.0f} s of rest")
         headers = {"Accept": _JSON, **({"Content-Type": content_type} if content_type else {})}
         try:
             request = self._client.param_serialize(
@@ -353,7 +353,7 @@ class Cluster:
                 path,
                 query_params=list((query or {}).items()),
                 header_params=headers,
-                body=_encoded(printable_object(body), content_type),
+                body=wire.encoded(printable_object(body), is_apply=content_type == _APPLY_PATCH),
                 auth_settings=["BearerToken"],
             )
             response = self._client.call_api(*request, _request_timeout=self._timeouts)
@@ -361,7 +361,8 @@ class Cluster:
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
             # Without an HTTP status: TLS, connection, time-out, or the service account's token cannot be read.
             raise ClusterUnavailableError(f"{doing}: no answer from the Kubernetes API: {error}") from error
-        return _answer(doing, response.status, content)
+        self._pauses.note(plural, response.status, response.headers.get("Retry-After"))
+        return wire.answer(doing, response.status, content)
 
 
 class _Versions:
@@ -385,41 +386,3 @@ class _Versions:
     def forget(self, uid: str) -> None:
         with self._lock:
             self._known.pop(uid, None)
-
-
-# What YAML takes unescaped, of https://yaml.org/spec/1.2.2/#51-character-set; not the byte order mark, to be sure.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\u00a0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-
-
-def _encoded(body: JsonObject | None, content_type: str) -> JsonObject | bytes | None:
-    return _as_yaml(body) if content_type == _APPLY_PATCH and body is not None else body
-
-
-def _as_yaml(body: JsonObject) -> bytes:
-    """The object as the server reads an apply: as YAML, which knows no JSON escapes of characters past U+FFFF."""
-    whole = json.dumps(body, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", whole).encode()
-
-
-_EXCERPT_BYTES = 200
-"""Of an answer that is not the API's: an overloaded server's words, or a proxy's page."""
-
-
-def _answer(doing: str, status: int, content: bytes) -> JsonObject:
-    """The decoded object, or the error that the HTTP status stands for."""
-    try:
-        decoded = json.loads(content)
-    except ValueError as error:
-        said = content[:_EXCERPT_BYTES].decode(errors="replace").strip()
-        raise ClusterUnavailableError(f"{doing}: HTTP {status} with a body that is not JSON: {said!r}") from error
-    if 200 <= status < 300:
-        return dict(decoded)
-    said = f"{doing}: HTTP {status}: {decoded.get('message', 'no message') if isinstance(decoded, dict) else decoded}"
-    if status in (404, 410):
-        raise ObjectGoneError(said, http_status=status)
-    if status == 409:
-        raise ConflictError(said, http_status=status)
-    if status in (401, 408, 429) or status >= 500:
-        # 401 too: a service account's token is replaced on disk now and then.
-        raise ClusterUnavailableError(said, http_status=status)
-    raise RefusedError(said, http_status=status)

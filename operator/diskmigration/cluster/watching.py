@@ -130,7 +130,7 @@ async def watch(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings
         if looking.done():
             looking.result()
             await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
-    except (asyncio.CancelledError, KindsMissingError):
+    except BaseException:
         running.cancel()
         await asyncio.wait({running}, timeout=END_SECONDS)
         raise

@@ -1,6 +1,7 @@
 """Whatever the API server answers, and whoever answers in its place: the agent goes on, and watches again after it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -94,6 +95,10 @@ WATCH_ERROR = json.dumps(
         "metadata": {"resourceVersion": "1"},
     }
 )
+EMPTY_LIST = {"kind": "List", "apiVersion": "v1", "items": [], "metadata": {"resourceVersion": "1"}}
+"""A Node, perhaps, but no list of a kind of ours."""
+UNANSWERED = re.compile("cannot be (asked|read)")
+
 BREAKS = [
     pytest.param(kinds_are_not_installed, id="kinds-are-not-installed"),
     pytest.param(credentials_are_refused, id="credentials-are-refused"),
@@ -146,6 +151,20 @@ def test_told_to_end_while_its_watch_is_broken_it_ends(agent: Program, own_contr
         wait_until(lambda: begun_again(agent), "the watch broke", seconds=60)
         agent.terminate()
         assert agent.wait() == 0
+
+
+@pytest.mark.parametrize("body", ["{}", pytest.param(json.dumps(EMPTY_LIST), marks=pytest.mark.nightly)])
+def test_one_that_starts_while_another_answers_waits_for_the_api_server(
+    agent: Program, probes: Probes, own_control_plane: ControlPlane, body: str
+) -> None:
+    agent.stop()
+    with answered_by_another(200, body)(own_control_plane):
+        agent.start()
+        wait_until(lambda: len(UNANSWERED.findall(agent.log.read_text())) > 1, "it asks again", seconds=60)
+        assert probes.is_live()
+    wait_until(probes.is_ready, "the agent is ready", seconds=60)
+    agent.terminate()
+    assert agent.wait() == 0
 
 
 def begun_again(agent: Program) -> bool:

@@ -78,9 +78,14 @@ def test_a_damaged_file_of_storage_domains_is_told_of_and_written_again(stack: S
     kept = stack.agent.log.parent / f"agent-{NODE}" / FILE_NAME
     stack.agent.stop()
     kept.write_text(contents)
+    before = told_of_file(stack)
 
     stack.agent.start()
 
-    wait_until(lambda: "kept on the host cannot be read" in stack.agent.log.read_text(), "it tells of the file")
+    wait_until(lambda: told_of_file(stack) > before, "it tells of the file")
     wait_until(lambda: kept.read_text().startswith('{\n "deleted"'), "the file is written again")
     assert storage_domain(stack.domains["loop-a"])["metadata"]["name"] in kept.read_text()
+
+
+def told_of_file(stack: Stack) -> int:
+    return stack.agent.log.read_text().count("kept on the host cannot be read")

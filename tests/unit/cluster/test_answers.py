@@ -5,7 +5,6 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from diskmigration.cluster.client import _answer, _as_yaml
 from diskmigration.cluster.errors import (
     ClusterError,
     ClusterUnavailableError,
@@ -14,8 +13,9 @@ from diskmigration.cluster.errors import (
     RefusedError,
 )
 from diskmigration.cluster.events import NOTE_LIMIT_BYTES, _cut
-from diskmigration.cluster.resources import BY_PLURAL
+from diskmigration.cluster.resources import BY_PLURAL, plural_in
 from diskmigration.cluster.text import printable
+from diskmigration.cluster.wire import answer, as_yaml, items
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,37 @@ from diskmigration.cluster.text import printable
 )
 def test_an_error_says_what_the_caller_can_do_and_what_the_server_said(status: int, error: type[ClusterError]) -> None:
     with pytest.raises(error, match=rf"PATCH /x: HTTP {status}: the server's words"):
-        _answer("PATCH /x", status, json.dumps({"kind": "Status", "message": "the server's words"}).encode())
+        answer("PATCH /x", status, json.dumps({"kind": "Status", "message": "the server's words"}).encode())
 
 
-def test_a_balancers_page_is_no_answer() -> None:
+def test_a_balancers_page_is_noanswer() -> None:
     with pytest.raises(ClusterUnavailableError, match=r"HTTP 502 .* not JSON: '<html>Bad Gateway</html>'"):
-        _answer("GET /x", 502, b"<html>Bad Gateway</html>")
+        answer("GET /x", 502, b"<html>Bad Gateway</html>")
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 404, 409, 410, 503])
+@pytest.mark.parametrize(
+    "body",
+    [None, [], "x", 3, {}, {"kind": 3}, {"kind": "Error", "metadata": []}, {"message": "no backend", "code": 404}],
+)
+def test_an_object_that_is_not_the_apis_settles_nothing(status: int, body: object) -> None:
+    with pytest.raises(ClusterUnavailableError, match="not the Kubernetes API's"):
+        answer("GET /x", status, json.dumps(body).encode())
+
+
+def test_what_is_nested_without_end_is_no_answer() -> None:
+    with pytest.raises(ClusterUnavailableError, match="not JSON"):
+        answer("GET /x", 200, b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [{"items": []}, {"kind": "StatusList", "items": []}, {"kind": "LeaseList"}, {"kind": "LeaseList", "items": 3}],
+)
+def test_what_is_no_list_of_the_kind_tells_of_no_deletion(listed: dict[str, object]) -> None:
+    with pytest.raises(ClusterUnavailableError, match="a list of Lease objects"):
+        items(listed, "Lease")
+    assert items({"kind": "LeaseList", "items": [{}]}, "Lease") == [{}]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +89,7 @@ def test_paths_are_those_of_the_api_and_a_name_stays_one_part(
     plural: str, arguments: dict[str, str], path: str
 ) -> None:
     assert BY_PLURAL[plural].path(**arguments) == path
+    assert plural_in(path) == plural
 
 
 @pytest.mark.parametrize(
@@ -78,4 +104,4 @@ def test_a_note_is_cut_to_what_the_server_takes_between_characters(text: str) ->
 @given(st.dictionaries(st.text(max_size=5), st.text(st.characters(codec="utf-8"))))
 @example({"name": "\U0001f600 \\ud83d\\ude00 \ufeff \x00\x7f\x85\u2028"})
 def test_what_is_applied_is_the_same_in_yaml_whatever_its_characters(body: dict[str, str]) -> None:
-    assert yaml.safe_load(_as_yaml(body)) == body
+    assert yaml.safe_load(as_yaml(body)) == body

@@ -65,7 +65,7 @@ def test_it_waits_longer_each_time_up_to_an_end() -> None:
 
 
 def test_one_that_lasted_is_begun_again_soon() -> None:
-    watches = Watches([(0.0, RuntimeError("x"))] * 8 + [(LASTED_SECONDS, RuntimeError("x"))])
+    watches = Watches([(0.0, RuntimeError("x"))] * 8 + [(LASTED_SECONDS + 1, RuntimeError("x"))])
     with pytest.raises(asyncio.CancelledError):
         watches.keep()
     assert watches.pauses[-2] > FIRST_RETRY_SECONDS

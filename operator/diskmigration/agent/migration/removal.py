@@ -207,6 +207,11 @@ class _Needs:
             self._hosts_until = time.monotonic() + _HOSTS_SECONDS
         while True:
             hosts = self._other_hosts(doomed)
+            if hosts and self._domains.is_deleted(self._home):
+                return (
+                    f"Whether another node needs it is not known, as the StorageDomain {self._home.name} was deleted. "
+                    "Remove it if nobody needs it."
+                )
             judgement = judge_hosts(wanted, group, hosts)
             is_told = judgement.users or not any(is_silent(host, wanted, group) for host in hosts)
             if is_told or time.monotonic() > self._hosts_until:

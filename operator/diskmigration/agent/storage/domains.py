@@ -1,7 +1,7 @@
 """The storage domains that this node knows, each with its driver."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from diskmigration.agent.storage.lvm import group as lvm_groups
 from diskmigration.agent.storage.lvm.driver import LvmDriver
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
+
+Place = tuple[str, str]
 
 
 def open_driver(domain: StorageDomain) -> StorageDriver:
@@ -44,7 +46,8 @@ class StorageDomains:
 
     This node serves the domains that are not deleted and whose nodeSelector its labels match. The others take no new
     migration, but their volumes stay known: a guest on a thin one still writes, and a migration that runs still has to
-    end. Two domains of one path that select different nodes are local storage of each.
+    end. Two domains of one path that select different nodes are local storage of each. A deleted domain whose name
+    another one has taken, at another path, is a former one.
     """
 
     def __init__(self, node_labels: Mapping[str, str]) -> None:
@@ -54,10 +57,12 @@ class StorageDomains:
         self._labels = dict(node_labels)
         self._open: dict[str, OpenDomain] = {}
         self._deleted: set[str] = set()
+        self._former: dict[tuple[str, Place], OpenDomain] = {}
 
     def on_change(self, tell: Callable[[], None]) -> None:
-        """Have this called whenever something else may be known; it returns at once."""
+        """Have this called now and whenever something else may be known; it returns at once."""
         self._tell_change = tell
+        tell()
 
     def known(self) -> KeptDomains:
         """Return what an agent that starts next is to know.
@@ -71,10 +76,12 @@ class StorageDomains:
                 for name, known in self._open.items()
                 if name not in self._deleted or _place(known.domain) not in served
             }
+            former = tuple(known.domain for (_, place), known in self._former.items() if place not in served)
             return KeptDomains(
                 node_labels=self._labels,
                 storage_domains=tuple(kept.values()),
                 deleted=frozenset(self._deleted & kept.keys()),
+                former=former,
             )
 
     def restore(self, kept: KeptDomains) -> None:
@@ -84,6 +91,19 @@ class StorageDomains:
             for domain in kept.storage_domains:
                 self._open[domain.metadata.name] = OpenDomain(domain, open_driver(domain))
             self._deleted = set(kept.deleted & self._open.keys())
+            self._former = {
+                (domain.metadata.name, _place(domain)): OpenDomain(domain, open_driver(domain))
+                for domain in kept.former
+            }
+
+    def see_cluster(self, domains: Collection[StorageDomain], node_labels: Mapping[str, str]) -> None:
+        """Take in all domains that there are and the labels of this node: what else is known was deleted."""
+        with self._lock:
+            self._labels = dict(node_labels)
+            for domain in domains:
+                self._put(domain)
+            self._deleted |= self._open.keys() - {domain.metadata.name for domain in domains}
+        self._tell_change()
 
     def see_node_labels(self, node_labels: Mapping[str, str]) -> None:
         """Take in the labels that this node has from now on."""
@@ -94,34 +114,60 @@ class StorageDomains:
     def put(self, domain: StorageDomain) -> None:
         """Take in a new or changed domain."""
         with self._lock:
-            self._deleted.discard(domain.metadata.name)
-            known = self._open.get(domain.metadata.name)
-            same = known is not None and known.domain.spec == domain.spec
-            driver = known.driver if known is not None and same else open_driver(domain)
-            self._open[domain.metadata.name] = OpenDomain(domain, driver)
+            self._put(domain)
         self._tell_change()
 
+    def _put(self, domain: StorageDomain) -> None:
+        """Under the lock."""
+        name, place = domain.metadata.name, _place(domain)
+        known = self._open.get(name)
+        if known is not None and _place(known.domain) != place:
+            self._former[name, _place(known.domain)] = known
+        self._former.pop((name, place), None)
+        self._deleted.discard(name)
+        same = known is not None and known.domain.spec == domain.spec
+        driver = known.driver if known is not None and same else open_driver(domain)
+        self._open[name] = OpenDomain(domain, driver)
+
     def adopt(self, domain: StorageDomain) -> OpenDomain:
-        """The domain as a journal holds it, for a migration that goes on although it was deleted or is not seen yet."""
+        """Return the domain of a journal, for a migration that goes on although it was deleted or is not seen yet.
+
+        It is the place that the journal names: another domain may have the name now, and volumes of the same names.
+        """
         with self._lock:
-            name = domain.metadata.name
-            if name not in self._open:
-                self._open[name] = OpenDomain(domain, open_driver(domain))
+            name, place = domain.metadata.name, _place(domain)
+            known = self._open.get(name)
+            if known is not None and _place(known.domain) == place:
+                return known
+            if known is None:
+                adopted = self._open[name] = OpenDomain(domain, open_driver(domain))
                 self._deleted.add(name)
-            adopted = self._open[name]
+            elif (name, place) in self._former:
+                return self._former[name, place]
+            else:
+                adopted = self._former[name, place] = OpenDomain(domain, open_driver(domain))
         self._tell_change()
         return adopted
 
-    def remove(self, name: str) -> None:
-        """Take no new migration to or from it; its volumes stay known."""
+    def remove(self, name: str, uid: str) -> None:
+        """Take no new migration to or from it; its volumes stay known. Another one that has its name is left alone."""
         with self._lock:
+            known = self._open.get(name)
+            if known is None or known.domain.metadata.uid != uid:
+                return
             self._deleted.add(name)
         self._tell_change()
 
-    def names(self) -> frozenset[str]:
-        """Return the names of those that are not deleted."""
+    def uids(self) -> Mapping[str, str]:
+        """Return the uids of those that are not deleted, by their names."""
         with self._lock:
-            return frozenset(self._open.keys() - self._deleted)
+            return {name: self._open[name].domain.metadata.uid for name in self._open.keys() - self._deleted}
+
+    def is_deleted(self, domain: OpenDomain) -> bool:
+        """Return whether no StorageDomain has this name and place any more, so that no other node tells of it."""
+        with self._lock:
+            known = self._open.get(domain.name)
+            return domain.name in self._deleted or known is None or _place(known.domain) != _place(domain.domain)
 
     def all(self) -> tuple[OpenDomain, ...]:
         """Return every domain that this node serves, by name."""
@@ -171,7 +217,8 @@ class StorageDomains:
         if (located := self.locate(path)) is not None:
             return located
         with self._lock:
-            others = tuple(self._open[name] for name in sorted(self._open) if not self._serves(name))
+            others = [self._open[name] for name in sorted(self._open) if not self._serves(name)]
+            others += self._former.values()
         return _innermost(others, path)
 
     def image_at(self, path: Path) -> StoredImage | None:
@@ -181,7 +228,7 @@ class StorageDomains:
             MigrationError: StorageFailed.
         """
         with self._lock:
-            known_domains = tuple(self._open.values())
+            known_domains = (*self._open.values(), *self._former.values())
         found = (known.driver.image_at(path) for known in known_domains)
         return next((image for image in found if image is not None), None)
 
@@ -190,7 +237,8 @@ class StorageDomains:
         return name not in self._deleted and self._open[name].domain.selects(self._labels)
 
 
-def _place(domain: StorageDomain) -> tuple[str, str]:
+def _place(domain: StorageDomain) -> Place:
+    """Return where its volumes lie."""
     spec = domain.spec
     if spec.lvm is not None:
         return "lvm", spec.lvm.volume_group

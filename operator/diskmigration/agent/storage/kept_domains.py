@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,39 @@ FILE_NAME = "storage-domains.json"
 
 
 class KeptDomains(Model):
-    """What an agent knows of StorageDomains. `deleted` names those whose volumes it goes on extending."""
+    """What an agent knows of StorageDomains.
+
+    `deleted` names those whose volumes it goes on extending; so does it with `former` ones, whose names others have.
+    """
 
     node_labels: dict[str, str] = Field(default_factory=dict)
     storage_domains: tuple[StorageDomain, ...] = ()
     deleted: frozenset[str] = frozenset()
+    former: tuple[StorageDomain, ...] = ()
 
 
 def to_text(kept: KeptDomains) -> str:
     """Return the file's contents. Pure; equal for equal knowledge."""
-    domains = {
-        domain.metadata.name: {
-            "metadata": {"name": domain.metadata.name, "uid": domain.metadata.uid},
-            "spec": domain.spec.to_wire(),
-        }
-        for domain in kept.storage_domains
-    }
     whole = {
         "format": FORMAT,
         "nodeLabels": kept.node_labels,
-        "storageDomains": [domains[name] for name in sorted(domains)],
+        "storageDomains": _to_wire(kept.storage_domains),
         "deleted": sorted(kept.deleted),
+        "former": _to_wire(kept.former),
     }
     return json.dumps(whole, indent=1, sort_keys=True) + "\n"
+
+
+def _to_wire(domains: Iterable[StorageDomain]) -> list[dict[str, Any]]:
+    """Return what is worth keeping of them, in an order that is always the same."""
+    kept = [
+        {
+            "metadata": {"name": domain.metadata.name, "uid": domain.metadata.uid},
+            "spec": domain.spec.to_wire(),
+        }
+        for domain in domains
+    ]
+    return sorted(kept, key=lambda domain: json.dumps(domain, sort_keys=True))
 
 
 def from_text(text: str) -> KeptDomains:

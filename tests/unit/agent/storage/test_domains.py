@@ -47,9 +47,9 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def made(path: Path, name: str, selector: dict[str, str]) -> StorageDomain:
+def made(path: Path, name: str, selector: dict[str, str], uid: str = "") -> StorageDomain:
     spec = {"file": {"path": str(path)}, "nodeSelector": selector}
-    return StorageDomain.from_wire({"metadata": {"name": name}, "spec": spec})
+    return StorageDomain.from_wire({"metadata": {"name": name, "uid": uid}, "spec": spec})
 
 
 def holding(volume: Path, every: list[Known], labels: dict[str, str]) -> StorageDomains:
@@ -57,7 +57,7 @@ def holding(volume: Path, every: list[Known], labels: dict[str, str]) -> Storage
     for known in every:
         domains.put(made(volume.parent, known.name, SELECTORS[known.selector]))
         if known.is_deleted:
-            domains.remove(known.name)
+            domains.remove(known.name, "")
     return domains
 
 
@@ -104,7 +104,7 @@ def test_a_domain_that_took_the_place_of_a_deleted_one_has_its_volumes(volume: P
     domains = StorageDomains({})
     for name in ("old", "new"):
         domains.put(made(volume.parent, name, {}))
-    domains.remove("old")
+    domains.remove("old", "")
     for locate in (domains.locate, domains.locate_in_any):
         located = locate(volume)
         assert located is not None
@@ -127,3 +127,61 @@ def test_what_is_adopted_from_a_journal_is_no_place_for_anything_new(volume: Pat
     located = domains.locate_in_any(volume)
     assert located is not None
     assert located[0] == adopted
+
+
+def test_a_deletion_that_comes_late_does_not_touch_the_next_one_of_that_name(volume: Path) -> None:
+    domains = StorageDomains({})
+    domains.put(made(volume.parent, "a", {}, uid="1"))
+    domains.put(made(volume.parent, "a", {}, uid="2"))
+    domains.remove("a", "1")
+    assert domains.uids() == {"a": "2"}
+    domains.remove("a", "2")
+    assert domains.uids() == {}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    (tmp_path / "disk.qcow2").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("is_adopted_first", [True, False])
+def test_a_migration_keeps_to_the_place_of_its_journal_whoever_takes_the_name(
+    volume: Path, elsewhere: Path, is_adopted_first: bool
+) -> None:
+    domains = StorageDomains({})
+    in_journal, now = made(volume.parent, "a", {}, uid="1"), made(elsewhere, "a", {}, uid="2")
+    if is_adopted_first:
+        domains.adopt(in_journal)
+    domains.put(now)
+    adopted = domains.adopt(in_journal)
+    assert adopted.driver.path("disk.qcow2") == volume
+    assert adopted is domains.adopt(in_journal)
+    assert domains.is_deleted(adopted)
+    [served] = domains.all()
+    assert served.driver.path("disk.qcow2") == elsewhere / "disk.qcow2"
+    assert not domains.is_deleted(served)
+    assert domains.adopt(now) is served
+
+
+def test_a_guests_volume_stays_known_whoever_takes_the_name_of_its_domain(volume: Path, elsewhere: Path) -> None:
+    domains = StorageDomains({})
+    domains.put(made(volume.parent, "a", {}, uid="1"))
+    domains.put(made(elsewhere, "a", {}, uid="2"))
+    assert domains.locate(volume) is None
+    assert domains.locate_in_any(volume) is not None
+    domains.put(made(volume.parent, "a", {}, uid="3"))
+    assert domains.locate(volume) is not None
+    assert domains.known().former == (made(elsewhere, "a", {}, uid="2"),)
+
+
+@given(every_known, st.data())
+def test_what_the_api_server_does_not_list_is_served_no_more(
+    volume: Path, every: list[Known], data: st.DataObject
+) -> None:
+    domains = holding(volume, every, LABELS)
+    listed = data.draw(st.sets(st.sampled_from("abcdef")))
+    domains.see_cluster([made(volume.parent, name, {}, uid="new") for name in sorted(listed)], {})
+    assert domains.uids() == dict.fromkeys(listed, "new")
+    assert {found.name for found in domains.all()} == listed
+    assert (domains.locate_in_any(volume) is None) == (not listed and not every), "a guest's volume stays known"

@@ -23,7 +23,7 @@ def knowing(*domains: StorageDomain, deleted: str = "") -> StorageDomains:
     for each in domains:
         known.put(each)
     if deleted:
-        known.remove(deleted)
+        known.remove(deleted, f"uid-of-{deleted}")
     return known
 
 
@@ -41,7 +41,7 @@ def test_the_next_agent_knows_the_same(tmp_path: Path, deleted: str) -> None:
     after.restore(kept)
     assert after.known() == before.known()
     assert [found.domain.spec for found in after.all()] == [found.domain.spec for found in before.all()]
-    assert after.names() == before.names()
+    assert after.uids() == before.uids()
 
 
 def test_volumes_of_a_deleted_domain_are_located_by_the_next_agent() -> None:
@@ -57,6 +57,16 @@ def test_a_deleted_domain_is_dropped_once_another_one_is_in_its_place() -> None:
     assert known.deleted == frozenset()
 
 
+def test_one_whose_name_another_has_is_kept_until_its_place_is_served_again() -> None:
+    known = knowing(domain("a", "/srv/a"), domain("a", "/srv/b"))
+    after = StorageDomains({})
+    after.restore(from_text(to_text(known.known())))
+    assert after.known() == known.known()
+    assert [found.spec.loop for found in after.known().former] == [domain("a", "/srv/a").spec.loop]
+    after.see_cluster([domain("a", "/srv/b"), domain("c", "/srv/a")], {})
+    assert after.known().former == ()
+
+
 def test_one_that_selects_other_nodes_is_in_no_place_of_this_one() -> None:
     other = domain("new", "/srv/a", nodeSelector={"rack": "2"})
     known = knowing(domain("old", "/srv/a"), other, deleted="old").known()
@@ -69,9 +79,11 @@ def test_whoever_is_told_of_a_change_is_told_of_each() -> None:
     known.on_change(lambda: told.append(known.known()))
     known.put(domain("a"))
     known.adopt(domain("b", "/srv/b"))
-    known.remove("a")
+    known.adopt(domain("b", "/srv/b"))
+    known.remove("a", "another's")
+    known.remove("a", "uid-of-a")
     known.see_node_labels({})
-    assert [len(kept.deleted) for kept in told] == [0, 1, 2, 2]
+    assert [len(kept.deleted) for kept in told] == [0, 0, 1, 2, 2]
     assert told[-1].node_labels == {}
 
 
