@@ -94,10 +94,12 @@ def play(world: World, cell: Cell) -> Recovery:
         time.sleep(world.outage_seconds)
         fault.mend(world)
     mended = time.monotonic()
-    outcome = _end(migration, cell)
-    seconds = time.monotonic() - mended
-    if fault.end is not None:
-        fault.end(world)
+    try:
+        outcome = _end(migration, cell)
+        seconds = time.monotonic() - mended
+    finally:
+        if fault.end is not None:
+            fault.end(world)
 
     if machine.state() == "shut off":
         world.stack.host.virsh("start", machine.name, "--paused")

@@ -1,15 +1,17 @@
 """What may break, each as what happens while a migration is held at a moment, and what mends it after that."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diskmigration.agent.storage.kept_domains import FILE_NAME
 from testbed.control_plane import ControlPlane
 from testbed.processes import TestbedError
 from testbed.programs import Program
 from tests.integration.faults.holds import Holds
 from tests.integration.faults.link import Link
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import Migration, Stack
+from tests.integration.migrations.stack import NODE, Migration, Stack
 from tests.waiting import wait_until
 
 STALE_SECONDS = 3.0
@@ -50,6 +52,28 @@ def _kill_agent(world: World, _: Migration) -> None:
     world.stack.agent.kill()
     world.holds.release()
     world.stack.agent.start()
+
+
+def _start_agent_without_api_server(world: World, _: Migration) -> None:
+    world.stack.agent.kill()
+    world.control_plane.stop_api_server()
+    world.holds.release()
+    world.stack.agent.start()
+
+
+def _delete_domains_and_kill_agent(world: World, _: Migration) -> None:
+    for name in world.stack.domains:
+        world.control_plane.kubectl("delete", "storagedomain", name)
+    kept = world.stack.agent.log.parent / f"agent-{NODE}" / FILE_NAME
+    wait_until(
+        lambda: json.loads(kept.read_text())["deleted"] == sorted(world.stack.domains),
+        "the agent keeps them as deleted",
+    )
+    _kill_agent(world, _)
+
+
+def _make_domains(world: World) -> None:
+    world.stack.make_ready(world.stack.domains)
 
 
 def _kill_operator(world: World, _: Migration) -> None:
@@ -197,6 +221,10 @@ def _end_neighbour(world: World) -> None:
 
 FAULTS = {
     "agent-killed": Fault(_kill_agent),
+    "agent-started-without-apiserver": Fault(
+        _start_agent_without_api_server, lambda world: world.control_plane.start_api_server()
+    ),
+    "domains-deleted": Fault(_delete_domains_and_kill_agent, end=_make_domains),
     "operator-killed": Fault(_kill_operator),
     "libvirtd-restarted": Fault(_restart_libvirtd),
     "libvirtd-killed": Fault(_kill_libvirtd),

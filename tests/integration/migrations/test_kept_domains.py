@@ -1,6 +1,7 @@
 """The extender needs no API server to start, and extends the volumes of a StorageDomain that is not there any more."""
 
 import json
+import operator
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -8,9 +9,10 @@ import pytest
 
 from diskmigration.agent.storage.kept_domains import FILE_NAME
 from testbed.control_plane import ControlPlane
-from tests.integration.migrations.growth import free_bytes, size_bytes, write_in_steps
+from tests.integration.migrations.growth import finish, free_bytes, size_bytes, synchronized, write_in_steps
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine, empty
 from tests.integration.migrations.stack import NODE, Stack, make_domain, storage_domain
+from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -56,6 +58,33 @@ def test_an_agent_that_starts_while_the_api_server_is_away_extends_thin_volumes(
     stack.agent.start()
 
     assert_extended(machine)
+
+
+def test_an_interrupted_migration_is_extended_and_waits_for_the_api_server(
+    stack: Stack, machines: Machines, own_control_plane: ControlPlane
+) -> None:
+    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    migration = synchronized(stack, machine, "loop-b", strategy="Direct")
+    source, copy = machine.volumes[0].name, made_volume(migration.uid, 0)
+    sides = machine.volumes[0], stack.domains["loop-b"].path(copy)
+    before = [size_bytes(volume) for volume in sides]
+
+    stack.agent.stop()
+    own_control_plane.stop_api_server()
+    try:
+        stack.agent.start()
+        write_in_steps(
+            machine,
+            start=20 * MEBIBYTE,
+            length=60 * MEBIBYTE,
+            free=lambda: min(free_bytes(machine, source), free_bytes(machine, copy, mirrored=source)),
+        )
+        wait_until(lambda: all(map(operator.lt, before, map(size_bytes, sides))), "both sides grew")
+        # Nothing is pivoted, as its user may have cancelled it meanwhile.
+        assert "<mirror" in machine.xml()
+    finally:
+        own_control_plane.start_api_server()
+    finish(migration, machine)
 
 
 def test_volumes_of_a_deleted_storage_domain_are_extended_by_the_next_agent(
