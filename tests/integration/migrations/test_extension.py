@@ -2,12 +2,15 @@
 
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from diskmigration.agent.extender.settled import LOOK_ANYWAY_SECONDS
+from diskmigration.agent.extender.observation import OBSERVE_ANYWAY_SECONDS
 from testbed import qemu_io
+from tests.integration.agent.probes import Probes
 from tests.integration.migrations.growth import (
     extensions,
     finish,
@@ -25,6 +28,9 @@ from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Mach
 from tests.integration.migrations.stack import CHUNK_BYTES, REPLICATION_CHUNK_BYTES, WATERMARK_BYTES, Stack
 from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
+
+EXTENSIONS = "diskmigration_extensions_total"
+LOOKUPS = "diskmigration_libvirt_calls_total virDomainLookupByUUIDString"
 
 
 def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
@@ -158,7 +164,7 @@ def test_a_watermark_that_is_raised_is_kept_although_nobody_writes(
     set_watermark(stack, request, stack.domains["loop-a"], watermark_bytes=raised)
 
     # Sooner than a VM at rest is looked at anyway.
-    wait_until(lambda: size_bytes(volume) >= raised, "it has that much", seconds=LOOK_ANYWAY_SECONDS / 2)
+    wait_until(lambda: size_bytes(volume) >= raised, "it has that much", seconds=OBSERVE_ANYWAY_SECONDS / 2)
 
 
 def test_a_moved_disk_grows_at_its_new_home(stack: Stack, machines: Callable[..., Machine]) -> None:
@@ -213,6 +219,33 @@ def test_the_extender_does_not_wait_for_its_poll(stack: Stack, machines: Callabl
     while len(delays) < 5:
         delays += delays_of_extensions(machines("loop-a", volume_bytes=32 * MEBIBYTE))
     assert sorted(delays)[len(delays) // 2] < 0.5, delays
+
+
+def test_an_extension_asks_libvirtd_little(machines: Callable[..., Machine], probes: Probes) -> None:
+    """Once to answer the event, once to arm the next threshold, once to observe the VM, and now and then after a poll.
+
+    Nobody else looks a VM up meanwhile: the node's reads keep the handles of their VMs.
+    """
+    machine = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    wait_until(lambda: threshold_bytes(machine, str(machine.volumes[0])) > 0, "its threshold is armed")
+    before = samples(probes)
+    delays_of_extensions(machine)
+    wait_until(lambda: threshold_bytes(machine, str(machine.volumes[0])) > 0, "its threshold is armed again")
+    after = samples(probes)
+    extensions_made, lookups = (after[name] - before[name] for name in (EXTENSIONS, LOOKUPS))
+    assert extensions_made > 0
+    assert lookups <= 5 * extensions_made + 10
+
+
+def samples(probes: Probes) -> Counter[str]:
+    """What the agent has counted, over all storage domains."""
+    status, text = probes.ask("metrics")
+    assert status == 200
+    counted: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            counted[f"{sample.name} {sample.labels.get('call', '')}".strip()] += sample.value  # type: ignore[assignment]  # whole numbers
+    return counted
 
 
 def delays_of_extensions(machine: Machine) -> list[float]:

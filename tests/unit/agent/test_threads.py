@@ -156,26 +156,6 @@ def test_a_thread_takes_another_turn(start: Start, error: Exception, monkeypatch
     assert flaky.is_called_again.wait(PATIENCE_SECONDS)
 
 
-def test_a_vm_that_no_thread_could_be_started_for_is_looked_at_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    connection: Any = SimpleNamespace(on_open=nothing)
-    found = Extender(connection, Events(connection), StorageDomains({}), any_health(), describe=nothing)
-    looked_at = threading.Event()
-    monkeypatch.setattr(found, "_look", lambda *_: looked_at.set())
-    submit, refused = found._pool.submit, [RuntimeError("can't start new thread")]
-
-    def refuse_once(*work: Any) -> Any:
-        if refused:
-            raise refused.pop()
-        return submit(*work)
-
-    monkeypatch.setattr(found._pool, "submit", refuse_once)
-    with pytest.raises(RuntimeError):
-        found.look_soon("vm")
-    found.look_soon("vm")
-    assert looked_at.wait(PATIENCE_SECONDS)
-    found.stop()
-
-
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_listener_that_fails_keeps_no_other_from_hearing(error: Exception) -> None:
     def fail(_event: DomainEvent) -> None:

@@ -1,14 +1,14 @@
-"""When a thin volume is extended, to what size, and in which order. Pure arithmetic; all sizes in bytes."""
+"""Decide when a thin volume is extended, to what size, and in which order. Pure; all sizes are in bytes."""
 
 import math
 from dataclasses import dataclass
 
 ALIGNMENT_BYTES = 2**20
 MOST_IN_FLIGHT_BYTES = 32 * 2**20
-"""What the writes that met the end of a volume together reach past it, at most, before QEMU pauses the guest."""
+"""How far past a volume's end the writes reach that met it, at most, before QEMU pauses the guest."""
 
 _KINDS = ((65536, 8), (16384, 16))
-"""Of the volumes that migrations make: the bytes of a cluster and of its L2 entry, without and with subclusters."""
+"""The bytes of a cluster and of its L2 entry, without and with subclusters, of the volumes that migrations make."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Extension:
 
 
 def largest_useful_size(capacity: int) -> int:
-    """What a qcow2 of that virtual size, as migrations make them, can ever take; rounded up.
+    """Return the most that a qcow2 of that virtual size, as migrations make them, can take; rounded up.
 
     Data, L1 and L2 tables, refcounts (2 bytes a cluster), header. Source: QEMU's docs/interop/qcow2.txt; a test holds
     it above what `qemu-img measure` answers for a fully written disk. A volume that somebody else made with other
@@ -54,7 +54,7 @@ def largest_useful_size(capacity: int) -> int:
 
 
 def fully_written_size(capacity: int, cluster: int, l2_entry: int, refcount_bits: int = 16) -> int:
-    """What a qcow2 of that layout takes when the disk is written from end to end; rounded up."""
+    """Return what a qcow2 of that layout takes when the disk is written from end to end; rounded up."""
     data = _up(capacity, cluster)
     clusters = data // cluster
     l2_tables = _up(clusters * l2_entry, cluster)
@@ -69,9 +69,9 @@ def fully_written_size(capacity: int, cluster: int, l2_entry: int, refcount_bits
 
 
 def limit_of(volume: ThinVolume) -> float:
-    """The size past which the volume is not grown, in bytes: `largest_useful_size`, or none at all.
+    """Return the size past which the volume is not grown: `largest_useful_size`, or infinity.
 
-    None for one that has shown that it needs more, as something lies past that size, or as it ran full there.
+    A volume has no limit that has shown that it needs more: something lies past that size, or it ran full there.
     """
     largest = largest_useful_size(volume.capacity)
     if volume.allocated > largest or (volume.is_full and volume.physical >= largest):
@@ -79,46 +79,18 @@ def limit_of(volume: ThinVolume) -> float:
     return largest
 
 
-@dataclass(frozen=True)
-class HighWater:
-    """The most that was reported, and believed, of a volume since QEMU opened it; both only ever rise."""
-
-    allocated: int = 0
-    physical: int = 0
-
-    def raised_to(self, volume: ThinVolume) -> "HighWater":
-        """With what is reported now."""
-        return HighWater(max(self.allocated, volume.allocated), max(self.physical, volume.physical))
-
-
-def why_impossible(volume: ThinVolume, before: HighWater) -> str | None:
-    """What is wrong with a report that cannot be true, or None. Such a one is not acted on, but asked again.
-
-    A little more than the volume's size is possible: QEMU counts writes that met the end of the volume as well.
-    """
-    if volume.physical <= 0 or volume.capacity <= 0:
-        return "a volume or a disk of no size"
-    if not 0 <= volume.allocated <= max(volume.physical, largest_useful_size(volume.capacity)) + MOST_IN_FLIGHT_BYTES:
-        return f"{volume.allocated} bytes as written to a volume of {volume.physical}"
-    if volume.physical < before.physical:
-        return f"a volume that has shrunk from {before.physical} to {volume.physical} bytes"
-    if volume.allocated < before.allocated:
-        return f"{volume.allocated} bytes as written, after it was {before.allocated}"
-    return None
-
-
 def wanted_size(volume: ThinVolume) -> int:
-    """The size that the volume should have: its own where enough is free, else so many chunks more that it is.
+    """Return the size that the volume should have: its own where enough is free, else enough chunks more.
 
-    Never past its limit, never below the present size. A full volume gets at least one chunk.
+    The size is never past the limit and never below the present size. A full volume gets at least one chunk.
     """
     return _size_for(volume, volume.allocated)
 
 
 def threshold(volume: ThinVolume, *, physical: int) -> int:
-    """The offset at which a write should wake the extender, for a volume that now has `physical` bytes.
+    """Return the offset past which a write should send an event, for a volume that now has `physical` bytes.
 
-    0, which arms nothing, where it ends at its limit. One that is larger may be of those that need more.
+    Return 0, which arms nothing, where the volume ends at its limit. A larger volume may be one that needs more.
     """
     largest = largest_useful_size(volume.capacity)
     armed = max(physical - volume.policy.high_watermark, 1)
@@ -128,15 +100,15 @@ def threshold(volume: ThinVolume, *, physical: int) -> int:
 
 
 def plan(volume: ThinVolume) -> tuple[Extension, ...]:
-    """The extension of a volume that stands alone."""
+    """Return the extension of a volume that has no mirror."""
     return _grow((volume, wanted_size(volume)))
 
 
 def plan_replication(source: ThinVolume, mirror: ThinVolume) -> tuple[Extension, ...]:
-    """The extensions while the source is replicated to the mirror, both on block storage.
+    """Return the extensions while the source is replicated to the mirror, both on block storage.
 
-    Whichever side asks, the destination comes first and then the source, so that the destination is never the smaller
-    one. A mirror that is ahead already, as one that takes a whole chain is, does not pull its source along.
+    The destination always comes before the source, so that it is never the smaller one. A mirror that is ahead already,
+    as one that takes a whole chain, does not pull its source along.
     """
     for_source, for_mirror = wanted_size(source), wanted_size(mirror)
     moves_in_step = mirror.physical <= source.physical
@@ -146,7 +118,7 @@ def plan_replication(source: ThinVolume, mirror: ThinVolume) -> tuple[Extension,
 
 
 def plan_mirror_of_file(mirror: ThinVolume, source_allocated: int) -> tuple[Extension, ...]:
-    """The extension of a mirror on block storage of a file: the source's need counts where it is the greater one."""
+    """Return the extension of a mirror on block storage of a file: the greater need of the two counts."""
     need = max(mirror.allocated, min(source_allocated, largest_useful_size(mirror.capacity)))
     return _grow((mirror, _size_for(mirror, need)))
 

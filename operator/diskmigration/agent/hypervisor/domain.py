@@ -60,12 +60,6 @@ class Domain:
         with self.call("asking for the VM's saved state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return bool(domain.hasManagedSaveImage(0))
 
-    def is_paused_by_io_error(self) -> bool:
-        """Whether QEMU paused it over a disk's error, as it does when a thin volume is full."""
-        with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
-            state, reason = domain.state()
-            return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR)
-
     def disks_without_space(self) -> frozenset[str]:
         """The target devices on which QEMU met ENOSPC (virDomainGetDiskErrors)."""
         with self.call("asking for the disks' errors", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 import libvirt
 
+from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
 from diskmigration.api.errors import Reason
 
@@ -121,30 +123,41 @@ def parse(uuid: str, run: int, values: Mapping[str, object]) -> DomainStatistics
     )
 
 
+_RUNNING = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+"""libvirtd would open the disk of a VM that is shut off, and wait for ever where that is a FIFO."""
+
+
 def of_domain(domain: Domain) -> DomainStatistics:
-    """The statistics of one running VM.
+    """Return the statistics of one running VM.
 
     Raises:
         DomainGoneError: it does not run.
     """
     with domain.call("reading the VM's block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
-        if not handle.isActive():
-            # libvirtd would open the disk of one that is shut off, and wait for ever where that is a FIFO.
-            raise DomainGoneError(f"The VM {domain.uuid} does not run.")
-        records = handle.connect().domainListGetStats(
-            [handle], _GROUPS, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
-        )
-        return parse(domain.uuid, handle.ID(), records[0][1] if records else {})
+        return _of_one(handle)
+
+
+def with_description(domain: Domain) -> tuple[DomainDescription, DomainStatistics]:
+    """Return the live XML of one running VM, and its statistics as they are after that.
+
+    Raises:
+        DomainGoneError: it does not run.
+    """
+    with domain.call("reading the VM and its block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+        return domain_xml.parse(handle.XMLDesc(0)), _of_one(handle)
+
+
+def _of_one(handle: libvirt.virDomain) -> DomainStatistics:
+    found = _read(handle.connect().domainListGetStats([handle], _GROUPS, _RUNNING))
+    if not found:
+        raise DomainGoneError(f"The VM {handle.UUIDString()} does not run.")
+    return found[0]
 
 
 Rows = tuple[DomainStatistics, ...]
 """The statistics of several VMs, one each."""
 
-_RUNNING_NOT_WAITING = (
-    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
-    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-)
+_RUNNING_NOT_WAITING = _RUNNING | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 
 
 def of_running_domains(connection: Connection) -> Rows:

@@ -96,7 +96,7 @@ def _figures(attempt: Attempt) -> dict[str, report.VolumeFigures]:
                 found[volume.path] = report.VolumeFigures(
                     size_bytes=driver.size_bytes(volume.name),
                     allocated_bytes=driver.allocated_bytes(volume.name),
-                    extensions=attempt.node.extender.extensions_of(volume.path),
+                    extensions=attempt.node.extender.status_of(volume.path).extensions,
                 )
             except MigrationError:
                 continue  # not made yet, or removed already

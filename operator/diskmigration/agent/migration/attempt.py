@@ -191,7 +191,7 @@ class Attempt:
 
     def doubt(self) -> MigrationError | None:
         """What is reported of one of the migration's volumes that cannot be; None where all is well."""
-        doubts = (self.node.extender.doubt_of(volume.path) for volume in self.journal.volumes)
+        doubts = (self.node.extender.status_of(volume.path).implausible for volume in self.journal.volumes)
         return next((doubt for doubt in doubts if doubt is not None), None)
 
     def note_failure(self, error: MigrationError) -> None:
@@ -217,7 +217,7 @@ class Attempt:
             (Reason.DESTINATION_FULL, self.journal.at_destination),
         ):
             for volume in volumes:
-                if (domain := self.node.extender.full_domain_of(volume.path)) is not None:
+                if (domain := self.node.extender.status_of(volume.path).full_domain) is not None:
                     return MigrationError(
                         reason,
                         f"The guest is paused: it wrote to {volume.path}, and the storage domain {domain} is full. "

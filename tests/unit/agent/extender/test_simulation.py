@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diskmigration.agent.extender import pace, watermark
-from diskmigration.agent.extender.pace import Pace, Peak
+from diskmigration.agent.extender import watermark, write_rate
 from diskmigration.agent.extender.watermark import Policy, ThinVolume
+from diskmigration.agent.extender.write_rate import DecayingMax, WriteRate
 
 MIB = 2**20
 GIB = 2**30
@@ -74,7 +74,7 @@ def run_classical(rate: Rate, *, latency: float, seconds: float) -> Outcome:
 
 def run_adaptive(rate: Rate, *, latency: float, seconds: float) -> Outcome:
     writer = Writer(rate)
-    seen, lasted = Pace(0.0, int(writer.allocated)), Peak()
+    written, lasted = WriteRate(0.0, int(writer.allocated)), DecayingMax()
     armed = watermark.threshold(writer.volume(POLICY), physical=writer.physical)
     next_look, passed_at, grown = 0.0, None, None
     while writer.now < seconds:
@@ -89,8 +89,8 @@ def run_adaptive(rate: Rate, *, latency: float, seconds: float) -> Outcome:
         if not (is_event or is_look) or grown is not None:
             continue
         armed = 0
-        seen = seen.seen(writer.now, int(writer.allocated))
-        policy = pace.adapted(POLICY, rate=seen.rate.now(writer.now), latency=lasted.now(writer.now))
+        written = written.updated(writer.now, int(writer.allocated))
+        policy = write_rate.adapted_policy(POLICY, rate=written.rate.now(writer.now), latency=lasted.now(writer.now))
         volume = writer.volume(policy)
         if plan := watermark.plan(volume):
             passed_at, grown = writer.now, (writer.now + latency, plan[0].size)

@@ -1,21 +1,18 @@
 """What libvirt did not give decides nothing: the volume is left as it is, and so is what was known of it."""
 
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.agent.extender.doubts import Doubts
-from diskmigration.agent.extender.full_domains import FullDomains
-from diskmigration.agent.extender.paces import Paces
-from diskmigration.agent.extender.watched import watched_as_known, watched_disks
+from diskmigration.agent.extender import histories
+from diskmigration.agent.extender.enospc import DiskRoom, Relief, relief_for
+from diskmigration.agent.extender.thin_disk import disk_by_event, thin_disks
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer, Mirror
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
 from tests.unit.agent.builders import GIB, MIB
-from tests.unit.agent.extender.test_watched import Located
+from tests.unit.agent.extender.test_thin_disk import Located
 
 SOURCE = Layer("block", "/dev/source", "qcow2", 1)
 MIRROR = Layer("block", "/dev/mirror", "qcow2", 2)
@@ -47,50 +44,48 @@ def told(of_source: frozenset[str] = frozenset(), of_mirror: frozenset[str] = fr
 
 @given(left_out, left_out)
 def test_only_what_is_known_is_extended_and_judged(of_source: frozenset[str], of_mirror: frozenset[str]) -> None:
-    [disk] = watched_disks(description(), told(of_source, of_mirror), DOMAINS)
+    [disk] = thin_disks(description(), told(of_source, of_mirror), DOMAINS)
     fields = {SOURCE.path: of_source, MIRROR.path: of_mirror}
     known = {path for path, without in fields.items() if not without & SIZES}
     assert {volume.thin.path for volume in disk.volumes} == known
     assert {extension.path for extension in disk.plan()} == known
     assert disk.is_known == (len(known) == len(fields))
-    assert Doubts().judge("uuid", 1, disk.volumes, is_whole=disk.is_known) == frozenset()
+    assert histories.implausible(histories.updated({}, disk.volumes, at=0.0, is_whole=disk.is_known)) == frozenset()
 
 
 @given(left_out, left_out)
 def test_an_event_is_not_answered_by_what_is_not_known(of_source: frozenset[str], of_mirror: frozenset[str]) -> None:
-    found = watched_as_known(description(), told(of_source, of_mirror), DOMAINS, target="vda")
+    found = disk_by_event(description(), told(of_source, of_mirror), DOMAINS, target="vda")
     assert (found is None) == bool((of_source | of_mirror) & SIZES)
 
 
 def test_what_was_known_of_a_volume_stays_while_nothing_is_told_of_it() -> None:
-    [disk] = watched_disks(description(has_mirror=False), told(), DOMAINS)
+    [disk] = thin_disks(description(has_mirror=False), told(), DOMAINS)
     [active] = disk.volumes
     damaged = replace(active, thin=replace(active.thin, physical=0))
-    doubts = Doubts()
-    for volume in (damaged, damaged):
-        doubts.judge("uuid", 1, [volume])
+    found: histories.Histories = {}
+    for at in (0.0, 1.0):
+        found = histories.updated(found, [damaged], at=at, is_whole=True)
 
-    assert doubts.judge("uuid", 1, [], is_whole=False) == {SOURCE.path}
-    assert doubts.about(SOURCE.path) is not None
-    assert doubts.judge("uuid", 1, []) == frozenset()
-    assert doubts.about(SOURCE.path) is None
+    partial = histories.updated(found, [], at=2.0, is_whole=False)
+    assert histories.implausible(partial) == {SOURCE.path}
+    assert SOURCE.path in histories.lasting_problems(partial)
+    whole = histories.updated(found, [], at=2.0, is_whole=True)
+    assert (histories.implausible(whole), histories.lasting_problems(whole)) == (frozenset(), {})
 
 
 def test_the_rate_of_a_volume_is_not_forgotten_while_nothing_is_told_of_it() -> None:
-    [disk] = watched_disks(description(has_mirror=False), told(), DOMAINS)
+    [disk] = thin_disks(description(has_mirror=False), told(), DOMAINS)
     [active] = disk.volumes
-    paces, now = Paces(), time.monotonic()
-    paces.see("uuid", [active], at=now - 3)
-    paces.see("uuid", [], at=now - 2, is_whole=False)
-    paces.see("uuid", [replace(active, thin=replace(active.thin, allocated=62 * MIB))], at=now - 1)
-    assert paces.full_at("uuid", disk) < float("inf")
-    paces.see("uuid", [], at=now)
-    assert paces.full_at("uuid", disk) == float("inf")
+    later = replace(active, thin=replace(active.thin, allocated=62 * MIB))
+    found = histories.updated({}, [active], at=1.0, is_whole=True)
+    found = histories.updated(found, [], at=2.0, is_whole=False)
+    found = histories.updated(found, [later], at=3.0, is_whole=True)
+    assert histories.full_at(found, disk, now=3.0) < float("inf")
+    found = histories.updated(found, [], at=4.0, is_whole=True)
+    assert histories.full_at(found, disk, now=4.0) == float("inf")
 
 
 def test_a_guest_is_not_resumed_on_a_volume_of_which_nothing_is_known() -> None:
-    watched = watched_disks(description(has_mirror=False), told(SIZES), DOMAINS)
-    driver = SimpleNamespace(is_full=lambda _volume: False)
-    places: Any = SimpleNamespace(locate_in_any=lambda path: (SimpleNamespace(name="pool", driver=driver), path.name))
-    relief = FullDomains(places).judge("uuid", description().disks, watched)
-    assert (relief.ready, relief.waiting) == (frozenset(), frozenset())
+    disks = thin_disks(description(has_mirror=False), told(SIZES), DOMAINS)
+    assert relief_for([DiskRoom("vda", SOURCE.path, "pool", is_full=False)], disks) == Relief()

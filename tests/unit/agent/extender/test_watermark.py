@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.extender import watermark
-from diskmigration.agent.extender.watermark import Extension, HighWater, Policy, ThinVolume
+from diskmigration.agent.extender.watermark import Extension, Policy, ThinVolume
 
 MIB = 2**20
 GIB = 2**30
@@ -237,33 +237,6 @@ def test_a_mirror_of_a_file_takes_the_greater_need(mirror: ThinVolume, source_al
 def test_either_side_of_a_mirror_of_a_file_may_ask(mirror_allocated: int, source_allocated: int) -> None:
     mirror = volume(path="/mirror", allocated=mirror_allocated, physical=3 * GIB)
     assert watermark.plan_mirror_of_file(mirror, source_allocated) == (Extension("/mirror", 4 * GIB),)
-
-
-@given(volumes(), st.integers(0), st.integers(0))
-def test_a_report_within_the_volume_is_possible_and_none_that_is_lower_follows(
-    found: ThinVolume, less_allocated: int, less_physical: int
-) -> None:
-    assert watermark.why_impossible(found, HighWater()) is None
-    before = HighWater().raised_to(found)
-    assert watermark.why_impossible(found, before) is None
-    later = replace(found, allocated=max(found.allocated - less_allocated, 0), physical=found.physical - less_physical)
-    assert (watermark.why_impossible(later, before) is None) == (later == found)
-
-
-@pytest.mark.parametrize(
-    "impossible",
-    [
-        volume(allocated=-1, physical=GIB),
-        volume(allocated=0, physical=0),
-        volume(allocated=0, physical=-GIB),
-        volume(allocated=0, physical=GIB, capacity=0),
-        # Seen in the field: growth on it would go on without end (BZ998443).
-        volume(allocated=101 * GIB, physical=GIB),
-        volume(allocated=2**63 - 1, physical=GIB),
-    ],
-)
-def test_an_impossible_report_is_known_as_one(impossible: ThinVolume) -> None:
-    assert watermark.why_impossible(impossible, HighWater()) is not None
 
 
 @given(capacities)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from diskmigration.agent.extender.machine import VolumeStatus
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import BlockJobChanged, DomainEvent, IoErrorMet, LifecycleChanged
 from diskmigration.agent.migration.attempt import Attempt
@@ -86,7 +87,7 @@ def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
 def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_well() -> None:
     attempt = Attempt.__new__(Attempt)
     attempt.failures, attempt.trouble, attempt.awaits_resume = 0, None, None
-    quiet: Any = SimpleNamespace(doubt_of=lambda _: None, full_domain_of=lambda _: None)
+    quiet: Any = SimpleNamespace(status_of=lambda _: VolumeStatus())
     attempt.node = SimpleNamespace(extender=quiet)  # type: ignore[assignment]  # all that is asked of it is there
     attempt.journal = SimpleNamespace(volumes=(), at_source=(), at_destination=())  # type: ignore[assignment]  # as above
     error = MigrationError(Reason.MERGE_FAILED, "It failed.")

@@ -181,7 +181,7 @@ def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume
             )
             require_active_disk(attempt)
             block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
-            attempt.node.extender.look_soon(attempt.domain.uuid)
+            attempt.node.extender.observe_soon(attempt.domain.uuid)
             attempt.reach(Moment.MIDWAY)
         elif not job.is_commit or (job.mirror is not None and job.mirror.layer.path != base.path):
             raise MigrationError(

@@ -30,7 +30,7 @@ def start_replication(attempt: Attempt) -> None:
     attempt.require_running()
     if attempt.has_replication:
         attempt.has_replication = False
-        trouble = attempt.node.extender.trouble_of(attempt.journal.mirror.path)
+        trouble = attempt.node.extender.status_of(attempt.journal.mirror.path).trouble
         if isinstance(trouble, NoRoomError):
             raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {attempt.target} ran full. {trouble.message}")
         with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
@@ -66,7 +66,7 @@ def start_replication(attempt: Attempt) -> None:
     attempt.has_replication = True
     attempt.was_in_step = False
     attempt.convergence = Convergence()
-    attempt.node.extender.look_soon(attempt.domain.uuid)
+    attempt.node.extender.observe_soon(attempt.domain.uuid)
 
 
 def measure_replication(attempt: Attempt, job: BlockJob) -> None:

@@ -63,7 +63,7 @@ def _freeze(attempt: Attempt) -> None:
         )
     # The VM may end and start again in mid-migration.
     settle_persistent_source(attempt, snapshot)
-    attempt.node.extender.look_soon(attempt.domain.uuid)
+    attempt.node.extender.observe_soon(attempt.domain.uuid)
 
 
 def forgo_snapshot(attempt: Attempt) -> None:

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from diskmigration.agent.extender.watched import watched_as_known
+from diskmigration.agent.extender.thin_disk import disk_by_event
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer, Mirror
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
@@ -56,7 +56,7 @@ def domains() -> Located:
 
 def test_it_is_written_as_the_event_says_and_as_large_as_the_kernel_says(domains: Located) -> None:
     statistics = known(SOURCE, MIRROR).written_up_to("vda[1]", 90 * MIB)
-    found = watched_as_known(disk(MIRROR), statistics, domains, target="vda")
+    found = disk_by_event(disk(MIRROR), statistics, domains, target="vda")
     assert found is not None
     assert found.active is not None
     assert found.mirror is not None
@@ -66,22 +66,22 @@ def test_it_is_written_as_the_event_says_and_as_large_as_the_kernel_says(domains
 
 
 def test_a_mirror_that_the_statistics_do_not_know_is_not_left_out(domains: Located) -> None:
-    assert watched_as_known(disk(MIRROR), known(SOURCE), domains, target="vda") is None
+    assert disk_by_event(disk(MIRROR), known(SOURCE), domains, target="vda") is None
 
 
 @pytest.mark.parametrize("change", [{"path": "/dev/other"}, {"index": 7}])
 def test_statistics_of_another_volume_are_not_taken(domains: Located, change: dict[str, object]) -> None:
     other = replace(SOURCE, **change)  # type: ignore[arg-type]  # the two cases above
-    assert watched_as_known(disk(None), known(other), domains, target="vda") is None
+    assert disk_by_event(disk(None), known(other), domains, target="vda") is None
 
 
-def test_an_event_that_cannot_be_true_is_left_to_the_look(domains: Located) -> None:
+def test_an_event_that_cannot_be_true_is_left_to_the_observation(domains: Located) -> None:
     statistics = known(SOURCE).written_up_to("vda[1]", 100 * GIB)
-    assert watched_as_known(disk(None), statistics, domains, target="vda") is None
+    assert disk_by_event(disk(None), statistics, domains, target="vda") is None
 
 
-def test_a_mirror_that_has_ended_has_the_source_watched_alone(domains: Located) -> None:
-    found = watched_as_known(disk(None), known(SOURCE, MIRROR), domains, target="vda")
+def test_a_mirror_that_has_ended_has_the_source_extended_alone(domains: Located) -> None:
+    found = disk_by_event(disk(None), known(SOURCE, MIRROR), domains, target="vda")
     assert found is not None
     assert found.mirror is None
 
@@ -89,7 +89,7 @@ def test_a_mirror_that_has_ended_has_the_source_watched_alone(domains: Located) 
 def test_a_volume_that_is_left_out_does_not_keep_the_other_from_growing() -> None:
     domains = Located({"source": 64 * MIB, "mirror": 64 * MIB})
     full = known(SOURCE, MIRROR).written_up_to("vda[1]", 60 * MIB).written_up_to("vda[2]", 60 * MIB)
-    found = watched_as_known(disk(MIRROR), full, domains, target="vda")
+    found = disk_by_event(disk(MIRROR), full, domains, target="vda")
     assert found is not None
     for left_out in ("/dev/source", "/dev/mirror"):
         [extension] = found.without({left_out}).plan()
@@ -97,4 +97,4 @@ def test_a_volume_that_is_left_out_does_not_keep_the_other_from_growing() -> Non
 
 
 def test_a_disk_that_is_gone_is_none_at_all(domains: Located) -> None:
-    assert watched_as_known(disk(None), known(SOURCE), domains, target="vdb") is None
+    assert disk_by_event(disk(None), known(SOURCE), domains, target="vdb") is None

@@ -1,6 +1,6 @@
 """A disk's volumes grow in their order for as long as the guest has room, and the guest comes first when it has not.
 
-The volumes are as large as they may be once they have grown, so that no threshold is armed and libvirt is not asked.
+Nothing here asks libvirt: whoever is told that a volume has grown arms its threshold.
 """
 
 import threading
@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diskmigration.agent.extender.growth import Growth
-from diskmigration.agent.extender.pace import SAFETY, UNMEASURED_SECONDS
-from diskmigration.agent.extender.paces import Paces
-from diskmigration.agent.extender.urgency import UrgentFirst
-from diskmigration.agent.extender.watched import WatchedDisk, WatchedVolume
+from diskmigration.agent.extender.extension_scheduler import ExtensionScheduler, PriorityExecutor
+from diskmigration.agent.extender.extensions import DiskExtensions, VmExtensions
+from diskmigration.agent.extender.histories import VolumeHistories
+from diskmigration.agent.extender.thin_disk import ThinDisk
+from diskmigration.agent.extender.thin_volume import OpenVolume
 from diskmigration.agent.extender.watermark import Extension, Policy, ThinVolume, largest_useful_size
-from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.extender.write_rate import SAFETY, UNMEASURED_SECONDS
 from diskmigration.agent.hypervisor.statistics import LayerStatistics
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import NoRoomError, StorageDriver
@@ -28,7 +29,6 @@ from tests.unit.agent.waiting import PATIENCE_SECONDS, until
 CAPACITY = 60 * MIB
 LARGEST = largest_useful_size(CAPACITY)
 SMALL = 32 * MIB
-DOMAIN = Domain(cast("Connection", None), "vm")
 
 
 @dataclass
@@ -63,41 +63,49 @@ def slow_destination() -> Sizes:
     return Sizes({"source": SMALL, "mirror": SMALL}, holds={"mirror": threading.Event()})
 
 
-def replication(sizes: Sizes, *, is_full: bool = False) -> WatchedDisk:
-    """A disk both of whose volumes were small when it was looked at; its threshold is armed on those that stay so."""
+def replication(sizes: Sizes, *, is_full: bool = False) -> ThinDisk:
+    """A disk both of whose volumes were small when it was observed."""
 
-    def volume(name: str, index: int) -> WatchedVolume:
+    def volume(name: str, index: int) -> OpenVolume:
         allocated = SMALL - 8 * MIB
-        threshold = SMALL - 16 * MIB if name in sizes.refuses else 0
-        statistics = LayerStatistics("vda", index, f"/dev/{name}", allocated, CAPACITY, SMALL, threshold)
+        statistics = LayerStatistics("vda", index, f"/dev/{name}", allocated, CAPACITY, SMALL, 0)
         pool = OpenDomain(storage_domain(f"of-{name}", "loop"), cast("StorageDriver", sizes))
         thin = ThinVolume(f"/dev/{name}", allocated, SMALL, CAPACITY, Policy(16 * MIB, GIB))
-        return WatchedVolume(statistics, pool, name, thin)
+        return OpenVolume(statistics, pool, name, thin)
 
     source = volume("source", 1)
     source = replace(source, thin=replace(source.thin, is_full=is_full))
-    return WatchedDisk("vda", active=source, mirror=volume("mirror", 2), is_copy=True)
+    return ThinDisk("vda", active=source, mirror=volume("mirror", 2), is_copy=True)
 
 
 @dataclass
 class Bench:
-    """What grows, and whom it tells."""
+    """What grows, and which volumes are told to have grown."""
 
-    growth: Growth
-    paces: Paces
-    looks: list[str]
+    extensions: VmExtensions
+    known: VolumeHistories
+    grown: list[tuple[str, int]]
 
-    def start(self, disk: WatchedDisk) -> None:
-        self.growth.start(DOMAIN, disk, disk.plan())
+    def start(self, disk: ThinDisk) -> None:
+        self.extensions.start(disk, disk.plan())
 
-    def writes(self, disk: WatchedDisk, *, bytes_per_second: int) -> float:
+    def writes(self, disk: ThinDisk, *, bytes_per_second: int) -> float:
         """The guest has written at that rate to the source, and goes on so from the time that is returned."""
         assert disk.active is not None
         now = time.monotonic()
         before = replace(disk.active.thin, allocated=disk.active.thin.allocated - bytes_per_second)
-        self.paces.see("vm", [replace(disk.active, thin=before)], at=now - 1)
-        self.paces.see("vm", [disk.active], at=now)
+        self.known.clear()
+        self.known.update(1, [replace(disk.active, thin=before)], at=now - 1, is_whole=True)
+        self.known.update(1, [disk.active], at=now, is_whole=True)
         return now
+
+    def trouble_of(self, name: str) -> object:
+        outcome = self.extensions.outcome(f"/dev/{name}")
+        return outcome.trouble if outcome is not None else None
+
+    def count_of(self, name: str) -> int:
+        outcome = self.extensions.outcome(f"/dev/{name}")
+        return outcome.extensions if outcome is not None else 0
 
     def grow_the_source_of(self, sizes: Sizes, *, bytes_per_second: int) -> float:
         """Has a disk that is written at that rate extended; returns after how many seconds of it the source was."""
@@ -110,43 +118,44 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    paces, looks = Paces(), list[str]()
-    growth = Growth(paces, look_again=looks.append)
-    yield Bench(growth, paces, looks)
-    growth.stop()
+    scheduler, known, grown = ExtensionScheduler(), VolumeHistories(), list[tuple[str, int]]()
+    extensions = VmExtensions("vm", scheduler, known, lambda volume, size: grown.append((volume.path, size)))
+    yield Bench(extensions, known, grown)
+    scheduler.stop()
 
 
 def test_the_destination_grows_before_the_source(bench: Bench) -> None:
     sizes = Sizes({"source": SMALL, "mirror": SMALL})
     bench.start(replication(sizes))
-    until(lambda: len(bench.looks) == 2)
+    until(lambda: len(bench.grown) == 2)
     assert sizes.order == ["mirror", "source"]
     assert sizes.now == {"source": LARGEST, "mirror": LARGEST}
-    assert [bench.growth.extensions_of(path) for path in ("/dev/source", "/dev/mirror")] == [1, 1]
-    assert bench.growth.relieved("vm") == {"vda"}
+    assert bench.grown == [("/dev/mirror", LARGEST), ("/dev/source", LARGEST)]
+    assert [bench.count_of(name) for name in ("source", "mirror")] == [1, 1]
+    assert bench.extensions.grown() == {"vda"}
 
 
 def test_an_extension_that_no_thread_could_be_started_for_is_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, refused = UrgentFirst.submit, [RuntimeError("can't start new thread")]
+    submit, refused = PriorityExecutor.submit, [RuntimeError("can't start new thread")]
 
-    def refuse_once(pool: UrgentFirst, due_at: float, work: Callable[[], None]) -> None:
+    def refuse_once(pool: PriorityExecutor, due_at: float, work: Callable[[], None]) -> None:
         if refused:
             raise refused.pop()
         submit(pool, due_at, work)
 
-    monkeypatch.setattr(UrgentFirst, "submit", refuse_once)
+    monkeypatch.setattr(PriorityExecutor, "submit", refuse_once)
     sizes = Sizes({"source": SMALL, "mirror": SMALL})
     disk = replace(replication(sizes), mirror=None, is_copy=False)
     bench.start(disk)
     assert sizes.order == []
     bench.start(disk)
-    until(lambda: bench.looks == ["vm"])
+    until(lambda: bench.grown == [("/dev/source", LARGEST)])
     assert sizes.now["source"] == LARGEST
 
 
-def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_looked_at(bench: Bench) -> None:
+def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_observed(bench: Bench) -> None:
     sizes = slow_destination()
     disk = replication(sizes)
     bench.writes(disk, bytes_per_second=MIB // 16)
@@ -156,11 +165,11 @@ def test_a_source_with_room_waits_for_a_slow_destination_however_often_it_is_loo
     # By then its storage domain has had its turn.
     another = replace(disk, target="vdb", mirror=None, is_copy=False)
     bench.start(another)
-    until(lambda: bench.growth.relieved("vm") == {"vdb"})
+    until(lambda: bench.extensions.grown() == {"vdb"})
     assert sizes.order == ["mirror", "source"]
     sizes.now["source"] = SMALL
     sizes.holds["mirror"].set()
-    until(lambda: len(bench.looks) == 3)
+    until(lambda: len(bench.grown) == 3)
     assert sizes.order == ["mirror", "source", "source"]
 
 
@@ -170,14 +179,13 @@ def test_a_source_that_stays_the_smaller_one_grows_at_the_same_time(bench: Bench
     assert disk.active is not None
     assert disk.mirror is not None
     size = sizes.now["mirror"] = SMALL + 8 * MIB
-    active = replace(disk.active, statistics=replace(disk.active.statistics, threshold_bytes=size - 16 * MIB))
     mirror = replace(disk.mirror, thin=replace(disk.mirror.thin, physical=size))
     due = (Extension("/dev/mirror", LARGEST), Extension("/dev/source", size))
-    bench.growth.start(DOMAIN, replace(disk, active=active, mirror=mirror), due)
-    until(lambda: bench.growth.relieved("vm") == {"vda"})
+    bench.extensions.start(replace(disk, mirror=mirror), due)
+    until(lambda: bench.extensions.grown() == {"vda"})
     assert sizes.now == {"source": size, "mirror": size}
     sizes.holds["mirror"].set()
-    until(lambda: len(bench.looks) == 2)
+    until(lambda: len(bench.grown) == 2)
     assert sizes.now == {"source": size, "mirror": LARGEST}
 
 
@@ -213,7 +221,7 @@ def test_a_guest_that_stands_still_waits_for_the_destination_no_longer_than_that
     sizes = slow_destination()
     started_at = time.monotonic()
     bench.start(replication(sizes, is_full=True))
-    until(lambda: bench.growth.relieved("vm") == {"vda"})
+    until(lambda: bench.extensions.grown() == {"vda"})
     assert sizes.asked_at["source"] - started_at >= SAFETY * UNMEASURED_SECONDS
     assert sizes.now == {"source": LARGEST, "mirror": SMALL}
     sizes.holds["mirror"].set()
@@ -222,26 +230,67 @@ def test_a_guest_that_stands_still_waits_for_the_destination_no_longer_than_that
 def test_a_destination_that_cannot_grow_does_not_stop_the_guest(bench: Bench) -> None:
     sizes = Sizes({"source": SMALL, "mirror": SMALL}, refuses=frozenset({"mirror"}))
     bench.start(replication(sizes))
-    until(lambda: bench.looks == ["vm"])
+    until(lambda: bench.grown == [("/dev/source", LARGEST)])
     assert sizes.order == ["mirror", "source"]
     assert sizes.now == {"source": LARGEST, "mirror": SMALL}
-    assert bench.growth.trouble_of("/dev/mirror") is not None
-    assert bench.growth.relieved("vm") == {"vda"}
+    assert bench.trouble_of("mirror") is not None
+    assert bench.extensions.grown() == {"vda"}
 
 
 def test_a_source_that_does_not_grow_leaves_the_destination_the_larger_one(bench: Bench) -> None:
     sizes = Sizes({"source": SMALL, "mirror": SMALL}, refuses=frozenset({"source"}))
     bench.start(replication(sizes))
-    until(lambda: bench.growth.trouble_of("/dev/source") is not None)
+    until(lambda: bench.trouble_of("source") is not None)
     assert sizes.now == {"source": SMALL, "mirror": LARGEST}
-    assert bench.growth.trouble_of("/dev/mirror") is None
-    assert bench.growth.relieved("vm") == frozenset()
+    assert bench.trouble_of("mirror") is None
+    assert bench.extensions.grown() == frozenset()
 
 
-def test_what_has_grown_since_the_look_is_not_extended_twice(bench: Bench) -> None:
+def test_what_has_grown_since_the_observation_is_not_extended_twice(bench: Bench) -> None:
     sizes = Sizes({"source": LARGEST, "mirror": LARGEST})
     bench.start(replication(sizes))
-    until(lambda: len(bench.looks) == 2)
+    until(lambda: len(bench.grown) == 2)
     assert sizes.order == []
-    assert bench.growth.trouble_of("/dev/mirror") is None
-    assert bench.growth.extensions_of("/dev/mirror") == 0
+    assert bench.trouble_of("mirror") is None
+    assert bench.count_of("mirror") == 0
+
+
+def test_a_disk_of_which_nothing_is_under_way_any_more_is_at_rest(bench: Bench) -> None:
+    sizes = slow_destination()
+    bench.start(replication(sizes))
+    until(lambda: sizes.order == ["mirror"])
+    assert bench.extensions.are_under_way()
+    sizes.holds["mirror"].set()
+    until(lambda: not bench.extensions.are_under_way())
+    bench.extensions.forget_grown()
+    assert bench.extensions.grown() == frozenset()
+
+
+requests = st.lists(
+    st.tuples(st.sampled_from(["request", "end"]), st.sampled_from(["mirror", "source"]), st.booleans()), max_size=20
+)
+
+
+@given(requests)
+def test_one_extension_of_a_volume_is_under_way_and_the_source_waits_only_for_the_mirror(
+    steps: list[tuple[str, str, bool]],
+) -> None:
+    begun: list[str] = []
+    disk = DiskExtensions(ExtensionScheduler())
+    running, waiting = set[str](), set[str]()
+    for step, path, has_room in steps:
+        before = len(begun)
+        if step == "request":
+            after = "mirror" if path == "source" else None
+            disk.request(path, lambda path=path: begun.append(path), after=after, seconds=1e6 if has_room else 0.0)  # type: ignore[misc]  # bound now
+            if path not in running:
+                waits = path == "source" and has_room and running == {"mirror"}
+                (waiting if waits else running).add(path)
+                waiting -= running
+        elif path in running:
+            disk.end(path, has_grown=True, is_active=path == "source")
+            running.remove(path)
+            running, waiting = running | waiting, set()
+        assert disk.are_under_way == bool(running | waiting)
+        assert set(begun[before:]) <= running
+    assert len(begun) >= len(running)

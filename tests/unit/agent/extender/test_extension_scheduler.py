@@ -3,12 +3,12 @@
 import math
 import threading
 
-from diskmigration.agent.extender.urgency import UrgentFirst
+from diskmigration.agent.extender.extension_scheduler import PriorityExecutor
 from tests.unit.agent.waiting import until
 
 
 def test_the_nearest_to_full_comes_first_whenever_it_came() -> None:
-    queue = UrgentFirst(1, name="test")
+    queue = PriorityExecutor(1, name="test")
     is_blocked, may_go_on = threading.Event(), threading.Event()
     done: list[str] = []
 
@@ -30,7 +30,7 @@ def test_the_nearest_to_full_comes_first_whenever_it_came() -> None:
 
 
 def test_what_waits_at_the_end_is_dropped() -> None:
-    queue = UrgentFirst(1, name="test")
+    queue = PriorityExecutor(1, name="test")
     is_blocked, may_go_on = threading.Event(), threading.Event()
     done: list[int] = []
 

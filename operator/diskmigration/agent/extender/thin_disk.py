@@ -1,55 +1,60 @@
-"""Which volumes of a running VM are to be watched, read from its XML and statistics. Pure but for the domains asked."""
+"""Find the disks of a running VM that have thin volumes, by its XML and statistics. Pure but for the storage asked."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diskmigration.agent.extender import watermark
+from diskmigration.agent.extender import watermark, write_rate
+from diskmigration.agent.extender.plausibility import HighWater, why_impossible
+from diskmigration.agent.extender.thin_volume import OpenVolume
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
-from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
 
 
 @dataclass(frozen=True)
-class WatchedVolume:
-    """A thin volume on block storage that a running VM, its mirror or its merge writes to."""
-
-    statistics: LayerStatistics
-    domain: OpenDomain
-    volume: str
-    thin: watermark.ThinVolume
-
-
-@dataclass(frozen=True)
-class WatchedDisk:
-    """One disk with something to watch.
+class ThinDisk:
+    """One disk with thin volumes, by one report.
 
     `source_allocated` is what the active layer takes where that is a file and the mirror is on block storage.
-    `is_known` is False where something of a volume is not known that decides on it: that volume is left out.
+    `is_known` is False where a figure is missing that decides on a volume: that volume is left out.
     """
 
     target: str
-    active: WatchedVolume | None
-    mirror: WatchedVolume | None
+    active: OpenVolume | None
+    mirror: OpenVolume | None
     is_copy: bool
     source_allocated: int = 0
     is_known: bool = True
 
     @property
-    def volumes(self) -> tuple[WatchedVolume, ...]:
-        """What is watched: the mirror first."""
+    def volumes(self) -> tuple[OpenVolume, ...]:
+        """Return the thin volumes, the mirror first."""
         return tuple(volume for volume in (self.mirror, self.active) if volume is not None)
 
-    def without(self, paths: Collection[str]) -> "WatchedDisk":
-        """The disk with the volumes at these paths left out: the other one grows by what is known of itself."""
-        active = None if self.active is None or self.active.thin.path in paths else self.active
-        mirror = None if self.mirror is None or self.mirror.thin.path in paths else self.mirror
+    def without(self, paths: Collection[str]) -> "ThinDisk":
+        """Return the disk without the volumes at these paths: the other one grows by what is known of itself."""
+        active = None if self.active is None or self.active.path in paths else self.active
+        mirror = None if self.mirror is None or self.mirror.path in paths else self.mirror
         return replace(self, active=active, mirror=mirror)
 
+    def adapted(self, rates: Mapping[str, float], *, latency: float) -> "ThinDisk":
+        """Return the disk with the policies for these write rates by device, where an extension takes that long.
+
+        A mirror gets what its source gets, as all that is written to the source is written to the mirror too. The copy
+        itself fills the mirror alone.
+        """
+        fastest = max(rates.values(), default=0.0)
+        return replace(
+            self,
+            active=_adapted(self.active, rates[self.active.device], latency) if self.active is not None else None,
+            mirror=_adapted(self.mirror, fastest, latency) if self.mirror is not None else None,
+        )
+
     def plan(self) -> tuple[watermark.Extension, ...]:
-        """The extensions that are due, in their order."""
+        """Return the extensions that are due, in their order."""
         if self.active is not None and self.mirror is not None and self.is_copy:
             return watermark.plan_replication(self.active.thin, self.mirror.thin)
         if self.active is None and self.mirror is not None and self.is_copy:
@@ -57,30 +62,35 @@ class WatchedDisk:
         return tuple(extension for volume in self.volumes for extension in watermark.plan(volume.thin))
 
 
-def watched_disks(
+def _adapted(volume: OpenVolume, rate: float, latency: float) -> OpenVolume:
+    policy = write_rate.adapted_policy(volume.thin.policy, rate=rate, latency=latency)
+    return replace(volume, thin=replace(volume.thin, policy=policy))
+
+
+def thin_disks(
     description: DomainDescription,
     statistics: DomainStatistics,
     domains: StorageDomains,
     *,
     without_space: frozenset[str] = frozenset(),
-) -> tuple[WatchedDisk, ...]:
-    """The VM's disks of which at least one volume is thin, on block storage and written to, or may be so."""
+) -> tuple[ThinDisk, ...]:
+    """Return the VM's disks with a volume that is, or may be, thin, on block storage and written to."""
     by_index: Mapping[int, LayerStatistics] = {layer.index: layer for layer in statistics.layers}
     disks = (
-        _watched(disk, by_index, domains, is_full=disk.target in without_space)
+        _thin_disk(disk, by_index, domains, is_full=disk.target in without_space)
         for disk in description.disks
         if disk.active is not None and not disk.readonly
     )
     return tuple(disk for disk in disks if disk.volumes or not disk.is_known)
 
 
-def watched_as_known(
+def disk_by_event(
     description: DomainDescription, known: DomainStatistics, domains: StorageDomains, *, target: str
-) -> WatchedDisk | None:
-    """One disk from statistics that may be a little old, with the sizes that its volumes have now.
+) -> ThinDisk | None:
+    """Return one disk by statistics that may be a little old, with the sizes that its volumes have now.
 
-    None where they are of other volumes than the disk has now, or cannot be true: a mirror that they do not know, say,
-    must not be left out of account.
+    Return None where the statistics are of other volumes than the disk has now, or implausible. A mirror that they do
+    not have must not be ignored.
 
     Raises:
         MigrationError: a size cannot be read.
@@ -94,25 +104,25 @@ def watched_as_known(
         at_index = by_index.get(layer.index) if layer.index is not None else None
         if at_index is None or at_index.path != layer.path:
             return None
-    disk = _watched(found, by_index, domains, is_full=False)
+    disk = _thin_disk(found, by_index, domains, is_full=False)
     disk = replace(disk, active=_measured(disk.active), mirror=_measured(disk.mirror))
-    is_possible = all(watermark.why_impossible(volume.thin, watermark.HighWater()) is None for volume in disk.volumes)
+    is_possible = all(why_impossible(volume.thin, HighWater()) is None for volume in disk.volumes)
     return disk if disk.volumes and disk.is_known and is_possible else None
 
 
-def _measured(volume: WatchedVolume | None) -> WatchedVolume | None:
+def _measured(volume: OpenVolume | None) -> OpenVolume | None:
     if volume is None:
         return None
     physical = max(volume.thin.physical, volume.domain.driver.size_bytes(volume.volume))
     return replace(volume, thin=replace(volume.thin, physical=physical))
 
 
-def _watched(
+def _thin_disk(
     disk: DomainDisk, by_index: Mapping[int, LayerStatistics], domains: StorageDomains, *, is_full: bool
-) -> WatchedDisk:
+) -> ThinDisk:
     mirror_layer = disk.mirror.layer if disk.mirror is not None else None
-    active: WatchedVolume | None = None
-    mirror: WatchedVolume | None = None
+    active: OpenVolume | None = None
+    mirror: OpenVolume | None = None
     source_allocated: int | None = 0
     is_known = True
     try:
@@ -125,7 +135,7 @@ def _watched(
         is_known = False
     if mirror is not None and disk.active is not None and disk.active.type == "file":
         source_allocated = _allocated_of_file(disk.active, by_index)
-    return WatchedDisk(
+    return ThinDisk(
         target=disk.target,
         active=active,
         mirror=mirror,
@@ -136,7 +146,7 @@ def _watched(
 
 
 class _UnknownError(Exception):
-    """Something of a volume is not known that decides on it."""
+    """A figure is missing that decides on a volume."""
 
 
 def _volume(
@@ -146,14 +156,14 @@ def _volume(
     *,
     replicating: bool,
     is_full: bool,
-) -> WatchedVolume | None:
-    """The layer as a watched volume; None for a file, a raw volume, or one of no known domain.
+) -> OpenVolume | None:
+    """Return the layer as a thin volume; None for a file, a raw volume, or one of no known storage domain.
 
-    Type and format are asserted, not assumed: a block volume taken for a file, or the reverse, is extended without end
+    Type and format are checked, not assumed: a block volume taken for a file, or the reverse, is extended without end
     (BZ1176673).
 
     Raises:
-        _UnknownError: libvirt did not give its sizes, or its storage domain cannot be told.
+        _UnknownError: libvirt did not give its sizes, or its storage domain cannot be determined.
     """
     if layer is None or layer.type != "block" or layer.format != "qcow2" or layer.index is None:
         return None
@@ -170,7 +180,7 @@ def _volume(
         raise _UnknownError
     domain, volume = located
     thin = domain.domain.spec.thin_provisioning
-    return WatchedVolume(
+    return OpenVolume(
         statistics=found,
         domain=domain,
         volume=volume,
@@ -189,10 +199,9 @@ def _volume(
 
 
 def _allocated_of_file(layer: Layer, by_index: Mapping[int, LayerStatistics]) -> int | None:
-    """What the source's file takes, in bytes: a qcow2 by its length, a raw file by its blocks, or what libvirt saw.
+    """Return what the source's file takes, in bytes: a qcow2 by its length, a raw file by its blocks; None if unknown.
 
-    The volume's size on disk is asked, as libvirt's allocation is 0 until the first write of this open. None where
-    neither is known.
+    The file system is asked, as libvirt's allocation is 0 until the first write since QEMU opened the file.
     """
     statistics = by_index.get(layer.index) if layer.index is not None else None
     allocated = statistics.allocated_bytes if statistics is not None else None
