@@ -3,6 +3,10 @@
  *
  * What is not a server's business stays as the kernel has it: locks and the page cache. Extended attributes and
  * O_TMPFILE are missing, as with NFS.
+ *
+ * The file that the environment variable FAULTS names says which requests fail or hang, a line for each: an operation
+ * (getattr, readdir, open, read, statfs), the number of the error, 0 for a request that hangs for as long as the line
+ * is there, and the path below the directory, `*` for every path.
  */
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 31
@@ -21,16 +25,39 @@
 #include <unistd.h>
 
 static char source[PATH_MAX];
-static int squashes_all;
+static int squashes_all, squashes_root;
 static uid_t anonymous_uid;
 static gid_t anonymous_gid;
+
+/* The error with which a request is answered, negative; 0 for a request that is carried out. */
+static int fault(const char *operation, const char *path)
+{
+    const char *rules = getenv("FAULTS");
+
+    for (;;) {
+        FILE *file = rules != NULL ? fopen(rules, "r") : NULL;
+        char named[32], below[PATH_MAX];
+        int number, found = -1;
+
+        while (found == -1 && file != NULL && fscanf(file, "%31s %d %4095s", named, &number, below) == 3)
+            if (strcmp(named, operation) == 0 && (strcmp(below, "*") == 0 || (path && strcmp(below, path) == 0)))
+                found = number;
+        if (file != NULL)
+            fclose(file);
+        if (found != 0)
+            return found == -1 ? 0 : -found;
+        usleep(20000);
+    }
+}
+
+#define FAULT(operation, path) do { int failed = fault(operation, path); if (failed) return failed; } while (0)
 
 /* Takes on the caller's rights, for this thread, and says where the file is. */
 static const char *as_caller(const char *path, char *buffer)
 {
     const struct fuse_context *caller = fuse_get_context();
 
-    if (squashes_all || caller->uid == 0) {
+    if (squashes_all || (squashes_root && caller->uid == 0)) {
         setfsgid(anonymous_gid);
         setfsuid(anonymous_uid);
     } else {
@@ -48,6 +75,7 @@ static const char *as_caller(const char *path, char *buffer)
 
 static int squash_getattr(const char *path, struct stat *found, struct fuse_file_info *file)
 {
+    FAULT("getattr", path);
     AT(path);
     if (file != NULL)
         ANSWER(fstat(file->fh, found));
@@ -63,6 +91,7 @@ static int squash_access(const char *path, int mode)
 static int squash_readdir(const char *path, void *into, fuse_fill_dir_t fill, off_t offset,
                           struct fuse_file_info *file, enum fuse_readdir_flags flags)
 {
+    FAULT("readdir", path);
     AT(path);
     DIR *folder = opendir(at);
     struct dirent *entry;
@@ -129,6 +158,7 @@ static int opened(int descriptor, struct fuse_file_info *file)
 /* FUSE hands on buffers that O_DIRECT would refuse. */
 static int squash_open(const char *path, struct fuse_file_info *file)
 {
+    FAULT("open", path);
     AT(path);
     return opened(open(at, file->flags & ~O_DIRECT), file);
 }
@@ -141,6 +171,7 @@ static int squash_create(const char *path, mode_t mode, struct fuse_file_info *f
 
 static int squash_read(const char *path, char *into, size_t size, off_t offset, struct fuse_file_info *file)
 {
+    FAULT("read", path);
     ssize_t done = pread(file->fh, into, size, offset);
 
     (void)path;
@@ -155,7 +186,13 @@ static int squash_write(const char *path, const char *from, size_t size, off_t o
     return done == -1 ? -errno : (int)done;
 }
 
-static int squash_statfs(const char *path, struct statvfs *found) { AT(path); ANSWER(statvfs(at, found)); }
+static int squash_statfs(const char *path, struct statvfs *found)
+{
+    FAULT("statfs", path);
+    AT(path);
+    ANSWER(statvfs(at, found));
+}
+
 static int squash_release(const char *path, struct fuse_file_info *file) { (void)path; ANSWER(close(file->fh)); }
 
 static int squash_fsync(const char *path, int only_data, struct fuse_file_info *file)
@@ -197,10 +234,11 @@ static const struct fuse_operations operations = {
 int main(int count, char *arguments[])
 {
     if (count < 6 || realpath(arguments[4], source) == NULL || setgroups(0, NULL) == -1) {
-        fprintf(stderr, "usage: nfs_export root_squash|all_squash ANONUID ANONGID SOURCE [OPTIONS] MOUNT\n");
+        fprintf(stderr, "usage: nfs_export no_root_squash|root_squash|all_squash ANONUID ANONGID SOURCE [OPTIONS] MOUNT\n");
         return 2;
     }
     squashes_all = strcmp(arguments[1], "all_squash") == 0;
+    squashes_root = strcmp(arguments[1], "root_squash") == 0;
     anonymous_uid = atoi(arguments[2]);
     anonymous_gid = atoi(arguments[3]);
     umask(0);

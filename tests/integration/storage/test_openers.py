@@ -1,22 +1,28 @@
 """Every process that has a volume open is found, by whatever name, node or mount namespace it opened it."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from diskmigration.agent.storage import openers
+from diskmigration.agent.storage import loop_devices, openers
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.openers import Opener, openers_of, openers_of_any
 from diskmigration.api.errors import MigrationError, Reason
+from testbed import exports
+from testbed.exports import HANG, Faults
 from tests.integration.own_dev import in_own_dev
 from tests.integration.storage.conftest import OWNER
+from tests.variants import first_by_day
+from tests.waiting import wait_until
 
 MIB = 2**20
 _NAME = Path(sys.executable).name
@@ -155,7 +161,7 @@ def libvirt_socket(scratch: Path) -> Iterator[Path]:
 _ASK = """
 import sys
 from pathlib import Path
-from diskmigration.agent.storage import openers
+from diskmigration.agent.storage import loop_devices, openers
 from diskmigration.api.errors import MigrationError
 openers.rely_on_sockets([Path(sys.argv[1])])
 try:
@@ -187,3 +193,94 @@ def test_without_libvirt_nobody_knows_whether_its_processes_are_seen(volume: Pat
         openers_of(volume)
     openers.rely_on_sockets([libvirt_socket.with_name("none"), libvirt_socket])
     assert openers_of(volume) == ()
+
+
+@dataclass(frozen=True)
+class Export:
+    """A mount of a server that may fail or hang, and a file there."""
+
+    faults: Faults
+    file: Path
+
+    @contextmanager
+    def attached(self, answer: int) -> Iterator[Path]:
+        """A loop device on the file, of which the server answers that in the block."""
+        device = Path(run("losetup", "--find", "--show", "--read-only", str(self.file)))
+        with self.faults.answering("getattr", answer):
+            yield device
+        run("losetup", "--detach", str(device))
+        # Not before whoever waited for the server has let go of it.
+        wait_until(lambda: not Path(f"/sys/block/{device.name}/loop").exists(), f"{device} is detached")
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def export(scratch: Path) -> Iterator[Export]:
+    source, at = scratch / "source", scratch / "mount"
+    source.mkdir()
+    at.mkdir()
+    (source / "f").write_bytes(bytes(4 * MIB))
+    with exports.faulty(source, at) as faults:
+        yield Export(faults, at / "f")
+
+
+ANSWERS = first_by_day([HANG, errno.EIO, errno.ESTALE, errno.EACCES, errno.ETIMEDOUT])
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_file_that_is_open_on_a_mount_whose_server_is_away_is_no_obstacle(
+    volume: Path, export: Export, answer: int
+) -> None:
+    with holding(opened(export.file, os.O_RDONLY)), holding(opened(volume)) as pid:
+        with export.faults.answering("getattr", answer):
+            assert pids(volume) == [pid]
+        assert len(pids(export.file)) == 1
+    assert pids(volume) == []
+
+
+@pytest.fixture
+def silent_device(export: Export, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A loop device whose file lies on a mount whose server is away, as does an image of a CD."""
+    monkeypatch.setattr(loop_devices, "_ANSWER_SECONDS", 1.0)
+    with export.attached(request.param) as device:
+        yield device
+
+
+# Loop devices are the whole machine's: other tests that look through them wait for these for a moment.
+SILENCE = first_by_day([HANG, errno.EIO])
+
+
+@pytest.mark.parametrize("silent_device", SILENCE, indirect=True)
+def test_a_file_that_nobody_has_open_is_behind_no_loop_device_that_does_not_tell_its_own(
+    file_driver: FileDriver, silent_device: Path
+) -> None:
+    path = file_driver.create("v", MIB, OWNER)
+    assert openers_of(path) == ()
+    with holding(opened(path, os.O_RDONLY)) as pid:
+        unknown, known = openers_of(path)
+    assert (unknown.pid, unknown.writes, known.pid) == (0, True, pid)
+    assert str(silent_device) in str(unknown)
+    assert openers_of(path) == ()
+
+
+@pytest.mark.parametrize("silent_device", SILENCE, indirect=True)
+def test_a_file_that_a_loop_device_has_may_have_a_second_one_that_does_not_tell(
+    device: Path, silent_device: Path
+) -> None:
+    [unknown] = openers_of(device)
+    assert str(silent_device) in str(unknown)
+
+
+def test_to_ask_who_has_a_file_open_sends_this_process_no_signal_that_ends_it(
+    file_driver: FileDriver, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease is taken for that, whose holder is told of whoever opens the file meanwhile: here, again and again."""
+    monkeypatch.setattr(loop_devices, "_ANSWER_SECONDS", 0.1)
+    path = file_driver.create("v", MIB, OWNER)
+    script = 'echo; while ! read -t 0; do : < "$1"; done; read -r _'
+    with export.attached(HANG), holding(["bash", "-c", script, "bash", str(path)]):
+        for _ in range(5):
+            openers_of(path)

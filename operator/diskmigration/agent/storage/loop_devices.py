@@ -12,18 +12,28 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.failures import failure
 from diskmigration.agent.storage.paths import found_at
+from diskmigration.api.errors import MigrationError, Reason
 
 SYSFS = Path("/sys/block")
 _SYSFS_BY_NUMBER = Path("/sys/dev/block")
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_SET_CAPACITY = 0x4C07
 _STATUS_BYTES = 232
-_BACKING_IS_AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
-"""What the ioctl answers where the file cannot be asked; any other answer says that it is no attached loop device."""
+_MAJOR = 7
+_IS_NOT_ATTACHED = frozenset({errno.ENXIO, errno.ENODEV, errno.ENOENT})
+"""What a loop device answers that has no file; any other answer is that of a file which cannot be asked."""
+_ANSWER_SECONDS = 15.0
+"""The ioctl asks the server of a file that lies on NFS or FUSE. A machine that is busy answers within that time."""
+_NEXT_ANSWER_SECONDS = 1.0
+"""For those that are asked after one that has not answered: they lie on the same mount, probably."""
+
+_reads = BoundedReads("loop-device")
 _DEVICE_AND_INODE = struct.Struct("=QQ")
 
 
@@ -60,7 +70,8 @@ def backing_of(device: Path) -> Backing | None:
     found = found_at(device)
     if found is None or not stat.S_ISBLK(found.st_mode):
         return None
-    return _backing(device, _SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+    is_loop = os.major(found.st_rdev) == _MAJOR
+    return _backing(device, _SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}", is_loop=is_loop)
 
 
 def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
@@ -71,15 +82,36 @@ def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
             yield device, backing
 
 
-def attached() -> Iterator[tuple[int, Backing]]:
-    """Yield the number of every loop device that has a file behind it, with that file."""
+@dataclass(frozen=True)
+class Attached:
+    """A loop device with a file behind it; `backing` is None where it does not tell which."""
+
+    device: Path
+    number: int
+    backing: Backing | None
+
+
+def attached() -> Iterator[Attached]:
+    """Yield every loop device that has a file behind it."""
+    seconds = _ANSWER_SECONDS
     for entry in SYSFS.glob("loop*"):
+        device = Path("/dev") / entry.name
         try:
             major, minor = map(int, (entry / "dev").read_text().split(":"))
         except OSError:
             continue
-        if (entry / "loop").exists() and (backing := _backing(Path("/dev") / entry.name, entry)) is not None:
-            yield os.makedev(major, minor), backing
+        if not (entry / "loop").exists():
+            continue
+        try:
+            backing = _backing(device, entry, seconds=seconds)
+        except _SilentError:
+            seconds = _NEXT_ANSWER_SECONDS
+            yield Attached(device, os.makedev(major, minor), None)
+        except MigrationError:
+            yield Attached(device, os.makedev(major, minor), None)
+        else:
+            if backing is not None:
+                yield Attached(device, os.makedev(major, minor), backing)
 
 
 def refresh_size(device: Path) -> None:
@@ -95,20 +127,38 @@ def refresh_size(device: Path) -> None:
         os.close(descriptor)
 
 
-def _backing(device: Path, entry: Path) -> Backing | None:
-    status = bytearray(_STATUS_BYTES)
+class _SilentError(MigrationError):
+    """The storage of the file behind a loop device does not answer."""
+
+    def __init__(self, device: Path, shown: Path) -> None:
+        super().__init__(
+            Reason.STORAGE_FAILED,
+            f"{device} does not tell which file is behind it, as the storage of {shown} does not answer. Bring that "
+            f"back, or detach the device (`losetup --detach {device}`).",
+        )
+
+
+def _backing(device: Path, entry: Path, *, is_loop: bool = True, seconds: float = _ANSWER_SECONDS) -> Backing | None:
     try:
-        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, status)
-        finally:
-            os.close(descriptor)
+        status = _reads.read(device, partial(_status, device), seconds=seconds)
+    except NoAnswerError:
+        raise _SilentError(device, _shown(entry)) from None
     except OSError as error:
-        if error.errno in _BACKING_IS_AWAY:
-            raise failure(error, doing=f"asking for the file behind {device}") from error
-        return None
+        if error.errno in _IS_NOT_ATTACHED or not is_loop:
+            return None
+        raise failure(error, doing=f"asking for the file behind {device}") from error
     file_system, inode = _DEVICE_AND_INODE.unpack_from(status)
     return Backing(_shown(entry), file_system, inode)
+
+
+def _status(device: Path) -> bytes:
+    status = bytearray(_STATUS_BYTES)
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, status)
+    finally:
+        os.close(descriptor)
+    return bytes(status)
 
 
 def _shown(entry: Path) -> Path:

@@ -3,20 +3,27 @@
 libvirt gives each QEMU a /dev of its own. QEMU's node of a device is then another inode than the host's, and QEMU's
 image locks, which belong to the inode, are not seen from outside. The number of a device is the same everywhere, and
 stat(2) of /proc/PID/fd/N follows an open descriptor into any mount namespace (proc_pid_fd(5)).
+
+Some process may have a file open whose server is away: nothing that is asked here waits for one.
 """
 
 import errno
+import fcntl
+import functools
 import os
+import signal
 import socket
 import stat
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from diskmigration.agent.storage import loop_devices
+from diskmigration.agent.storage import access, loop_devices
+from diskmigration.agent.storage.known_attributes import KnownAttributes, known_attributes
+from diskmigration.agent.storage.loop_devices import Attached
 from diskmigration.api.errors import MigrationError, Reason
 
 _PROC = "/proc"
@@ -26,9 +33,11 @@ _BLOCK = -1
 _UCRED = struct.Struct("3i")
 _CONNECT_SECONDS = 2.0
 _ENDED = (errno.ENOENT, errno.ESRCH)
-_OF_ANOTHER_FILE_SYSTEM = (errno.EACCES, errno.ENOTCONN, errno.ESTALE)
-"""What stat says of a descriptor in a FUSE mount that is another user's or dead, or of a file that an NFS server has
-removed. What is looked for was stat'ed without an error just before."""
+_OF_ANOTHER_FILE_SYSTEM = (errno.EACCES, errno.EIO, errno.ENOTCONN, errno.ESTALE)
+"""What the kernel says of a descriptor in a FUSE mount that is another user's or dead, of a file that its server has
+replaced by another one of the same number, and of one that an NFS server has removed.
+
+No server was asked, so these pass no more; and what is looked for was found without an error just before."""
 
 _Identity = tuple[int, int]
 
@@ -70,7 +79,8 @@ def openers_of_any(paths: Iterable[Path]) -> Mapping[Path, tuple[Opener, ...]]:
     Raises:
         MigrationError: StorageFailed, it cannot be told. Never take that for "nobody".
     """
-    identities = {path: _identities_at(path) for path in paths}
+    attached = functools.cache(lambda: tuple(loop_devices.attached()))
+    identities = {path: _identities_at(path, attached) for path in paths}
     found: dict[Path, dict[int, Opener]] = {path: {} for path in identities}
     wanted = frozenset().union(*identities.values())
     if wanted:
@@ -81,10 +91,13 @@ def openers_of_any(paths: Iterable[Path]) -> Mapping[Path, tuple[Opener, ...]]:
                     known = found[path].get(opener.pid)
                     writes = opener.writes or (known is not None and known.writes)
                     found[path][opener.pid] = Opener(opener.pid, opener.command, writes)
+    for path, own in identities.items():
+        if 0 not in found[path] and (device := _device_that_may_have(path, own, attached)) is not None:
+            found[path][0] = Opener(0, f"perhaps the kernel, as {device} does not tell which file it has", writes=True)
     return {path: tuple(found[path][pid] for pid in sorted(found[path])) for path in identities}
 
 
-def _identities_at(path: Path) -> frozenset[_Identity]:
+def _identities_at(path: Path, attached: Callable[[], Sequence[Attached]]) -> frozenset[_Identity]:
     """Whatever the data of the file or device at the path are known by to those who open them."""
     try:
         status = path.stat()
@@ -98,18 +111,49 @@ def _identities_at(path: Path) -> frozenset[_Identity]:
         if backing is None:
             return frozenset({own})
         own = (backing.file_system, backing.inode)
-        return frozenset({own, _identity(status), *_loop_devices_on(own)})
-    return frozenset({own, *_loop_devices_on(own)})
+        return frozenset({own, _identity(status), *_loop_devices_on(own, attached)})
+    return frozenset({own, *_loop_devices_on(own, attached)})
 
 
-def _identity(status: os.stat_result) -> _Identity:
+def _identity(status: os.stat_result | KnownAttributes) -> _Identity:
     return (_BLOCK, status.st_rdev) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
-def _loop_devices_on(file: _Identity) -> Iterator[_Identity]:
-    for number, backing in loop_devices.attached():
-        if (backing.file_system, backing.inode) == file:
-            yield _BLOCK, number
+def _loop_devices_on(file: _Identity, attached: Callable[[], Sequence[Attached]]) -> Iterator[_Identity]:
+    for device in attached():
+        if device.backing is not None and (device.backing.file_system, device.backing.inode) == file:
+            yield _BLOCK, device.number
+
+
+def _device_that_may_have(
+    path: Path, identities: frozenset[_Identity], attached: Callable[[], Sequence[Attached]]
+) -> Path | None:
+    """Return a loop device that does not tell its file and may have this one; only files are behind loop devices."""
+    if all(file_system == _BLOCK for file_system, _ in identities):
+        return None
+    silent = next((device.device for device in attached() if device.backing is None), None)
+    return silent if silent is not None and not _is_open_nowhere(path) else None
+
+
+def _is_open_nowhere(path: Path) -> bool:
+    """Whether nobody has the file open, the kernel included; False where that cannot be told.
+
+    The kernel grants a lease for writing on such a file alone (fcntl(2), F_SETLEASE).
+    """
+    try:
+        descriptor = access.open_image(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        # Whoever opens the file now waits for the lease's end, and this process gets a signal: one that it ignores.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _scan(wanted: frozenset[_Identity]) -> Iterator[tuple[_Identity, Opener]]:
@@ -151,7 +195,7 @@ def _identity_of_target(link: str) -> _Identity | None:
     if not os.readlink(link).startswith("/"):  # noqa: PTH115 - see above
         return None
     try:
-        return _identity(os.stat(link))  # noqa: PTH116 - see above
+        return _identity(known_attributes(link))
     except OSError as error:
         if error.errno in _OF_ANOTHER_FILE_SYSTEM:
             return None

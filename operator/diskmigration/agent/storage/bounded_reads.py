@@ -1,0 +1,65 @@
+"""Reads that may never return, as a mount whose server is away lets them wait for ever.
+
+Each runs in a thread of its own. One that does not return in time keeps its thread, and nothing else.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class NoAnswerError(Exception):
+    """A read did not return in time."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    begun_at: float
+    future: "Future[Any]" = field(default_factory=Future)
+
+
+class BoundedReads:
+    """Thread-safe. What is being read by one key is not read a second time meanwhile: a hang costs one thread."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is that of the threads."""
+        self._name = name
+        self._guard = threading.Lock()
+        self._pending: dict[Hashable, _Pending] = {}
+
+    def read(self, key: Hashable, call: Callable[[], _T], *, seconds: float) -> _T:
+        """Return what the call returns, or raise what it raises.
+
+        Raises:
+            NoAnswerError: it has not returned within so many seconds, or an earlier one by that key has not.
+        """
+        while True:
+            with self._guard:
+                earlier = self._pending.get(key)
+                own = self._pending.setdefault(key, _Pending(time.monotonic()))
+            if earlier is None:
+                threading.Thread(target=self._run, args=(key, own.future, call), name=self._name, daemon=True).start()
+            left = own.begun_at + seconds - time.monotonic()
+            if not wait([own.future], max(left, 0.0)).done:
+                raise NoAnswerError
+            # What was read before it was asked for may have changed since: it is read again.
+            if earlier is None:
+                result: _T = own.future.result()
+                return result
+
+    def _run(self, key: Hashable, future: "Future[Any]", call: Callable[[], Any]) -> None:
+        try:
+            outcome, error = call(), None
+        except BaseException as raised:  # noqa: BLE001 - it is for whoever waits, whatever it is
+            outcome, error = None, raised
+        with self._guard:
+            del self._pending[key]
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(outcome)
