@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -231,14 +230,7 @@ class _Needs:
     def _names(self, doomed: Doomed, image: StoredImage) -> frozenset[tuple[str, str]]:
         """The volume's name in each storage domain that it lies in: their directories may lie in one another."""
         paths = [path for path in (image.path, Path(doomed.path)) if path is not None]
-        names = {(self._home.name, doomed.name)}
-        for known in self._domains.all():
-            # One that cannot tell now has no part in the volume's own.
-            with suppress(MigrationError):
-                names |= {
-                    (known.name, volume) for path in paths if (volume := known.driver.volume_at(path)) is not None
-                }
-        return frozenset(names)
+        return frozenset({(self._home.name, doomed.name)}).union(*map(self._domains.names_of, paths))
 
     def _look(self, standing: Standing) -> list[Graph]:
         now = time.monotonic()
@@ -270,7 +262,9 @@ def _opener_of(home: OpenDomain, doomed: Doomed, wait: Callable[[float], object]
         if not openers:
             break
         if time.monotonic() > until:
-            return f"It is open: {_listed(sorted(map(str, openers)))}."
+            return (
+                f"It is open: {_listed(sorted(map(str, openers)))}. Remove it when that has ended, if nobody needs it."
+            )
         wait(_ASK_SECONDS)
     try:
         is_held = any(map(image_locks.is_held, paths))

@@ -1,16 +1,29 @@
-"""The users of a storage domain's volumes as they are now: libvirt's on this node, and the images of the domain."""
+"""The users of a storage domain's volumes as they are now: libvirt's on this node, and the images of the domain.
 
+An image may lie on a mount whose server is away. It counts as one that cannot be read, and nobody waits for it.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.named_volumes import NamedVolume, named_volumes
 from diskmigration.agent.references.graph import Graph, Image, Location, User, walk
 from diskmigration.agent.storage.backing_names import images_named_by
+from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import StoredImage
 from diskmigration.agent.storage.identity import identify
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError
+
+_ANSWER_SECONDS = 15.0
+"""A machine that is busy reads a header within that time."""
+_NEXT_ANSWER_SECONDS = 1.0
+"""For the images that are looked at after one that has not answered: they lie on the same mount, probably."""
+
+_reads = BoundedReads("image")
 
 
 def users_on_node(connection: Connection, domains: StorageDomains) -> Graph:
@@ -20,7 +33,7 @@ def users_on_node(connection: Connection, domains: StorageDomains) -> Graph:
         HypervisorUnavailableError: libvirt could not be asked, so nothing is known.
     """
     users = tuple(map(_user, named_volumes(connection)))
-    return Graph(users, walk(_starts(users), lambda location: _look(location, domains)))
+    return Graph(users, walk(_starts(users), _looking(domains)))
 
 
 def users_in_domain(home: OpenDomain, domains: StorageDomains) -> Graph:
@@ -36,7 +49,8 @@ def users_in_domain(home: OpenDomain, domains: StorageDomains) -> Graph:
         for user, image in zip(users, stored, strict=True)
         if image.path is None and user.start is not None
     }
-    images = walk(_starts(users), lambda location: unread.get(location) or _look(location, domains))
+    look = _looking(domains)
+    images = walk(_starts(users), lambda location: unread.get(location) or look(location))
     return Graph(users, images)
 
 
@@ -62,6 +76,20 @@ def _stored_user(image: StoredImage, home: OpenDomain) -> User:
     place = image.path if image.path is not None else home.driver.path(image.name)
     description = f"the image {image.name} of the storage domain {home.name}"
     return User(description, Location(str(place), ""), identity=image.identity)
+
+
+def _looking(domains: StorageDomains) -> Callable[[Location], Image]:
+    seconds = _ANSWER_SECONDS
+
+    def look(location: Location) -> Image:
+        nonlocal seconds
+        try:
+            return _reads.read(location, partial(_look, location, domains), seconds=seconds)
+        except NoAnswerError:
+            seconds = _NEXT_ANSWER_SECONDS
+            return Image(None, obstacle=f"{location.path} does not answer: its storage hangs")
+
+    return look
 
 
 def _look(location: Location, domains: StorageDomains) -> Image:

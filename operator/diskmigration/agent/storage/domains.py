@@ -2,9 +2,12 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.driver import StorageDriver, StoredImage
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.kept_domains import KeptDomains
@@ -15,6 +18,11 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
 
 Place = tuple[str, str]
+
+_ANSWER_SECONDS = 15.0
+"""A machine that is busy resolves the links of a path within that time."""
+
+_reads = BoundedReads("storage-domain")
 
 
 def open_driver(domain: StorageDomain) -> StorageDriver:
@@ -220,6 +228,20 @@ class StorageDomains:
             others = [self._open[name] for name in sorted(self._open) if not self._serves(name)]
             others += self._former.values()
         return _innermost(others, path)
+
+    def names_of(self, path: Path) -> frozenset[tuple[str, str]]:
+        """Return each domain that has the volume at that path, with the volume's name in it, of those of this node.
+
+        A domain that cannot tell, or whose storage hangs, is none of them: the path itself could just be read.
+        """
+        names = set()
+        for known in self.all():
+            with suppress(MigrationError, NoAnswerError):
+                look = partial(known.driver.volume_at, path)
+                volume = _reads.read((known.name, path), look, seconds=_ANSWER_SECONDS)
+                if volume is not None:
+                    names.add((known.name, volume))
+        return frozenset(names)
 
     def image_at(self, path: Path) -> StoredImage | None:
         """Return the volume that a path means at which nothing is now; see StorageDriver.
