@@ -141,8 +141,12 @@ class LibvirtHost:
 
     def end_qemu(self, domain: str) -> None:
         """Ask a domain's QEMU to end (SIGTERM), whatever libvirtd knows of it."""
+        self.signal_qemu(domain, "TERM")
+
+    def signal_qemu(self, domain: str, signal_name: str) -> None:
+        """Send a domain's QEMU a signal, say STOP, whatever libvirtd knows of it."""
         number = (self.socket_directory / "qemu" / f"{domain}.pid").read_text().strip()
-        processes.run(self.inside(["kill", number]))
+        processes.run(self.inside(["kill", "-s", signal_name, number]))
 
     def monitor_socket(self, domain: str) -> Path:
         """Return the socket of a running domain's monitor, which libvirtd holds for as long as it runs."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from testbed.control_plane import ControlPlane
+from testbed.libvirt_host import LibvirtHost
 
 
 @contextmanager
@@ -19,6 +20,16 @@ def frozen_api_server(control_plane: ControlPlane) -> Iterator[None]:
         yield
     finally:
         os.kill(number, signal.SIGCONT)
+
+
+@contextmanager
+def standing_still(host: LibvirtHost, machine: str) -> Iterator[None]:
+    """SIGSTOPs the VM's QEMU for the block: it answers nothing, and neither copies nor writes."""
+    host.signal_qemu(machine, "STOP")
+    try:
+        yield
+    finally:
+        host.signal_qemu(machine, "CONT")
 
 
 def _find(program: str, argument: str) -> int:

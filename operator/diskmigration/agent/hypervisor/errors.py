@@ -71,6 +71,19 @@ Source: qemuMonitorIO and qemuMonitorSend in libvirt's qemu_monitor.c, qemuDomai
 _IS_NOT_RUNNING = re.compile(r"Requested operation is not valid: [Dd]omain( '.*')? is not running", re.DOTALL)
 """virDomainObjCheckActive in libvirt's domain_conf.c, and the older checks in qemu_driver.c."""
 
+_LOCK_IS_HELD = re.compile(r"(operation failed: )?cannot acquire state change lock.*", re.DOTALL)
+"""What libvirt answers at once where too many calls wait for the VM's lock already.
+
+One that waits for it in vain for 30 s has an error code of its own. Nothing has begun of what was asked.
+Source: qemuDomainObjBeginJobInternal in libvirt's qemu_domainjob.c.
+"""
+
+
+def _is_busy(error: libvirt.libvirtError, answer: str) -> bool:
+    """Return whether libvirt did not get to what it was asked, as the VM's QEMU or another tool keeps it waiting."""
+    is_late = error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT
+    return is_late or _LOCK_IS_HELD.fullmatch(answer) is not None
+
 
 def is_connection_loss(error: libvirt.libvirtError) -> bool:
     """Whether the answer is the transport's, so that the call's own outcome is unknown."""
@@ -82,7 +95,7 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
     """Turns libvirtError into the project's errors, saying what was being done and what libvirt answered.
 
     Raises:
-        HypervisorUnavailableError: libvirtd did not answer, or QEMU ended while it was asked.
+        HypervisorUnavailableError: libvirtd did not answer or is busy with the VM, or QEMU ended while it was asked.
         DomainGoneError: there is no such VM, or it is not running.
         MigrationError: with the given reason, for every other answer.
     """
@@ -94,6 +107,11 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
         said = f"While {doing}, libvirt answered: {answer}"
         if is_connection_loss(error):
             raise HypervisorUnavailableError(f"{said}. The migration goes on when libvirtd is back.") from error
+        if _is_busy(error, answer):
+            raise HypervisorUnavailableError(
+                f"{said}. The VM's QEMU stands still, or another tool works on the VM. It is waited for, and nothing "
+                "that was copied is lost."
+            ) from error
         if error.get_error_domain() == libvirt.VIR_FROM_QEMU and _QEMU_HAS_ENDED.fullmatch(answer):
             raise HypervisorUnavailableError(f"{said}. QEMU has ended: the VM is looked at again.") from error
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID) and (

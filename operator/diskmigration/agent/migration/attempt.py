@@ -13,6 +13,7 @@ from diskmigration.agent import metrics
 from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.extender.watermark import largest_useful_size
 from diskmigration.agent.hypervisor import block_jobs, statistics
+from diskmigration.agent.hypervisor.bounded import BoundedReader
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
@@ -112,10 +113,14 @@ class Attempt:
         agent_runs: Callable[[], bool],
         wait: Callable[[float], None],
         on_progress: Callable[[], None],
+        await_answer: Callable[[HypervisorUnavailableError], None],
+        note_answer: Callable[[], None],
         meter: Meter,
+        reader: BoundedReader,
     ) -> None:
         """`latest` is the object as last seen; `keep_on` is False once the migration should look around again.
 
+        `await_answer` shows that libvirt or QEMU does not answer, and waits a moment; `note_answer` ends that.
         `agent_runs` is for what must be done whatever the user wishes: it is False once the agent ends.
         """
         self.node = node
@@ -125,7 +130,10 @@ class Attempt:
         self._keep_on = keep_on
         self.agent_runs = agent_runs
         self.wait = wait
+        self.await_answer = await_answer
+        self.note_answer = note_answer
         self.meter = meter
+        self._reader = reader
         self.has_replication = False
         self.was_in_step = False
         self.convergence = Convergence()
@@ -312,6 +320,7 @@ class Attempt:
 
         Raises:
             DiskGoneError: the disk was detached.
+            HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
         disk, job, _ = self.look_at_run()
         return disk, job
@@ -321,7 +330,11 @@ class Attempt:
 
         Raises:
             DiskGoneError: the disk was detached.
+            HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
+        return self._reader.read(self._look_at_run, doing=f"looking at the disk {self.target} (VM {self.domain.uuid})")
+
+    def _look_at_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
         description = self.domain.describe()
         while True:
             disk = description.disk(self.target)

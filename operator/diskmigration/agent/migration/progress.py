@@ -52,6 +52,12 @@ class Meter:
         """The same figures with a fresh clock, for a wait in which no bytes are due."""
         return replace(self, last_progress_at=now)
 
+    def excused(self, seconds: float, *, now: float) -> "Meter":
+        """The same figures with a clock that stood still for so many seconds, in which nobody could look."""
+        if self.last_progress_at is None:
+            return self
+        return replace(self, last_progress_at=min(self.last_progress_at + seconds, now))
+
     def to_status(self, *, wall_clock: datetime) -> Progress:
         """As the status shows it; the end is estimated where the rate is known."""
         rate = self.bytes_per_second()

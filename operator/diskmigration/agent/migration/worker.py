@@ -6,11 +6,12 @@ Nothing here is remembered that libvirt and the journal do not know: a worker th
 import logging
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from diskmigration.agent.hypervisor import runs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
+from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import journal as journals
@@ -103,6 +104,21 @@ _ACTS = {
 }
 
 
+@dataclass(frozen=True)
+class Unanswered:
+    """That libvirt or the VM's QEMU does not answer: since when, by the clock of the process, and what is told."""
+
+    at: float
+    since: datetime
+    message: str
+
+    @classmethod
+    def of(cls, error: HypervisorUnavailableError, before: "Unanswered | None") -> "Unanswered":
+        """Return it with its newest error; `before` is what it was until now."""
+        at, since = (before.at, before.since) if before is not None else (time.monotonic(), datetime.now(UTC))
+        return cls(at, since, f"{error.message} This has lasted since {since:%Y-%m-%dT%H:%M:%SZ}.")
+
+
 class Worker:
     """Runs one DiskMigration. `update`, `notice` and `stop` may be called from any thread."""
 
@@ -124,6 +140,8 @@ class Worker:
         self._place: Place | None = None
         self._account = Account(migration, statuses)
         self._has_ended = False
+        self._reader = BoundedReader(migration.key)
+        self._unanswered: Unanswered | None = None
         self._thread = threading.Thread(target=self._run, name=f"migration {migration.key}", daemon=True)
 
     @property
@@ -193,7 +211,7 @@ class Worker:
         try:
             return self._look_and_act()
         except (HypervisorUnavailableError, VirtualMachinePausedError) as error:
-            self._await_hypervisor(error)
+            self._await_answer(error) if isinstance(error, HypervisorUnavailableError) else self._await_resume(error)
             return False
         except DomainGoneError as error:
             return self._lose_domain(error)
@@ -227,6 +245,7 @@ class Worker:
     def _act(self, attempt: Attempt) -> None:
         """Takes the next step."""
         disk, job, run = attempt.look_at_run()
+        self._note_answer()
         path = disk.active.path if disk.active is not None else ""
         place = place_of(attempt.journal, path)
         if job is not None and is_replication(attempt.journal, job):
@@ -333,6 +352,7 @@ class Worker:
                 attempt=self._attempt_number,
                 settled_attempt=self._settled_attempt,
                 keep_on=self._keep_on,
+                reader=self._reader,
             )
             if journal is None:
                 self._end(
@@ -351,7 +371,10 @@ class Worker:
             agent_runs=lambda: not self._stopping.is_set(),
             wait=self._wait,
             on_progress=lambda: self._show(self._phase),
+            await_answer=self._await_answer,
+            note_answer=self._note_answer,
             meter=self._account.meter_of(journal),
+            reader=self._reader,
         )
 
     def _take_wishes(self, attempt: Attempt) -> None:
@@ -426,17 +449,28 @@ class Worker:
             self._wait(LOOK_SECONDS)
         return False
 
-    def _await_hypervisor(self, error: HypervisorUnavailableError | VirtualMachinePausedError) -> None:
-        """Wait until libvirtd is back, or somebody has resumed the VM, without using up an attempt."""
+    def _await_answer(self, error: HypervisorUnavailableError) -> None:
+        """Wait until libvirtd and QEMU answer, without using up an attempt."""
+        self._unanswered = Unanswered.of(error, self._unanswered)
+        self._show(self._phase, message=self._unanswered.message)
+        self._wait(LOOK_SECONDS)
+
+    def _await_resume(self, error: VirtualMachinePausedError) -> None:
+        """Wait until somebody has resumed the VM, without using up an attempt."""
         attempt = self._attempt
-        if isinstance(error, HypervisorUnavailableError) or attempt is None:
-            self._show(self._phase, message=error.message)
-            self._wait(LOOK_SECONDS)
-            return
-        attempt.awaits_resume = error
-        attempt.meter = attempt.meter.restarted(now=time.monotonic())
-        self._show(self._phase)
+        if attempt is not None:
+            attempt.awaits_resume = error
+            attempt.meter = attempt.meter.restarted(now=time.monotonic())
+        self._show(self._phase, message="" if attempt is not None else error.message)
         self._wait(_RESUME_SECONDS)
+
+    def _note_answer(self) -> None:
+        """Go on after a time in which nobody could look: no byte was due in it."""
+        if self._unanswered is not None and self._attempt is not None:
+            now = time.monotonic()
+            seconds = now - self._unanswered.at + ANSWER_SECONDS
+            self._attempt.meter = self._attempt.meter.excused(seconds, now=now)
+        self._unanswered = None
 
     def _lose_domain(self, error: DomainGoneError) -> bool:
         """The VM was shut off just now, which is looked at, or it is gone with its definition and its journal."""
@@ -567,6 +601,8 @@ class Worker:
 
     def _show(self, phase: Phase, *, message: str = "") -> None:
         """Has the status say where the migration stands; a step that failed and has not ended well since is told of."""
+        if not message and self._unanswered is not None:
+            message = self._unanswered.message
         if not message and self._attempt is not None:
             trouble = self._attempt.trouble
             message = self._attempt.waiting() or (trouble.message if trouble is not None else "")

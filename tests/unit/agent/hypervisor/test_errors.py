@@ -55,6 +55,27 @@ def test_an_internal_error_of_qemu_is_a_failure_of_the_act() -> None:
 @pytest.mark.parametrize(
     ("code", "answer"),
     [
+        (
+            libvirt.VIR_ERR_OPERATION_TIMEOUT,
+            "Timed out during operation: cannot acquire state change lock (held by monitor=remoteDispatchDomain)",
+        ),
+        (libvirt.VIR_ERR_OPERATION_TIMEOUT, "Timed out during operation: cannot acquire state change lock"),
+        (libvirt.VIR_ERR_OPERATION_FAILED, "cannot acquire state change lock due to max_queued limit"),
+        (
+            libvirt.VIR_ERR_OPERATION_FAILED,
+            "operation failed: cannot acquire state change lock due to max_queued limit",
+        ),
+    ],
+)
+def test_a_vm_with_which_libvirt_is_busy_is_asked_again(code: int, answer: str) -> None:
+    error = raised(code, libvirt.VIR_FROM_QEMU, answer)
+    assert isinstance(error, HypervisorUnavailableError)
+    assert answer in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to read from monitor: Connection reset by peer"),
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to write to monitor: Broken pipe"),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "End of file from qemu monitor (vm='a')"),
@@ -123,6 +144,7 @@ INACTIVE = (
 )
 WORDS = [
     *(ENDED, STOPPED, INACTIVE),
+    *("cannot acquire state change lock", "operation failed: cannot acquire state change lock"),
     *("QEMU monitor was closed", "domain is no longer running", "Unable to read from monitor: x", "is not running"),
     *("End of file from qemu monitor (vm='x')", "qemu unexpectedly closed the monitor", "No space left on device"),
 ]
@@ -135,7 +157,6 @@ ANSWERS = [
     (libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: '{}' has no backing file, {}"),
     (libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: cannot access '{}': {}"),
     (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot access storage file '{}': No such file or directory"),
-    (libvirt.VIR_ERR_OPERATION_TIMEOUT, "Timed out during operation: cannot acquire state change lock (held by {})"),
 ]
 
 

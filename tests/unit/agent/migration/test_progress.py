@@ -97,3 +97,18 @@ def test_a_copy_that_begins_again_still_moves() -> None:
 @pytest.mark.parametrize("meter", [Meter(), Meter().advanced(now=0, copied=5, total=10).restarted(now=1000)])
 def test_before_the_first_byte_and_after_a_wait_the_clock_starts_anew(meter: Meter) -> None:
     assert not meter.is_stuck(now=1000, timeout_seconds=10)
+
+
+def test_a_time_in_which_nobody_could_look_is_no_lack_of_progress() -> None:
+    meter = Meter().advanced(now=0, copied=10, total=100)
+    assert meter.is_stuck(now=100, timeout_seconds=50)
+    looked_again = meter.excused(80, now=100)
+    assert not looked_again.is_stuck(now=100, timeout_seconds=50)
+    # It counts on from what it had counted before.
+    assert not looked_again.is_stuck(now=130, timeout_seconds=50)
+    assert looked_again.is_stuck(now=131, timeout_seconds=50)
+
+
+def test_an_excuse_never_reaches_into_the_future() -> None:
+    assert Meter().excused(10, now=5) == Meter()
+    assert Meter().advanced(now=0, copied=1, total=2).excused(1000, now=5).last_progress_at == 5

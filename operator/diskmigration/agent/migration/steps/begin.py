@@ -1,11 +1,14 @@
 """Begin: read what can be checked before anything is touched, have it judged, then write the journal."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs, domain_xml
+from diskmigration.agent.hypervisor.bounded import BoundedReader
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.source_xml import named_sources
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
@@ -50,6 +53,7 @@ def begin(
     attempt: int,
     settled_attempt: int,
     keep_on: Callable[[], bool],
+    reader: BoundedReader,
 ) -> Journal | None:
     """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
 
@@ -61,7 +65,7 @@ def begin(
     """
     is_running = domain.is_active()
     description = domain.describe()
-    free = _free_disk(domain, description, migration, is_running=is_running)
+    free = _free_disk(domain, description, migration, reader if is_running else None)
     found = _disk_in_use(domain, free) if is_running else _unused_disk(node, domain, free)
     source = _source_domain(node, found.disk)
     destination = node.domains.get(migration.spec.destination.storage_domain)
@@ -90,9 +94,9 @@ def begin(
 
 
 def _free_disk(
-    domain: Domain, description: DomainDescription, migration: DiskMigration, *, is_running: bool
+    domain: Domain, description: DomainDescription, migration: DiskMigration, reader: BoundedReader | None
 ) -> DomainDisk:
-    """The disk, if nobody works on it."""
+    """The disk, if nobody works on it; without a `reader` the VM is off."""
     target = migration.spec.disk
     disk = description.disk(target)
     if disk is None:
@@ -101,7 +105,11 @@ def _free_disk(
             Reason.DISK_NOT_FOUND, f"The VM {description.name} has no disk {target!r}. Its disks: {known}."
         )
     require_no_journal(description, target, journals.read(domain, target))
-    require_no_block_job(description, disk, block_jobs.current(domain, disk) if is_running else None)
+    job = None
+    if reader is not None:
+        doing = f"asking for the block job of {target} (VM {domain.uuid})"
+        job = reader.read(partial(block_jobs.current, domain, disk), doing=doing)
+    require_no_block_job(description, disk, job)
     return disk
 
 
@@ -192,8 +200,9 @@ def _capacities(domain: Domain, disk: DomainDisk) -> tuple[int, ...]:
     told = (by_index.get(layer.index if layer.index is not None else -1) for layer in disk.chain)
     found = tuple(capacity for capacity in told if capacity)
     if len(found) != len(disk.chain):
-        raise MigrationError(
-            Reason.HYPERVISOR_UNAVAILABLE, f"libvirt does not tell the virtual size of each volume of {disk.target}."
+        raise HypervisorUnavailableError(
+            f"libvirt does not tell the virtual size of each volume of {disk.target}: its QEMU is busy. It is asked "
+            "again."
         )
     return found
 

@@ -5,11 +5,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.copy_volume import copy_volume, stands_alone
 from diskmigration.agent.migration.steps.mirror_volume import format_volume
+from diskmigration.agent.storage.long_command import StoppedError
 from diskmigration.api.errors import Reason
 
 
@@ -33,7 +35,7 @@ def copy_chain(attempt: Attempt) -> None:
                 if not ended.result():
                     break
                 attempt.reach(Moment.MIDWAY)
-                attempt.record(copied=(*attempt.journal.copied, running[ended]))
+                _note_copied(attempt, running[ended])
         finally:
             # After one that was stopped or has failed, no other is gone on with, or begun.
             progress.stop()
@@ -41,6 +43,24 @@ def copy_chain(attempt: Attempt) -> None:
     if len(attempt.journal.copied) == len(pairs):
         attempt.reach(Moment.ACTED)
         attempt.record(stage=Stage.COPIED)
+
+
+def _note_copied(attempt: Attempt, name: str) -> None:
+    """Note a volume as copied. As long as nobody can be asked to note it, the other copies go on.
+
+    Raises:
+        StoppedError: something else has to be looked at.
+    """
+    while True:
+        try:
+            attempt.record(copied=(*attempt.journal.copied, name))
+        except HypervisorUnavailableError as error:
+            if not attempt.keep_on():
+                raise StoppedError from error
+            attempt.await_answer(error)
+        else:
+            attempt.note_answer()
+            return
 
 
 def _at_once(attempt: Attempt, waiting: list[tuple[JournalVolume, JournalVolume]]) -> int:

@@ -1,0 +1,107 @@
+"""A QEMU that stands still, or that another tool keeps busy, is waited for: nothing is copied twice, and it is told."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.integration.freezing import standing_still
+from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.moves import assert_moved
+from tests.integration.migrations.stack import Migration, Stack
+from tests.waiting import wait_until
+
+Machines = Callable[..., Machine]
+
+NIGHTLY = pytest.mark.nightly
+SLOW = "1Mi"
+WAYS: dict[str, dict[str, Any]] = {
+    "Scheduled": {"suspend": True},
+    "CopyingChain": {"bandwidth": SLOW},
+    "Replicating": {"bandwidth": SLOW, "strategy": "Direct"},
+    "Synchronized": {"cutover": {"policy": "Manual"}},
+}
+"""What holds a migration in each phase."""
+LET_GO = {"suspend": False, "bandwidth": None, "cutover": {"policy": "Automatic"}}
+
+
+def told(migration: Migration) -> str:
+    """Return what the status says that it waits for."""
+    return " ".join(condition["message"] for condition in migration.status().get("conditions", []))
+
+
+def held(stack: Stack, machine: Machine, phase: str, **spec: Any) -> Migration:
+    """Return a migration that stays in the phase until it is let go."""
+    migration = stack.migrate(machine, "file-b", **WAYS[phase], **spec)
+    migration.wait_for_phase(phase)
+    return migration
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "Synchronized",
+        pytest.param("CopyingChain", marks=NIGHTLY),
+        pytest.param("Replicating", marks=NIGHTLY),
+    ],
+)
+def test_a_qemu_that_stands_still_for_a_while_costs_no_copy(stack: Stack, machines: Machines, phase: str) -> None:
+    machine = machines("file-a", chain=1 if phase == "Replicating" else 2)
+    migration = held(stack, machine, phase)
+    before = migration.status()["progress"]["copiedBytes"]
+
+    with standing_still(stack.host, machine.name):
+        # What is copied without it goes on.
+        migration.patch(LET_GO)
+        wait_until(lambda: "libvirt did not answer" in told(migration), "it says so", seconds=120)
+        assert "This has lasted since" in told(migration)
+        assert migration.status()["attempts"] == 1
+    status = migration.succeed()
+
+    assert status["attempts"] == 1
+    assert status["progress"]["copiedBytes"] >= before
+    assert_moved(stack, machine, "file-a", "file-b", migration.uid, length=1 if phase == "Replicating" else 2)
+    machine.verify()
+
+
+@contextmanager
+def asking(stack: Stack, machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
+    """Another tool asks QEMU something, and so holds the VM's lock in libvirt for as long as QEMU does not answer."""
+    command = ["virsh", "--quiet", "--keepalive-interval=0", "-c", stack.host.uri, "domblkinfo", machine.name, "vda"]
+    tool = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield tool
+    finally:
+        tool.wait(60)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
+def test_a_vm_that_another_tool_keeps_busy_is_waited_for(stack: Stack, machines: Machines, phase: str) -> None:
+    machine = machines("file-a", chain=1 if phase == "Replicating" else 2)
+    migration = held(stack, machine, phase)
+    with asking(stack, machine), standing_still(stack.host, machine.name), asking(stack, machine):
+        migration.patch(LET_GO)
+        began_at = datetime.now(UTC)
+        # libvirt waits 30 s for the lock. Whoever has it, and whoever has not, no attempt is used up.
+        wait_until(lambda: datetime.now(UTC) > began_at + timedelta(seconds=40), "libvirt has given up", seconds=60)
+        assert "libvirt" in told(migration)
+    assert migration.succeed()["attempts"] == 1
+    machine.verify()
+
+
+@pytest.mark.nightly
+def test_the_time_in_which_nobody_could_look_is_no_lack_of_progress(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    migration = held(stack, machine, "Synchronized", progressTimeoutSeconds=5)
+    with standing_still(stack.host, machine.name):
+        began_at = datetime.now(UTC)
+        wait_until(lambda: datetime.now(UTC) > began_at + timedelta(seconds=15), "the time-out is over")
+        assert "libvirt did not answer" in told(migration)
+    machine.write(offset=60 * MEBIBYTE, length=MEBIBYTE, pattern=60)
+    migration.patch(LET_GO)
+    assert migration.succeed()["attempts"] == 1
+    machine.verify()

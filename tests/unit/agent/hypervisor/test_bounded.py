@@ -1,0 +1,67 @@
+"""A read that hangs is waited for only so long, and is the only one until it has ended."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from diskmigration.agent.hypervisor.bounded import BoundedReader
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from tests.unit.agent.waiting import PATIENCE_SECONDS, until
+
+SHORT = 0.05
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """What a read that hangs waits for."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_an_answer_is_handed_on() -> None:
+    reader = BoundedReader("test", seconds=PATIENCE_SECONDS)
+    assert [reader.read(lambda: 1, doing="asking"), reader.read(lambda: 2, doing="asking")] == [1, 2]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), TimeoutError("a time-out of its own"), SystemExit()])
+def test_an_error_is_raised_where_it_is_waited_for(error: BaseException) -> None:
+    def fail() -> int:
+        raise error
+
+    reader = BoundedReader("test", seconds=PATIENCE_SECONDS)
+    with pytest.raises(type(error)):
+        reader.read(fail, doing="asking")
+    assert reader.read(lambda: 1, doing="asking") == 1
+
+
+def test_what_hangs_is_left_to_itself_and_not_asked_twice(release: threading.Event) -> None:
+    asked = []
+
+    def hang() -> str:
+        asked.append(1)
+        release.wait()
+        return "old"
+
+    reader = BoundedReader("test", seconds=SHORT)
+    for _ in range(3):
+        with pytest.raises(HypervisorUnavailableError, match="While looking at vda, libvirt did not answer within"):
+            reader.read(hang, doing="looking at vda")
+    assert asked == [1]
+
+
+def test_what_comes_late_is_not_taken_for_an_answer(release: threading.Event) -> None:
+    reader = BoundedReader("test", seconds=SHORT)
+    ended = threading.Event()
+
+    def hang() -> str:
+        release.wait()
+        ended.set()
+        return "old"
+
+    with pytest.raises(HypervisorUnavailableError):
+        reader.read(hang, doing="asking")
+    release.set()
+    until(ended.is_set)
+    assert reader.read(lambda: "new", doing="asking") == "new"
