@@ -53,7 +53,8 @@ def hold(stack: Stack, machine: Machine, to: str, phase: str, **spec: Any) -> He
     chain, inactive = machine.chain(), machine.chain(inactive=True)
     migration = stack.migrate(machine, to, **{**ways[phase], **spec})
     migration.wait_for_phase(phase)
-    machine.write(offset=60 * MEBIBYTE, length=3 * MEBIBYTE, pattern=60)
+    # Little, as a merge keeps to the bandwidth too.
+    machine.write(offset=60 * MEBIBYTE, length=MEBIBYTE // 16, pattern=60)
     return Held(migration, machine, chain, inactive, files)
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from testbed import qemu_io
@@ -16,6 +17,7 @@ from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Mach
 from tests.integration.migrations.small import SmallDomain, small_domain
 from tests.integration.migrations.stack import CHUNK_BYTES, FINAL, WATERMARK_BYTES, Migration, Stack
 from tests.integration.migrations.test_lifecycle import hold
+from tests.integration.migrations.test_sharing import with_two_disks
 from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
@@ -272,3 +274,84 @@ def test_a_merge_into_a_volume_that_cannot_be_written_says_so_and_goes_on_when_i
         stack.host.virsh("start", machine.name, "--paused")
     machine.verify()
     assert machine.chain() == [(str(volume), "qcow2")]
+
+
+def told(migration: Migration) -> str:
+    """Return what the status says that it does or waits for."""
+    return str(migration.condition("Reconciling")["message"])
+
+
+def with_much_to_merge(stack: Stack, machine: Machine, **spec: Any) -> Migration:
+    """Return a synchronized migration whose snapshot has 16 MiB."""
+    migration = synchronized(stack, machine, "file-b", **spec)
+    machine.write(offset=40 * MEBIBYTE, length=WRITTEN_BYTES, pattern=40)
+    qemu_io.flush(machine.host, machine.name)
+    return migration
+
+
+WRITTEN_BYTES = 16 * MEBIBYTE
+ENDS = [pytest.param(AUTOMATIC, id="pivot"), pytest.param(CANCEL, id="cancel", marks=pytest.mark.nightly)]
+
+
+@pytest.mark.parametrize("ends_by", ENDS)
+def test_a_merge_tells_how_far_it_is_and_keeps_to_the_bandwidth(
+    stack: Stack, machines: Machines, ends_by: dict[str, Any]
+) -> None:
+    machine = machines("file-a")
+    migration = with_much_to_merge(stack, machine, bandwidth="1Mi")
+    migration.patch(ends_by)
+    first = str(wait_until(lambda: "Merging" in told(migration) and told(migration), "it says that it merges"))
+    assert "since 20" in first
+    assert " % (" in first
+    assert migration.phase() == ("Merging" if ends_by == AUTOMATIC else "CleaningUp")
+    wait_until(lambda: told(migration) != first, "it says that it is further")
+    with machine.host.domain(machine.name) as domain:
+        # Without the limit it would be through by far.
+        assert domain.blockJobInfo("vda")["type"] == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT
+        limits = domain.blockJobInfo("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES)
+        assert limits["bandwidth"] == MEBIBYTE
+        migration.patch({"bandwidth": "4Mi"})
+        wait_until(
+            lambda: (
+                domain.blockJobInfo("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES).get("bandwidth", 0)
+                in (0, 4 * MEBIBYTE)
+            ),
+            "it has the new limit",
+        )
+    migration.patch({"bandwidth": None})
+    migration.wait_for_phase("Succeeded" if ends_by == AUTOMATIC else "Cancelled")
+    machine.verify()
+
+
+@pytest.mark.nightly
+def test_a_merge_keeps_to_the_bandwidth_and_tells_where_its_vm_is_off(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    migration = with_much_to_merge(stack, machine, bandwidth="1Mi")
+    stack.host.virsh("destroy", machine.name)
+    migration.patch(CANCEL)
+    began_at = time.monotonic()
+    first = str(wait_until(lambda: "Merging" in told(migration) and told(migration), "it says that it merges"))
+    wait_until(lambda: told(migration) != first, "it says that it is further")
+    migration.wait_for_phase("Cancelled")
+    assert time.monotonic() - began_at > WRITTEN_BYTES / MEBIBYTE / 2
+    stack.host.virsh("start", machine.name, "--paused")
+    machine.verify()
+
+
+@pytest.mark.parametrize("ends_by", ENDS)
+def test_another_disk_moves_while_one_merges(stack: Stack, machines: Machines, ends_by: dict[str, Any]) -> None:
+    first, second = with_two_disks(stack, machines, "file-a", chain=1)
+    merging = with_much_to_merge(stack, first, bandwidth="64Ki")
+    merging.patch(AUTOMATIC)
+    wait_until(lambda: "Merging" in told(merging), "it merges")
+
+    other = stack.migrate(first, "file-b", disk="vdb", cutover={"policy": "Manual"})
+    other.wait_for_phase("Synchronized")
+    other.patch(ends_by)
+    other.wait_for_phase("Succeeded" if ends_by == AUTOMATIC else "Cancelled")
+
+    assert "Merging" in told(merging)
+    merging.patch({"bandwidth": None})
+    merging.succeed()
+    first.verify()
+    second.verify()

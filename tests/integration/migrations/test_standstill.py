@@ -105,3 +105,49 @@ def test_the_time_in_which_nobody_could_look_is_no_lack_of_progress(stack: Stack
     migration.patch(LET_GO)
     assert migration.succeed()["attempts"] == 1
     machine.verify()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("ends_by", ["goes-on", "cancel"])
+def test_one_that_has_not_begun_says_so_too(stack: Stack, machines: Machines, ends_by: str) -> None:
+    machine = machines("file-a")
+    migration = held(stack, machine, "Scheduled")
+    wait_until(lambda: "spec.suspend" in told(migration), "it says why it waits")
+    with standing_still(stack.host, machine.name):
+        migration.patch({"suspend": False})
+        wait_until(lambda: "libvirt did not answer" in told(migration), "it says so", seconds=120)
+        if ends_by == "cancel":
+            migration.patch({"cancel": True})
+    status = migration.wait_for_phase("Succeeded" if ends_by == "goes-on" else "Cancelled")
+    assert status["attempts"] == 1
+    machine.verify()
+
+
+@pytest.mark.nightly
+def test_a_merge_goes_on_where_it_was(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    migration = held(stack, machine, "Synchronized", bandwidth=SLOW)
+    machine.write(offset=40 * MEBIBYTE, length=16 * MEBIBYTE, pattern=40)
+    migration.patch({"cutover": {"policy": "Automatic"}})
+    wait_until(lambda: "Merging" in told(migration), "it merges")
+    with standing_still(stack.host, machine.name):
+        wait_until(lambda: "libvirt did not answer" in told(migration), "it says so", seconds=120)
+    migration.patch({"bandwidth": None})
+    assert migration.succeed()["attempts"] == 1
+    machine.verify()
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete", "deadline"])
+def test_one_that_waits_before_it_begins_can_be_ended(stack: Stack, machines: Machines, how: str) -> None:
+    machine = machines("file-a")
+    migration = held(stack, machine, "Scheduled", **({"activeDeadlineSeconds": 3} if how == "deadline" else {}))
+    if how == "cancel":
+        migration.patch({"cancel": True})
+        assert migration.wait_for_phase("Cancelled")["failure"]["reason"] == "Cancelled"
+    elif how == "delete":
+        migration.delete()
+        wait_until(migration.is_gone, "it is gone")
+    else:
+        assert migration.wait_for_phase("Failed")["failure"]["reason"] == "DeadlineExceeded"
+    assert not machine.has_journal()
+    machine.verify()

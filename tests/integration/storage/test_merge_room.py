@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diskmigration.agent.migration.journal import JournalVolume
-from diskmigration.agent.migration.steps.merge import merge_cold
+from diskmigration.agent.migration.steps.cold_merge import merge_cold
 from diskmigration.agent.storage import qcow2_allocation, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.loop import LoopDriver

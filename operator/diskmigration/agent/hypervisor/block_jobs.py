@@ -112,17 +112,21 @@ def start_copy(
         handle.blockCopy(target, document, parameters, flags)
 
 
-def start_commit(domain: Domain, *, target: str, into_path: str) -> None:
+def start_commit(domain: Domain, *, target: str, into_path: str, bandwidth_bytes_per_second: int | None) -> None:
     """Commits the active layer into the volume right below it, while the guest writes.
 
-    Source: virDomainBlockCommit with ACTIVE and SHALLOW.
+    Source: virDomainBlockCommit with ACTIVE, SHALLOW and BANDWIDTH_BYTES.
 
     Raises:
         MigrationError: MergeFailed.
     """
-    flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+    flags = (
+        libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+        | libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+    )
     with domain.call(f"merging the active layer of {target} into {into_path}", failure=Reason.MERGE_FAILED) as handle:
-        handle.blockCommit(target, into_path, None, 0, flags)
+        handle.blockCommit(target, into_path, None, bandwidth_bytes_per_second or 0, flags)
 
 
 def pivot(domain: Domain, *, target: str) -> None:

@@ -40,6 +40,11 @@ class Account:
             self.phase = phase
             self.tell(migration, "entered a phase")
         if attempt is None:
+            if message:
+                now = datetime.now(UTC)
+                with self._guard:
+                    self.status = report.not_begun(self.status, migration, phase=phase, message=message, now=now)
+                    self._statuses.show(migration, self.status)
             return
         figures = _figures(attempt)
         with self._guard:

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.migration.progress import MergeProgress, Meter
 from diskmigration.agent.migration.removal import Doomed, Remover
+from diskmigration.agent.migration.turns import Turns
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage import image_locks, qemu_img, qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
@@ -38,23 +38,6 @@ from diskmigration.api.storage_domain import StorageType
 
 SIDE_BY_SIDE = 3
 """How many volumes of a chain are worked on at once: more would only share the same storage."""
-
-
-class Turns:
-    """A lock a VM: the snapshots, pivots and merges of its disks take turns."""
-
-    def __init__(self) -> None:
-        """No VM is known yet."""
-        self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-
-    @contextmanager
-    def of(self, uuid: str) -> Iterator[None]:
-        """Holds the VM's turn."""
-        with self._guard:
-            lock = self._locks[uuid]
-        with lock:
-            yield
 
 
 class DiskGoneError(MigrationError):
@@ -112,6 +95,7 @@ class Attempt:
         keep_on: Callable[[], bool],
         agent_runs: Callable[[], bool],
         wait: Callable[[float], None],
+        wake: Callable[[], None],
         on_progress: Callable[[], None],
         await_answer: Callable[[HypervisorUnavailableError], None],
         note_answer: Callable[[], None],
@@ -120,6 +104,7 @@ class Attempt:
     ) -> None:
         """`latest` is the object as last seen; `keep_on` is False once the migration should look around again.
 
+        `wait` waits for so many seconds, or until `wake` is called.
         `await_answer` shows that libvirt or QEMU does not answer, and waits a moment; `note_answer` ends that.
         `agent_runs` is for what must be done whatever the user wishes: it is False once the agent ends.
         """
@@ -130,12 +115,17 @@ class Attempt:
         self._keep_on = keep_on
         self.agent_runs = agent_runs
         self.wait = wait
+        self._wake = wake
         self.await_answer = await_answer
         self.note_answer = note_answer
         self.meter = meter
         self._reader = reader
         self.has_replication = False
         self.was_in_step = False
+        self.has_merge = False
+        # What it was last limited to; somebody else may have changed that since, and means it.
+        self.merge_bandwidth: int | None = None
+        self._merge_progress = MergeProgress()
         self.convergence = Convergence()
         self.cold_copy_mark: Mark | None = None
         # Why a step waits until somebody resumes the VM.
@@ -212,6 +202,7 @@ class Attempt:
         self.awaits_resume = None
         self.failures = 0
         self.trouble = None
+        self._merge_progress = MergeProgress()
 
     def stalled(self) -> MigrationError | None:
         """What somebody has to look at before the migration can go on, or None. A step may fail once by chance."""
@@ -388,3 +379,33 @@ class Attempt:
         """Takes in a reading and passes it on."""
         self.measure(now=now, copied=copied, total=total)
         self._on_progress()
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Have the turn among the VM's disks for one act, if none of them has it.
+
+        Raises:
+            TurnTakenError: one of them has; this worker is woken when it is free again.
+        """
+        holder = f"{self.target} of DiskMigration {self.journal.migration.key}"
+        return self.node.turns.take(self.domain.uuid, holder, wake=self._wake)
+
+    @property
+    def activity(self) -> str:
+        """What the status says of a step that takes long, or nothing."""
+        return self._merge_progress.message
+
+    def show_merge(
+        self, overlay: str, base: str, *, share: float | None = None, copied: int = 0, total: int = 0
+    ) -> None:
+        """Pass on how far a merge is: the `share` that is done, or bytes."""
+        before = self._merge_progress
+        self._merge_progress = before.advanced(
+            now=time.monotonic(),
+            what=f"Merging {overlay} into {base}",
+            since=self.journal.merge_since,
+            share=share if share is not None else copied / max(total, 1),
+            copied=copied,
+            total=total,
+        )
+        if self._merge_progress is not before:
+            self._on_progress()

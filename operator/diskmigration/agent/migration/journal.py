@@ -7,6 +7,7 @@ with somebody else's journal is refused. There is one element a disk, as a VM's 
 import json
 import threading
 import xml.etree.ElementTree as ET
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -82,6 +83,7 @@ class Journal(Model):
     about to change.
     `persistent_disk` is the `<disk>` of the persistent definition as it was before libvirt replaced its source.
     `merge_base_end` is how far the volume that is merged into was filled before the merge was first tried, in bytes.
+    `merge_since` is when it was first tried.
     `remarks` are sentences for the migration's last message, on what the user should know however it ends.
     `has_pivoted` tells that the disk was seen at the destination: from then on the guest writes there alone.
     `is_merged` tells that the migration's own volume above the guest's, the snapshot or after the pivot its copy, was
@@ -112,6 +114,7 @@ class Journal(Model):
     cold_switch: ColdSwitch | None = None
     persistent_disk: str | None = None
     merge_base_end: int | None = None
+    merge_since: datetime | None = None
     remarks: tuple[str, ...] = ()
     has_pivoted: bool = False
     is_merged: bool = False

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from diskmigration.api.disk_migration import Progress
+from diskmigration.api.quantity import human_readable
 
 RATE_WINDOW_SECONDS = 10.0
+TELL_SECONDS = 15.0
+"""How often the amount of a merge is told that gains less than a percent meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,23 @@ class Meter:
             bytes_per_second=rate,
             estimated_completion_time=wall_clock + timedelta(seconds=min(left / rate, 1e9)) if rate and left else None,
         )
+
+
+@dataclass(frozen=True)
+class MergeProgress:
+    """How far a merge is, as the status tells it: anew when a percent was gained, or after a while."""
+
+    message: str = ""
+    percent: int = -1
+    told_at: float = 0.0
+
+    def advanced(
+        self, *, now: float, what: str, since: datetime | None, share: float, copied: int = 0, total: int = 0
+    ) -> "MergeProgress":
+        """With a new reading: `share` from 0 to 1, and bytes where they are known. `what` says what is merged."""
+        percent = int(share * 100)
+        if percent == self.percent and now - self.told_at < TELL_SECONDS:
+            return self
+        amount = f" ({human_readable(copied)} of {human_readable(total)})" if total else ""
+        begun = f" since {since:%Y-%m-%dT%H:%M:%SZ}" if since is not None else ""
+        return MergeProgress(f"{what}{begun}: {percent} %{amount}.", percent, now)

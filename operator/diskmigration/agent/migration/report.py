@@ -144,6 +144,27 @@ def under_way(
     )
 
 
+def not_begun(
+    before: DiskMigrationStatus, migration: DiskMigration, *, phase: Phase, message: str, now: datetime
+) -> DiskMigrationStatus:
+    """The status while no attempt is under way; `message` tells what it waits for."""
+    return before.model_copy(
+        update={
+            "observed_generation": migration.metadata.generation,
+            "phase": phase,
+            "conditions": _conditions(
+                before.conditions,
+                migration,
+                succeeded=ConditionStatus.UNKNOWN,
+                synchronized=False,
+                reason=phase.value,
+                message=message,
+                now=now,
+            ),
+        }
+    )
+
+
 def ended(
     before: DiskMigrationStatus,
     migration: DiskMigration,

@@ -13,6 +13,7 @@ from diskmigration.agent.extender.machine import VolumeStatus
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import BlockJobChanged, DomainEvent, IoErrorMet, LifecycleChanged
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.recovery import back_off
 from diskmigration.agent.migration.worker import Worker
 from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent.builders import UID, migration
@@ -26,13 +27,13 @@ def worker() -> Worker:
     statuses: Any = SimpleNamespace()
     node: Any = SimpleNamespace(name="node-a")
     found = Worker(node, migration(), statuses)
-    found._vm_uuid = UID
+    found._migration.vm_uuid = UID
     return found
 
 
 def waited(found: Worker, attempt: Any, seconds: float) -> float:
     began_at = time.monotonic()
-    found._back_off(attempt, seconds)
+    back_off(found._migration, attempt, seconds)
     return time.monotonic() - began_at
 
 
@@ -80,7 +81,7 @@ def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
         raise HypervisorUnavailableError("libvirtd does not answer.")
 
     found = worker()
-    found._wake.set()
+    found._migration.wake.set()
     waited(found, SimpleNamespace(is_running=fail), LONG_SECONDS)
 
 

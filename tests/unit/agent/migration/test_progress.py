@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.migration.progress import TELL_SECONDS, MergeProgress, Meter
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 readings = st.lists(st.tuples(st.integers(0, 2**50), st.integers(1, 2**50)), min_size=1, max_size=30)
@@ -112,3 +112,21 @@ def test_a_time_in_which_nobody_could_look_is_no_lack_of_progress() -> None:
 def test_an_excuse_never_reaches_into_the_future() -> None:
     assert Meter().excused(10, now=5) == Meter()
     assert Meter().advanced(now=0, copied=1, total=2).excused(1000, now=5).last_progress_at == 5
+
+
+def test_a_merge_tells_of_each_percent_and_of_a_while_without_one() -> None:
+    def advanced(before: MergeProgress, now: float, copied: int) -> MergeProgress:
+        return before.advanced(
+            now=now, what="Merging a into b", since=EPOCH, share=copied / 1000, copied=copied, total=1000
+        )
+
+    first = advanced(MergeProgress(), 0.0, 0)
+    assert first.message == "Merging a into b since 2026-01-01T00:00:00Z: 0 % (0 of 1000)."
+    assert advanced(first, 1.0, 9) is first
+    assert "1 %" in advanced(first, 1.0, 10).message
+    assert "(9 of" in advanced(first, TELL_SECONDS, 9).message
+
+
+def test_a_merge_of_unknown_size_tells_its_share() -> None:
+    told = MergeProgress().advanced(now=0.0, what="Merging a into b", since=None, share=0.5)
+    assert told.message == "Merging a into b: 50 %."

@@ -83,6 +83,7 @@ def pivot_cold(attempt: Attempt) -> None:
     """Have the persistent XML name the copy, which QEMU can open, if it is of all that was written; else copy again.
 
     Raises:
+        TurnTakenError: another disk of the VM is being switched.
         MigrationError: PivotFailed, StorageFailed, VolumeNotAccessible; the VM is still on its source.
     """
     mirrored, mirror = attempt.journal.mirrored, attempt.journal.mirror
@@ -95,7 +96,7 @@ def pivot_cold(attempt: Attempt) -> None:
         _log.info("a cold copy does not count", extra={"migration": attempt.journal.migration.key, "why": why})
         attempt.let_writers_in()
         return
-    with attempt.node.turns.of(attempt.domain.uuid):
+    with attempt.turn():
         attempt.reach(Moment.MIDWAY)
         if attempt.active_path() != mirrored.path:
             # The definition was replaced while the copy was made.

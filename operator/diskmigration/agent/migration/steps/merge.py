@@ -1,42 +1,39 @@
-"""Merging: the migration's snapshot, or its copy at the destination, goes into the volume below it."""
+"""Merging: the migration's snapshot, or its copy at the destination, goes into the volume below it.
 
-import logging
-from collections.abc import Callable
-from pathlib import Path
+Each call does what is due now, and returns: start the job, keep it to the bandwidth and tell how far it is, or pivot.
+"""
+
+import time
 
 from diskmigration.agent.hypervisor import block_jobs
+from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.disk_activity import require_active_disk
-from diskmigration.agent.migration.disturbance import disturbance, mark_of
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
-from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
-from diskmigration.agent.migration.steps.definition import settle_persistent_source
-from diskmigration.agent.migration.steps.merge_room import Written, base_end, make_room
+from diskmigration.agent.migration.steps.cold_merge import merge_off
+from diskmigration.agent.migration.steps.merge_room import Written, make_room, note_begin
 from diskmigration.agent.migration.steps.pivot import pivot_to
 from diskmigration.agent.migration.steps.replicate import SAMPLE_SECONDS
-from diskmigration.agent.storage import qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
-from diskmigration.agent.storage.image_locks import require_no_writers
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.storage_domain import StorageType
 
-_log = logging.getLogger(__name__)
-
-_POLL_SECONDS = 1.0
+_ROUND_SECONDS = 1.0
 
 
 def merge_at_destination(attempt: Attempt) -> None:
     """After the pivot: the overlay goes into the destination's top volume, which becomes the active layer.
 
     Raises:
+        TurnTakenError: another disk of the VM is being switched.
         MigrationError: MergeFailed, PivotFailed, DestinationFull; the VM runs on the overlay, and this is tried again.
     """
     overlay = attempt.journal.overlay
     assert overlay is not None  # noqa: S101 - decided only where there is one
-    # Again, as it may have been somebody else who pivoted.
-    attempt.keep_destination()
+    if not attempt.has_merge:
+        # Again, as it may have been somebody else who pivoted.
+        attempt.keep_destination()
     with seen_if_full(attempt.destination, attempt.journal.destination[-1].name, Reason.DESTINATION_FULL):
         _merge(attempt, overlay=overlay, base=attempt.journal.destination[-1], home=attempt.destination)
 
@@ -45,6 +42,7 @@ def merge_back(attempt: Attempt) -> None:
     """A migration that was given up: the snapshot goes back into the source's top volume.
 
     Raises:
+        TurnTakenError: another disk of the VM is being switched.
         MigrationError: MergeFailed, PivotFailed, SourceFull; the VM runs on the snapshot, and this is tried again.
     """
     snapshot = attempt.journal.snapshot
@@ -53,81 +51,96 @@ def merge_back(attempt: Attempt) -> None:
         _merge(attempt, overlay=snapshot, base=attempt.journal.source[-1], home=attempt.source)
 
 
-def merge_cold(
-    *,
-    overlay: JournalVolume,
-    base: JournalVolume,
-    home: OpenDomain,
-    keep_on: Callable[[], bool],
-    first_end: int | None = None,
-    has_failed: bool = False,
-) -> None:
-    """Merge while no VM runs on the two.
+def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    if not attempt.is_running():
+        attempt.has_merge = False
+        merge_off(attempt, overlay=overlay, base=base, home=home)
+        return
+    disk, job = attempt.look()
+    if disk.active is None or disk.active.path != overlay.path:
+        # It was pivoted or put elsewhere just now: the next round sees where.
+        attempt.has_merge = False
+        return
+    if job is None:
+        _start(attempt, overlay=overlay, base=base, home=home)
+    elif not job.is_commit or (job.mirror is not None and job.mirror.layer.path != base.path):
+        raise MigrationError(
+            Reason.FOREIGN_CHANGE,
+            f"The disk {attempt.target} is under a foreign block job ({job.kind}), so {overlay.path} cannot be "
+            f"merged. End it with `virsh blockjob VM {attempt.target} --abort`: the migration then goes on.",
+        )
+    else:
+        _follow(attempt, job, overlay=overlay, base=base)
 
-    `first_end` and `has_failed` tell of earlier tries: see merge_room.
 
-    Raises:
-        StoppedError: `keep_on` said no; it can be merged again.
-        ImageInUseError: somebody writes to one of them, or did when it was done; nothing may be removed.
-        MigrationError: MergeFailed, StorageFailed.
-    """
-    for volume in (base, overlay):
-        home.driver.activate(volume.name, alone=True)
-    paths = [Path(volume.path) for volume in (overlay, base)]
-    require_no_writers(paths)
+def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+    if attempt.has_merge:
+        attempt.has_merge = False
+        raise MigrationError(
+            Reason.MERGE_FAILED,
+            f"The merge of {overlay.path} into {base.path} ended before its time: QEMU met an error there (its log "
+            "tells which), or somebody aborted the job. It is tried again.",
+        )
+    _require_fresh_base(attempt, base)
+    note_begin(attempt, base, home)
     make_room(
         overlay=overlay,
         base=base,
         home=home,
-        written=Written(),
-        first_end=first_end,
-        has_failed=has_failed,
-        keep_on=keep_on,
-    )
-    qemu_img.commit(overlay.image, base.image, keep_on=keep_on)
-    require_no_writers(paths)
-
-
-def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
-    with attempt.node.turns.of(attempt.domain.uuid):
-        if not attempt.is_running():
-            _merge_off(attempt, overlay=overlay, base=base, home=home)
-            return
-        _require_fresh_base(attempt, base)
-        _merge_live(attempt, overlay=overlay, base=base, home=home)
-    attempt.reach(Moment.ACTED)
-    settle_persistent_source(attempt, base)
-    if not attempt.journal.is_merged and attempt.active_path() == base.path:
-        attempt.record(is_merged=True)
-    _tell_of_detect_zeroes(attempt, base)
-
-
-def _merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
-    """Merge for a VM that is off; if it starts meanwhile, its XML is left as it is, and the merge is made again."""
-    home.driver.activate(overlay.name)
-    since = mark_of(attempt, overlay)
-    if attempt.is_running() or since.starts is None:
-        return
-    _note_first_end(attempt, base, home)
-    if base.type is StorageType.BLOCK and not attempt.journal.has_cold_merge:
-        attempt.record(has_cold_merge=True)
-    first_end, has_failed = attempt.journal.merge_base_end, attempt.failures > 0
-    merge_cold(
-        overlay=overlay,
-        base=base,
-        home=home,
+        written=Written(attempt.written_since_open(overlay), attempt.written_since_open(base)),
+        first_end=attempt.journal.merge_base_end,
+        has_failed=attempt.failures > 0,
         keep_on=attempt.keep_on,
-        first_end=first_end,
-        has_failed=has_failed,
     )
+    require_active_disk(attempt)
+    bandwidth = attempt.latest().spec.bandwidth
+    with attempt.turn():
+        block_jobs.start_commit(
+            attempt.domain, target=attempt.target, into_path=base.path, bandwidth_bytes_per_second=bandwidth
+        )
+    attempt.has_merge = True
+    attempt.merge_bandwidth = bandwidth
+    attempt.node.extender.observe_soon(attempt.domain.uuid)
+    attempt.reach(Moment.MIDWAY)
+
+
+def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: JournalVolume) -> None:
+    """Pivot a merge that is through; else see that it keeps to its bandwidth, and tell how far it is."""
+    if not attempt.has_merge:
+        # An agent before this one has started it.
+        attempt.has_merge = True
+        attempt.merge_bandwidth = job.bandwidth_bytes_per_second
+    until = time.monotonic() + _ROUND_SECONDS
+    latest: BlockJob | None = job
+    while latest is not None and not latest.is_ready and _is_in_step(latest) and time.monotonic() < until:
+        # The guest writes: both sides are equal for moments only.
+        attempt.wait(SAMPLE_SECONDS)
+        _, latest = attempt.look()
+    if latest is not None and latest.is_ready:
+        _pivot(attempt, base)
+    elif latest is not None and not _is_in_step(latest):
+        _apply_bandwidth(attempt)
+        attempt.show_merge(overlay.path, base.path, copied=latest.current_bytes, total=latest.end_bytes)
+        attempt.wait(_ROUND_SECONDS)
+
+
+def _apply_bandwidth(attempt: Attempt) -> None:
+    bandwidth = attempt.latest().spec.bandwidth
+    if bandwidth != attempt.merge_bandwidth:
+        block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=bandwidth)
+        attempt.merge_bandwidth = bandwidth
+
+
+def _is_in_step(job: BlockJob) -> bool:
+    return job.mirror is not None and job.stays_ready
+
+
+def _pivot(attempt: Attempt, base: JournalVolume) -> None:
+    with attempt.turn():
+        attempt.has_merge = False
+        pivot_to(attempt, base, is_merged=True)
     attempt.reach(Moment.ACTED)
-    if (why := disturbance(attempt, overlay, since)) is not None:
-        _log.info("a merge does not count", extra={"migration": attempt.journal.migration.key, "why": why})
-        return
-    # A VM that starts from now on reads what was merged.
-    attempt.record(has_cold_merge=False)
-    switch_cold(attempt, old=overlay, new=base, since=since)
-    settle_cold_switch(attempt)
+    _tell_of_detect_zeroes(attempt, base)
 
 
 def _require_fresh_base(attempt: Attempt, base: JournalVolume) -> None:
@@ -155,51 +168,3 @@ def _tell_of_detect_zeroes(attempt: Attempt, base: JournalVolume) -> None:
     )
     if remark not in attempt.journal.remarks:
         attempt.record(remarks=(*attempt.journal.remarks, remark))
-
-
-def _merge_live(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
-    has_begun = False
-    disk, job = attempt.look()
-    while disk.active is not None and disk.active.path == overlay.path:
-        if job is None and has_begun:
-            raise MigrationError(
-                Reason.MERGE_FAILED,
-                f"The merge of {overlay.path} into {base.path} ended before its time: QEMU met an error there (its log "
-                "tells which), or somebody aborted the job. It is tried again.",
-            )
-        has_begun = True
-        if job is None:
-            _note_first_end(attempt, base, home)
-            make_room(
-                overlay=overlay,
-                base=base,
-                home=home,
-                written=Written(attempt.written_since_open(overlay), attempt.written_since_open(base)),
-                first_end=attempt.journal.merge_base_end,
-                has_failed=attempt.failures > 0,
-                keep_on=attempt.keep_on,
-            )
-            require_active_disk(attempt)
-            block_jobs.start_commit(attempt.domain, target=attempt.target, into_path=base.path)
-            attempt.node.extender.observe_soon(attempt.domain.uuid)
-            attempt.reach(Moment.MIDWAY)
-        elif not job.is_commit or (job.mirror is not None and job.mirror.layer.path != base.path):
-            raise MigrationError(
-                Reason.FOREIGN_CHANGE,
-                f"The disk {attempt.target} is under a foreign block job ({job.kind}), so {overlay.path} cannot be "
-                f"merged. End it with `virsh blockjob VM {attempt.target} --abort`: the migration then goes on.",
-            )
-        elif job.is_ready:
-            pivot_to(attempt, base, is_merged=True)
-        else:
-            attempt.wait(SAMPLE_SECONDS if job.stays_ready else _POLL_SECONDS)
-        disk, job = attempt.look()
-
-
-def _note_first_end(attempt: Attempt, base: JournalVolume, home: OpenDomain) -> None:
-    """How far the volume below is filled before anything is merged: a retry must not add the same again."""
-    if attempt.journal.merge_base_end is not None:
-        return
-    home.driver.activate(base.name)
-    if (end := base_end(base)) is not None:
-        attempt.record(merge_base_end=end)

@@ -18,11 +18,12 @@ def pivot(attempt: Attempt) -> None:
     """Pivots the synchronized mirror, and waits until the live XML says so: libvirt may answer before it does.
 
     Raises:
+        TurnTakenError: another disk of the VM is being switched.
         MigrationError: PivotFailed, DestinationFull; the VM is still on its source.
     """
     mirror = attempt.journal.mirror
     attempt.keep_destination()
-    with attempt.node.turns.of(attempt.domain.uuid):
+    with attempt.turn():
         attempt.reach(Moment.MIDWAY)
         with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
             pivot_to(attempt, mirror, has_pivoted=True, is_merged=False)

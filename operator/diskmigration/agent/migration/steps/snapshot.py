@@ -3,6 +3,8 @@
 The chain of a VM that is shut off needs no snapshot: see steps/cold.py.
 """
 
+from contextlib import ExitStack
+
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
 from diskmigration.agent.migration.checks.room import require_room
@@ -22,12 +24,18 @@ def take_snapshot(attempt: Attempt) -> None:
     """Makes the migration's snapshot on the source and lets the guest write to it.
 
     Raises:
+        TurnTakenError: another disk of the VM is being switched.
         MigrationError: SnapshotFailed, StorageFailed, SourceFull, DestinationFull.
         DomainGoneError: the VM has just ended.
         VirtualMachinePausedError: the VM has to be resumed first.
     """
-    with making_ahead(attempt):
-        _freeze(attempt)
+    with ExitStack() as turn:
+        turn.enter_context(attempt.turn())
+        with making_ahead(attempt):
+            _freeze(attempt)
+            # What is made ahead may take as long as the disk is large.
+            turn.close()
+            _follow_snapshot(attempt)
 
 
 def _freeze(attempt: Attempt) -> None:
@@ -35,27 +43,32 @@ def _freeze(attempt: Attempt) -> None:
     assert snapshot is not None  # noqa: S101 - decided only where the strategy takes one
     below = attempt.journal.source[-1]
     source = attempt.source
-    with attempt.node.turns.of(attempt.domain.uuid):
-        attempt.require_running()
-        require_active_disk(attempt)
-        chunk = source.domain.spec.thin_provisioning.replication_chunk_size
-        size = fresh_volume_size(capacity=snapshot.capacity_bytes, chunk=chunk)
-        require_room(
-            Reason.SOURCE_FULL,
-            subject=f"The snapshot of {attempt.target}",
-            storage_domain=source.name,
-            needed=size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES,
-            available=source.driver.space().available_bytes,
-        )
-        require_unwritten(source, snapshot, keep_on=attempt.keep_on)
-        with lacking_room(Reason.SOURCE_FULL):
-            attempt.make(snapshot, source, size)
-            qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image, keep_on=attempt.keep_on)
-        # Before the guest writes to it: from then on it holds what nothing else does.
-        source.driver.keep([snapshot.name])
-        remember_disk(attempt)
-        attempt.reach(Moment.MIDWAY)
-        attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
+    attempt.require_running()
+    require_active_disk(attempt)
+    chunk = source.domain.spec.thin_provisioning.replication_chunk_size
+    size = fresh_volume_size(capacity=snapshot.capacity_bytes, chunk=chunk)
+    require_room(
+        Reason.SOURCE_FULL,
+        subject=f"The snapshot of {attempt.target}",
+        storage_domain=source.name,
+        needed=size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES,
+        available=source.driver.space().available_bytes,
+    )
+    require_unwritten(source, snapshot, keep_on=attempt.keep_on)
+    with lacking_room(Reason.SOURCE_FULL):
+        attempt.make(snapshot, source, size)
+        qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image, keep_on=attempt.keep_on)
+    # Before the guest writes to it: from then on it holds what nothing else does.
+    source.driver.keep([snapshot.name])
+    remember_disk(attempt)
+    attempt.reach(Moment.MIDWAY)
+    attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
+
+
+def _follow_snapshot(attempt: Attempt) -> None:
+    """Check that the guest writes to the snapshot, and have the VM start on it next."""
+    snapshot = attempt.journal.snapshot
+    assert snapshot is not None  # noqa: S101 - as above
     attempt.reach(Moment.ACTED)
     if attempt.active_path() != snapshot.path:
         raise MigrationError(

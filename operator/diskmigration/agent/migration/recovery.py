@@ -1,0 +1,168 @@
+"""What becomes of a migration when a round raises: it is tried again, given up, or ended, and says so."""
+
+import logging
+import time
+
+from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
+from diskmigration.agent.migration import limits
+from diskmigration.agent.migration.attempt import Attempt, DiskGoneError
+from diskmigration.agent.migration.ending import end_attempt
+from diskmigration.agent.migration.journal import JournalTakenError
+from diskmigration.agent.migration.opening import wait_for_next_attempt
+from diskmigration.agent.migration.run import LOOK_SECONDS, Run
+from diskmigration.agent.migration.steps.foreign_change import leave_all
+from diskmigration.agent.migration.steps.vanished import settle_vanished
+from diskmigration.agent.migration.turns import TurnTakenError
+from diskmigration.api.disk_migration import Failure, Phase
+from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
+
+_log = logging.getLogger(__name__)
+
+_RESUME_SECONDS = 10.0
+"""How long to wait for the event that a VM was resumed before the step that needs it is tried anyway."""
+
+
+def recover(run: Run, error: Exception) -> bool:
+    """Take in what a round has raised; True when it is the migration's end.
+
+    Raises:
+        Exception: the handling itself has failed.
+    """
+    if isinstance(error, TurnTakenError):
+        run.show(run.phase, message=error.message)
+        run.wait(LOOK_SECONDS)
+    elif isinstance(error, HypervisorUnavailableError):
+        run.await_answer(error)
+    elif isinstance(error, VirtualMachinePausedError):
+        _await_resume(run, error)
+    elif isinstance(error, DomainGoneError):
+        return _lose_domain(run, error)
+    elif isinstance(error, DiskGoneError):
+        return _lose_disk(run, error)
+    else:
+        return _fail(run, error if isinstance(error, MigrationError) else _unforeseen(run, error))
+    return False
+
+
+def _unforeseen(run: Run, error: Exception) -> MigrationError:
+    extra = {"migration": run.latest.key, "phase": run.phase}
+    _log.error("unexpected failure", exc_info=error, extra=extra)
+    return MigrationError(
+        Reason.INTERNAL_ERROR, f"Unexpected failure: {error!r}. See the agent's log on {run.node.name}."
+    )
+
+
+def _await_resume(run: Run, error: VirtualMachinePausedError) -> None:
+    """Wait until somebody has resumed the VM, without using up an attempt."""
+    attempt = run.attempt
+    if attempt is not None:
+        attempt.awaits_resume = error
+        attempt.meter = attempt.meter.restarted(now=time.monotonic())
+    run.show(run.phase, message="" if attempt is not None else error.message)
+    run.wait(_RESUME_SECONDS)
+
+
+def _fail(run: Run, error: MigrationError) -> bool:
+    _log.warning(
+        "a step failed",
+        extra={"migration": run.latest.key, "phase": run.phase, "reason": error.reason, "error": error.message},
+    )
+    attempt = run.attempt
+    if attempt is None:
+        return _fail_before_begin(run, error)
+    if isinstance(error, JournalTakenError):
+        return run.end(Phase.FAILED, error.reason, f"{error.message} {leave_all(attempt)}")
+    if attempt.journal.rolls_back or run.is_past_pivot:
+        # The one way left is the one that failed: it is tried again for as long as it takes, and said so.
+        _retry(run, attempt, error)
+        return False
+    try:
+        attempt.record(failure=Failure(reason=error.reason, message=error.message, phase=run.phase))
+    except MigrationError as again:
+        run.show(run.phase, message=again.message)
+        run.wait(LOOK_SECONDS)
+    return False
+
+
+def _fail_before_begin(run: Run, error: MigrationError) -> bool:
+    if error.reason in RETRYABLE and run.attempt_number <= run.latest.spec.backoff_limit:
+        wait_for_next_attempt(run, error.message)
+        return False
+    return run.end(Phase.FAILED, error.reason, error.message)
+
+
+def _lose_domain(run: Run, error: DomainGoneError) -> bool:
+    """The VM was shut off just now, which is looked at, or it is gone with its definition and its journal."""
+    attempt = run.attempt
+    if attempt is None:
+        return _fail_before_begin(run, error)
+    try:
+        attempt.domain.state()
+    except DomainGoneError:
+        pass
+    except MigrationError as unknown:
+        # Whether the VM is there decides what becomes of its volumes: nothing is done before that is known.
+        _retry(run, attempt, unknown)
+        return False
+    else:
+        run.wait(LOOK_SECONDS)
+        return False
+    try:
+        what = "The VM is gone with its definition."
+        message = settle_vanished(attempt, run.place, what=what, has_left=run.vm_has_left)
+    except MigrationError as again:
+        _retry(run, attempt, again)
+        return False
+    return run.end(Phase.FAILED, Reason.VIRTUAL_MACHINE_STOPPED, message)
+
+
+def _lose_disk(run: Run, error: DiskGoneError) -> bool:
+    """The VM has the disk no more, and its volumes are merged without it."""
+    attempt = run.attempt
+    if attempt is None:
+        return _fail_before_begin(run, error)
+    try:
+        message = settle_vanished(attempt, run.place, what=error.message, has_left=run.vm_has_left)
+        end_attempt(run, attempt, message)
+    except MigrationError as again:
+        _retry(run, attempt, again)
+    return False
+
+
+def _retry(run: Run, attempt: Attempt, error: MigrationError) -> None:
+    """Show what has failed that must be done, and wait ever longer before it is tried again.
+
+    From the second failure in a row on the migration is stalled.
+    """
+    if isinstance(error, HypervisorUnavailableError):
+        run.await_answer(error)
+        return
+    attempt.note_failure(error)
+    run.show(run.phase, message=error.message)
+    back_off(run, attempt, limits.backoff_seconds(attempt.failures))
+
+
+def back_off(run: Run, attempt: Attempt, seconds: float) -> None:
+    """Wait before a step that failed is tried again; only a VM that starts or ends cuts it short.
+
+    A block job that failed has events of its own, and a guest that is full is paused and resumed by it.
+    """
+    until = time.monotonic() + seconds
+    try:
+        was_running = _is_running(attempt)
+        while (left := until - time.monotonic()) > 0 and not run.stopping.is_set():
+            run.wait(left)
+            if run.vm_has_changed:
+                run.vm_has_changed = False
+                if _is_running(attempt) != was_running:
+                    return
+    except MigrationError:
+        # Whatever it is, the next round meets it.
+        run.wait(LOOK_SECONDS)
+
+
+def _is_running(attempt: Attempt) -> bool:
+    try:
+        return attempt.is_running()
+    except DomainGoneError:
+        return False

@@ -1,0 +1,150 @@
+"""What the worker of one migration knows, beside the journal, and how it waits and tells what it waits for.
+
+Nothing here is needed to go on after a restart. The worker's thread alone changes it; the object and the events come in
+from other threads, and wake it.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.migration import limits
+from diskmigration.agent.migration.account import Account
+from diskmigration.agent.migration.attempt import Attempt, Node
+from diskmigration.agent.migration.decision import Place
+from diskmigration.agent.status_writer import StatusWriter
+from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
+from diskmigration.api.errors import Reason
+
+LOOK_SECONDS = 1.0
+"""How long to wait for an event before looking anyway."""
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """That libvirt or the VM's QEMU does not answer: since when, by the clock of the process, and what is told."""
+
+    at: float
+    since: datetime
+    message: str
+
+    @classmethod
+    def of(cls, error: HypervisorUnavailableError, before: "Unanswered | None") -> "Unanswered":
+        """Return it with its newest error; `before` is what it was until now."""
+        at, since = (before.at, before.since) if before is not None else (time.monotonic(), datetime.now(UTC))
+        return cls(at, since, f"{error.message} This has lasted since {since:%Y-%m-%dT%H:%M:%SZ}.")
+
+
+class Run:
+    """One migration under way on this node."""
+
+    def __init__(self, node: Node, migration: DiskMigration, statuses: StatusWriter) -> None:
+        """It goes on from what the object's status says."""
+        self.node = node
+        self.statuses = statuses
+        self.latest = migration
+        self.object_is_gone = False
+        self.vm_uuid: str | None = None
+        self.vm_has_left = False
+        self.vm_has_changed = False
+        self.settled_attempt = 0
+        self.attempt_number = max(migration.status.attempts, 1)
+        self.attempt: Attempt | None = None
+        self.place: Place | None = None
+        self.account = Account(migration, statuses)
+        self.reader = BoundedReader(migration.key)
+        self.stopping = threading.Event()
+        self.wake = threading.Event()
+        self._unanswered: Unanswered | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the status shows."""
+        return self.account.phase
+
+    @property
+    def is_past_pivot(self) -> bool:
+        """Whether the disk was last seen at the destination."""
+        return self.place in (Place.OVERLAY, Place.DESTINATION)
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether the user wants it to stop, or has deleted it."""
+        return self.object_is_gone or limits.wants_cancel(self.latest)
+
+    def passed_deadline(self) -> Failure | None:
+        """The failure of a migration whose activeDeadlineSeconds are over."""
+        started = self.account.status.start_time
+        if not limits.deadline_has_passed(self.latest, started=started, now=datetime.now(UTC)):
+            return None
+        seconds = self.latest.spec.active_deadline_seconds
+        return Failure(
+            reason=Reason.DEADLINE_EXCEEDED,
+            message=f"It was not done within activeDeadlineSeconds ({seconds} s).",
+            phase=self.phase,
+        )
+
+    def passed_limit(self, attempt: Attempt) -> Failure | None:
+        """The failure of a migration that took too long, or of which no byte has moved for too long."""
+        seconds = self.latest.spec.progress_timeout_seconds
+        if attempt.meter.is_stuck(now=time.monotonic(), timeout_seconds=seconds):
+            return self.passed_deadline() or Failure(
+                reason=Reason.NO_PROGRESS,
+                message=f"No byte was copied for progressTimeoutSeconds ({seconds} s). "
+                "Look at the destination's storage, or at spec.bandwidth.",
+                phase=self.phase,
+            )
+        return self.passed_deadline()
+
+    def keep_on(self) -> bool:
+        """For long work: False once the round has to begin again. What was given up already is brought to its end."""
+        if self.stopping.is_set():
+            return False
+        attempt = self.attempt
+        if attempt is not None and (attempt.journal.rolls_back or self.is_past_pivot):
+            return True
+        if self.is_unwanted:
+            return False
+        return (self.passed_deadline() if attempt is None else self.passed_limit(attempt)) is None
+
+    def show(self, phase: Phase, *, message: str = "") -> None:
+        """Has the status say where the migration stands.
+
+        Without a message it says what libvirt or QEMU is waited for, what takes long, or which step has failed and has
+        not ended well since.
+        """
+        attempt = self.attempt
+        if not message and self._unanswered is not None:
+            message = self._unanswered.message
+        if not message and attempt is not None:
+            trouble = attempt.trouble.message if attempt.trouble is not None else ""
+            message = attempt.waiting() or attempt.activity or trouble
+        self.account.show(self.latest, attempt, phase, is_past_pivot=self.is_past_pivot, message=message)
+
+    def end(self, phase: Phase, reason: Reason, message: str) -> bool:
+        """Shows the last status. Always True, for a caller whose migration ends with it."""
+        given_up_in = self.attempt.journal.cancelled_in if self.attempt is not None else None
+        self.account.end(self.latest, phase, reason, message, given_up_in=given_up_in)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Until something happened, but no longer than that."""
+        self.wake.wait(seconds)
+        self.wake.clear()
+
+    def await_answer(self, error: HypervisorUnavailableError) -> None:
+        """Show that libvirt or QEMU does not answer, and since when, and wait a moment."""
+        self._unanswered = Unanswered.of(error, self._unanswered)
+        self.show(self.phase, message=self._unanswered.message)
+        self.wait(LOOK_SECONDS)
+
+    def note_answer(self) -> None:
+        """Go on after a time in which nobody could look: no byte was due in it."""
+        if self._unanswered is not None and self.attempt is not None:
+            now = time.monotonic()
+            seconds = now - self._unanswered.at + ANSWER_SECONDS
+            self.attempt.meter = self.attempt.meter.excused(seconds, now=now)
+        self._unanswered = None
