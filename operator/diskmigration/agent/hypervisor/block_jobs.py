@@ -140,14 +140,16 @@ def pivot(domain: Domain, *, target: str) -> None:
 
 
 def abort(domain: Domain, *, target: str) -> None:
-    """Ends the disk's job without a pivot; one that has just ended is as good.
+    """Have the disk's job end without a pivot, which may be later; one that has just ended is as good.
+
+    Source: virDomainBlockJobAbort with ASYNC. Without it libvirt holds the VM's lock until QEMU has ended the job.
 
     Raises:
         MigrationError: BlockJobFailed.
     """
     with domain.call(f"aborting the block job of {target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
         if handle.blockJobInfo(target, 0):
-            handle.blockJobAbort(target, 0)
+            handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC)
 
 
 def set_bandwidth(domain: Domain, *, target: str, bytes_per_second: int | None) -> None:

@@ -122,6 +122,8 @@ class Attempt:
         self._reader = reader
         self.has_replication = False
         self.was_in_step = False
+        # What the status says of a step that takes long, or nothing.
+        self.activity = ""
         self.has_merge = False
         # What it was last limited to; somebody else may have changed that since, and means it.
         self.merge_bandwidth: int | None = None
@@ -196,12 +198,17 @@ class Attempt:
         """A step that has to end well some time has failed: the status tells of it until it does."""
         self.failures += 1
         self.trouble = error
+        self._forget_activity()
 
     def note_success(self) -> None:
         """A step has ended well."""
         self.awaits_resume = None
         self.failures = 0
         self.trouble = None
+        self._forget_activity()
+
+    def _forget_activity(self) -> None:
+        self.activity = ""
         self._merge_progress = MergeProgress()
 
     def stalled(self) -> MigrationError | None:
@@ -389,17 +396,17 @@ class Attempt:
         holder = f"{self.target} of DiskMigration {self.journal.migration.key}"
         return self.node.turns.take(self.domain.uuid, holder, wake=self._wake)
 
-    @property
-    def activity(self) -> str:
-        """What the status says of a step that takes long, or nothing."""
-        return self._merge_progress.message
+    def show_activity(self, activity: str) -> None:
+        """Have the status say what a step that takes long does, until it has ended or failed."""
+        if activity != self.activity:
+            self.activity = activity
+            self._on_progress()
 
     def show_merge(
         self, overlay: str, base: str, *, share: float | None = None, copied: int = 0, total: int = 0
     ) -> None:
         """Pass on how far a merge is: the `share` that is done, or bytes."""
-        before = self._merge_progress
-        self._merge_progress = before.advanced(
+        self._merge_progress = self._merge_progress.advanced(
             now=time.monotonic(),
             what=f"Merging {overlay} into {base}",
             since=self.journal.merge_since,
@@ -407,5 +414,4 @@ class Attempt:
             copied=copied,
             total=total,
         )
-        if self._merge_progress is not before:
-            self._on_progress()
+        self.show_activity(self._merge_progress.message)

@@ -88,12 +88,14 @@ def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
 def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_well() -> None:
     attempt = Attempt.__new__(Attempt)
     attempt.failures, attempt.trouble, attempt.awaits_resume = 0, None, None
+    attempt.activity = "Merging a into b."
     quiet: Any = SimpleNamespace(status_of=lambda _: VolumeStatus())
     attempt.node = SimpleNamespace(extender=quiet)  # type: ignore[assignment]  # all that is asked of it is there
     attempt.journal = SimpleNamespace(volumes=(), at_source=(), at_destination=())  # type: ignore[assignment]  # as above
     error = MigrationError(Reason.MERGE_FAILED, "It failed.")
     attempt.note_failure(error)
     assert attempt.trouble is error
+    assert attempt.activity == ""
     assert attempt.stalled() is None
     attempt.note_failure(error)
     assert attempt.stalled() is error

@@ -98,6 +98,7 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
         block_jobs.start_commit(
             attempt.domain, target=attempt.target, into_path=base.path, bandwidth_bytes_per_second=bandwidth
         )
+    attempt.awaits_resume = None
     attempt.has_merge = True
     attempt.merge_bandwidth = bandwidth
     attempt.node.extender.observe_soon(attempt.domain.uuid)

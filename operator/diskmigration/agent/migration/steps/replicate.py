@@ -1,6 +1,7 @@
 """Replicating and Synchronized: mirror the active layer to the destination, and keep it in step until the pivot."""
 
 import time
+from datetime import UTC, datetime
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
@@ -116,5 +117,10 @@ def abort_replication(attempt: Attempt) -> None:
     """
     block_jobs.abort(attempt.domain, target=attempt.target)
     attempt.reach(Moment.ACTED)
+    began_at = datetime.now(UTC)
     while attempt.look()[1] is not None:
         attempt.wait(1.0)
+        attempt.show_activity(
+            f"Waiting for QEMU to end the mirror to {attempt.journal.mirror.path} since {began_at:%Y-%m-%dT%H:%M:%SZ}: "
+            "it waits for what it has asked of the storage."
+        )
