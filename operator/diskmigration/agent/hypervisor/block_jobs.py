@@ -6,6 +6,7 @@ is killed just after it has started a job in QEMU knows the next time that there
 has no `<mirror>` (seen in 9.0). An active commit needs none: it can be pivoted. A copy does: it can only be aborted.
 """
 
+import re
 from dataclasses import dataclass
 
 import libvirt
@@ -64,6 +65,10 @@ _KINDS = {
     libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT: "active-commit",
     libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP: "backup",
 }
+
+
+_IS_BEING_ENDED = re.compile(r"Requested operation is not valid: block job on disk '[^']*' is still being ended")
+"""What libvirt answers where it was asked before. Source: qemuDomainBlockJobAbort in libvirt's qemu_driver.c."""
 
 
 def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
@@ -148,8 +153,13 @@ def abort(domain: Domain, *, target: str) -> None:
         MigrationError: BlockJobFailed.
     """
     with domain.call(f"aborting the block job of {target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
-        if handle.blockJobInfo(target, 0):
+        if not handle.blockJobInfo(target, 0):
+            return
+        try:
             handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC)
+        except libvirt.libvirtError as error:
+            if not _IS_BEING_ENDED.fullmatch(error.get_error_message() or ""):
+                raise
 
 
 def set_bandwidth(domain: Domain, *, target: str, bytes_per_second: int | None) -> None:
