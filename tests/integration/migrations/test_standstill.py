@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.freezing import standing_still
 from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.monitor import held_before
 from tests.integration.migrations.moves import assert_moved
 from tests.integration.migrations.stack import Migration, Stack
 from tests.waiting import wait_until
@@ -143,4 +144,21 @@ def test_one_that_has_not_begun_says_so_and_can_be_ended(stack: Stack, machines:
     else:
         assert not machine.has_journal()
         assert stack.domains["file-b"].files() == []
+    machine.verify()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("command", "phase"), [("transaction", "Snapshotting"), ("job-complete", "Pivoting"), ("block-commit", "Merging")]
+)
+def test_an_act_that_qemu_does_not_answer_is_told(stack: Stack, machines: Machines, command: str, phase: str) -> None:
+    machine = machines("file-a", chain=2)
+    with held_before(stack.host, machine.name, command) as gate:
+        migration = stack.migrate(machine, "file-b")
+        wait_until(gate.is_reached.is_set, "QEMU is asked", seconds=120)
+        wait_until(lambda: "libvirt did not answer" in told(migration), "it says so", seconds=120)
+        assert migration.phase() == phase
+        gate.open()
+        assert migration.succeed()["attempts"] == 1
+    assert_moved(stack, machine, "file-a", "file-b", migration.uid, length=2)
     machine.verify()

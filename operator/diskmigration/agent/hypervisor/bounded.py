@@ -1,4 +1,4 @@
-"""Reads of libvirt that may hang, with a bound on how long anybody waits for them.
+"""Calls of libvirt that may hang, on threads of their own: a read is waited for only so long, an act is told of.
 
 libvirt asks a QEMU over its monitor and waits without a time-out: one whose main thread stands still holds the call
 until it goes on. The call is left to itself then, on a thread of its own, and is the only one until it has ended.
@@ -35,20 +35,46 @@ class BoundedReader:
         if self._pending is not None:
             # What it brings is old: it is only waited for.
             self._await(self._pending, doing)
-        answer: Future[_T] = Future()
+        answer = _start(ask, name=f"read for {self._name}")
         self._pending = answer
-        threading.Thread(target=_answer, args=(answer, ask), name=f"read for {self._name}", daemon=True).start()
         self._await(answer, doing)
         return answer.result()
 
     def _await(self, answer: Future[Any], doing: str) -> None:
         wait([answer], timeout=self._seconds)
         if not answer.done():
-            raise HypervisorUnavailableError(
-                f"While {doing}, libvirt did not answer within {self._seconds:.0f} s: the VM's QEMU stands still, or "
-                "libvirtd does. It is waited for, and nothing that was copied is lost."
-            )
+            raise _unanswered(doing, self._seconds)
         self._pending = None
+
+
+def act(
+    call: Callable[[], _T],
+    *,
+    doing: str,
+    on_wait: Callable[[HypervisorUnavailableError], None],
+    seconds: float = ANSWER_SECONDS,
+) -> _T:
+    """Return what `call` returns, or raise what it raises, however long that takes: an act cannot be left to itself.
+
+    `on_wait` is called again and again as long as there is no answer, and may raise; `doing` is for its message.
+    """
+    answer = _start(call, name=doing)
+    while not wait([answer], timeout=seconds).done:
+        on_wait(_unanswered(doing, seconds))
+    return answer.result()
+
+
+def _unanswered(doing: str, seconds: float) -> HypervisorUnavailableError:
+    return HypervisorUnavailableError(
+        f"While {doing}, libvirt did not answer within {seconds:.0f} s: the VM's QEMU stands still, or libvirtd does. "
+        "It is waited for, and nothing that was copied is lost."
+    )
+
+
+def _start(call: Callable[[], _T], *, name: str) -> "Future[_T]":
+    answer: Future[_T] = Future()
+    threading.Thread(target=_answer, args=(answer, call), name=name, daemon=True).start()
+    return answer
 
 
 def _answer(answer: "Future[_T]", ask: Callable[[], _T]) -> None:

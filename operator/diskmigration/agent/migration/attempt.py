@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from diskmigration.agent import metrics
 from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.extender.watermark import largest_useful_size
-from diskmigration.agent.hypervisor import block_jobs, statistics
+from diskmigration.agent.hypervisor import block_jobs, bounded, statistics
 from diskmigration.agent.hypervisor.bounded import BoundedReader
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
@@ -31,10 +32,13 @@ from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage import image_locks, qemu_img, qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import NoRoomError, Owner, StorageDriver
+from diskmigration.agent.storage.long_command import StoppedError
 from diskmigration.agent.storage.process_limit import Wait
 from diskmigration.api.disk_migration import DiskMigration, RetainedVolume, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
+
+_T = TypeVar("_T")
 
 SIDE_BY_SIDE = 3
 """How many volumes of a chain are worked on at once: more would only share the same storage."""
@@ -259,8 +263,24 @@ class Attempt:
             HypervisorUnavailableError, DomainGoneError: nothing was written, and nothing counts.
         """
         changed = Journal.model_validate({**dict(self.journal), **changes})
-        journals.write(self.domain, changed)
+        self.act(f"writing the journal of {self.target}", partial(journals.write, self.domain, changed))
         self.journal = changed
+
+    def act(self, doing: str, call: Callable[[], None]) -> None:
+        """Have libvirt do something to the disk, and show it if that takes long; `doing` is for the message.
+
+        Raises:
+            StoppedError: the agent ends. What was asked may happen all the same.
+            MigrationError: what `call` raises.
+        """
+
+        def tell(error: HypervisorUnavailableError) -> None:
+            if not self.agent_runs():
+                raise StoppedError from error
+            self.await_answer(error)
+
+        bounded.act(call, doing=f"{doing} (VM {self.domain.uuid})", on_wait=tell)
+        self.note_answer()
 
     def reach(self, moment: Moment) -> None:
         """Says where the step is, for whoever listens."""
@@ -330,7 +350,15 @@ class Attempt:
             DiskGoneError: the disk was detached.
             HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
-        return self._reader.read(self._look_at_run, doing=f"looking at the disk {self.target} (VM {self.domain.uuid})")
+        return self.read(f"looking at the disk {self.target}", self._look_at_run)
+
+    def read(self, doing: str, ask: Callable[[], _T]) -> _T:
+        """Return what a question to libvirt returns for which it may have to ask QEMU; `doing` is for the message.
+
+        Raises:
+            HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
+        """
+        return self._reader.read(ask, doing=f"{doing} (VM {self.domain.uuid})")
 
     def _look_at_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
         description = self.domain.describe()
@@ -350,7 +378,8 @@ class Attempt:
         Raises:
             HypervisorUnavailableError: libvirt does not tell.
         """
-        layer = statistics.of_domain(self.domain).layer(volume.path, self.target)
+        found = self.read(f"asking how far {volume.path} is written", partial(statistics.of_domain, self.domain))
+        layer = found.layer(volume.path, self.target)
         if layer is None or layer.allocated_bytes is None:
             raise HypervisorUnavailableError(
                 f"libvirt does not tell how far {volume.path} is written: its QEMU is busy. It is asked again."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from diskmigration.agent.hypervisor.bounded import BoundedReader
+from diskmigration.agent.hypervisor.bounded import BoundedReader, act
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from tests.unit.agent.waiting import PATIENCE_SECONDS, until
 
@@ -65,3 +65,36 @@ def test_what_comes_late_is_not_taken_for_an_answer(release: threading.Event) ->
     release.set()
     until(ended.is_set)
     assert reader.read(lambda: "new", doing="asking") == "new"
+
+
+def test_an_act_is_waited_for_and_told_of(release: threading.Event) -> None:
+    told: list[str] = []
+
+    def note(error: HypervisorUnavailableError) -> None:
+        told.append(error.message)
+        if len(told) == 2:
+            release.set()
+
+    def hang() -> str:
+        release.wait()
+        return "done"
+
+    assert act(hang, doing="pivoting vda", on_wait=note, seconds=SHORT) == "done"
+    assert len(told) >= 2
+    assert told[0].startswith("While pivoting vda, libvirt did not answer within")
+
+
+def test_who_waits_for_an_act_may_stop(release: threading.Event) -> None:
+    def stop(_: HypervisorUnavailableError) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError):
+        act(release.wait, doing="pivoting vda", on_wait=stop, seconds=SHORT)
+
+
+def test_an_act_that_fails_raises_what_it_raised() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        act(fail, doing="pivoting vda", on_wait=lambda _: None)

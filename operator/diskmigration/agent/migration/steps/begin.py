@@ -66,7 +66,7 @@ def begin(
     is_running = domain.is_active()
     description = domain.describe()
     free = _free_disk(domain, description, migration, reader if is_running else None)
-    found = _disk_in_use(domain, free) if is_running else _unused_disk(node, domain, free)
+    found = _disk_in_use(domain, free, reader) if is_running else _unused_disk(node, domain, free)
     source = _source_domain(node, found.disk)
     destination = node.domains.get(migration.spec.destination.storage_domain)
     require_nothing_left(
@@ -113,11 +113,11 @@ def _free_disk(
     return disk
 
 
-def _disk_in_use(domain: Domain, disk: DomainDisk) -> MeasuredDisk:
+def _disk_in_use(domain: Domain, disk: DomainDisk, reader: BoundedReader) -> MeasuredDisk:
     """The disk of a running VM, as libvirt knows it."""
     require_movable_disk(disk)
     require_movable_chain(disk)
-    return MeasuredDisk(disk, _capacities(domain, disk))
+    return MeasuredDisk(disk, _capacities(domain, disk, reader))
 
 
 def _unused_disk(node: Node, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
@@ -194,17 +194,18 @@ def _require_access(
         require_files_openable(domain, journal, owner, driver)
 
 
-def _capacities(domain: Domain, disk: DomainDisk) -> tuple[int, ...]:
+def _capacities(domain: Domain, disk: DomainDisk, reader: BoundedReader) -> tuple[int, ...]:
     """The virtual size of each layer, active layer first, as QEMU has them open."""
-    by_index = {layer.index: layer.capacity_bytes for layer in of_domain(domain).layers if layer.target == disk.target}
+    found = reader.read(partial(of_domain, domain), doing=f"asking for the sizes of {disk.target} (VM {domain.uuid})")
+    by_index = {layer.index: layer.capacity_bytes for layer in found.layers if layer.target == disk.target}
     told = (by_index.get(layer.index if layer.index is not None else -1) for layer in disk.chain)
-    found = tuple(capacity for capacity in told if capacity)
-    if len(found) != len(disk.chain):
+    sizes = tuple(capacity for capacity in told if capacity)
+    if len(sizes) != len(disk.chain):
         raise HypervisorUnavailableError(
             f"libvirt does not tell the virtual size of each volume of {disk.target}: its QEMU is busy. It is asked "
             "again."
         )
-    return found
+    return sizes
 
 
 def _require_room(

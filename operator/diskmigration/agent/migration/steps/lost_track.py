@@ -8,6 +8,7 @@ may write to another volume than the XML names.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
@@ -56,7 +57,7 @@ def find_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_jo
     if has_job or not (disk.mirror is not None or _may_be_behind(attempt, disk)):
         return None
     try:
-        path = attempt.domain.path_in_qemu(disk)
+        path = attempt.read("asking QEMU for its disks", partial(attempt.domain.path_in_qemu, disk))
     except DomainGoneError:
         raise
     except MigrationError as error:

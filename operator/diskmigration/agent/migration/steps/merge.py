@@ -4,6 +4,7 @@ Each call does what is due now, and returns: start the job, keep it to the bandw
 """
 
 import time
+from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
@@ -95,9 +96,14 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
     require_active_disk(attempt)
     bandwidth = attempt.latest().spec.bandwidth
     with attempt.turn():
-        block_jobs.start_commit(
-            attempt.domain, target=attempt.target, into_path=base.path, bandwidth_bytes_per_second=bandwidth
+        start = partial(
+            block_jobs.start_commit,
+            attempt.domain,
+            target=attempt.target,
+            into_path=base.path,
+            bandwidth_bytes_per_second=bandwidth,
         )
+        attempt.act(f"starting the merge of {overlay.path} into {base.path}", start)
     attempt.awaits_resume = None
     attempt.has_merge = True
     attempt.merge_bandwidth = bandwidth
@@ -128,7 +134,8 @@ def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: Jo
 def _apply_bandwidth(attempt: Attempt) -> None:
     bandwidth = attempt.latest().spec.bandwidth
     if bandwidth != attempt.merge_bandwidth:
-        block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=bandwidth)
+        change = partial(block_jobs.set_bandwidth, attempt.domain, target=attempt.target, bytes_per_second=bandwidth)
+        attempt.act(f"setting the bandwidth of {attempt.target}'s merge", change)
         attempt.merge_bandwidth = bandwidth
 
 

@@ -1,5 +1,7 @@
 """Pivoting: the destination becomes the active layer. Whether it has is asked of libvirt, never assumed."""
 
+from functools import partial
+
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import Attempt
@@ -82,7 +84,7 @@ def pivot_to(attempt: Attempt, volume: JournalVolume, **known: bool) -> None:
     remember_disk(attempt)
     attempt.record(pivoting_to=volume.path)
     try:
-        block_jobs.pivot(attempt.domain, target=attempt.target)
+        attempt.act(f"pivoting {attempt.target}", partial(block_jobs.pivot, attempt.domain, target=attempt.target))
     except DomainGoneError:
         # libvirt saw that the VM had ended before it asked QEMU: of what had begun, it says something else.
         attempt.record(pivoting_to=None)

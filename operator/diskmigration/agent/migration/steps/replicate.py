@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
@@ -49,7 +50,8 @@ def start_replication(attempt: Attempt) -> None:
     extend_mirror(attempt)
     attempt.reach(Moment.MIDWAY)
     require_active_disk(attempt)
-    block_jobs.start_copy(
+    start = partial(
+        block_jobs.start_copy,
         attempt.domain,
         target=attempt.target,
         kind=mirror.type.lower(),
@@ -59,6 +61,7 @@ def start_replication(attempt: Attempt) -> None:
         write_blocking=journal.copy_mode is CopyMode.WRITE_BLOCKING,
         bandwidth_bytes_per_second=attempt.latest().spec.bandwidth,
     )
+    attempt.act(f"starting the copy of {attempt.target} to {mirror.path}", start)
     attempt.reach(Moment.ACTED)
     # libvirt takes no snapshot under a block job: one that is not there now comes too late.
     if has_internal_snapshot(attempt):
@@ -93,7 +96,8 @@ def apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
     """
     wanted = attempt.latest().spec.bandwidth
     if wanted != job.bandwidth_bytes_per_second:
-        block_jobs.set_bandwidth(attempt.domain, target=attempt.target, bytes_per_second=wanted)
+        change = partial(block_jobs.set_bandwidth, attempt.domain, target=attempt.target, bytes_per_second=wanted)
+        attempt.act(f"setting the bandwidth of {attempt.target}'s mirror", change)
 
 
 def switch_copy_mode(attempt: Attempt) -> None:
@@ -115,7 +119,9 @@ def abort_replication(attempt: Attempt) -> None:
     Raises:
         MigrationError: BlockJobFailed.
     """
-    block_jobs.abort(attempt.domain, target=attempt.target)
+    attempt.act(
+        f"ending the mirror of {attempt.target}", partial(block_jobs.abort, attempt.domain, target=attempt.target)
+    )
     attempt.reach(Moment.ACTED)
     began_at = datetime.now(UTC)
     while attempt.look()[1] is not None:

@@ -4,6 +4,7 @@ The chain of a VM that is shut off needs no snapshot: see steps/cold.py.
 """
 
 from contextlib import ExitStack
+from functools import partial
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.attempt import Attempt, lacking_room
@@ -62,7 +63,8 @@ def _freeze(attempt: Attempt) -> None:
     source.driver.keep([snapshot.name])
     remember_disk(attempt)
     attempt.reach(Moment.MIDWAY)
-    attempt.domain.snapshot(target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
+    take = partial(attempt.domain.snapshot, target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
+    attempt.act(f"taking the snapshot {snapshot.path} of {attempt.target}", take)
 
 
 def _follow_snapshot(attempt: Attempt) -> None:
