@@ -202,16 +202,17 @@ class Attempt:
         """A step that has to end well some time has failed: the status tells of it until it does."""
         self.failures += 1
         self.trouble = error
-        self._forget_activity()
+        self.forget_activity()
 
     def note_success(self) -> None:
         """A step has ended well."""
         self.awaits_resume = None
         self.failures = 0
         self.trouble = None
-        self._forget_activity()
+        self.forget_activity()
 
-    def _forget_activity(self) -> None:
+    def forget_activity(self) -> None:
+        """What a step told of itself is over."""
         self.activity = ""
         self._merge_progress = MergeProgress()
 

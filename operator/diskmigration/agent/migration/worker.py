@@ -268,6 +268,8 @@ def _waits_or_ends(run: Run, attempt: Attempt, step: Step, job: BlockJob | None,
 
 
 def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
+    if attempt.step is not step:
+        attempt.forget_activity()
     run.show(phase_of(step))
     attempt.step = step
     if step is not Step.PIVOT_COLD:
