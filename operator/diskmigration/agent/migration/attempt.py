@@ -435,13 +435,14 @@ class Attempt:
     def show_merge(
         self, overlay: str, base: str, *, share: float | None = None, copied: int = 0, total: int = 0
     ) -> None:
-        """Pass on how far a merge is: the `share` that is done, or bytes."""
+        """Pass on how far a merge is: the `share` that is done, or bytes; QEMU has no total before it has looked."""
+        is_known = total > 1
         self._merge_progress = self._merge_progress.advanced(
             now=time.monotonic(),
             what=f"Merging {overlay} into {base}",
             since=self.journal.merge_since,
-            share=share if share is not None else copied / max(total, 1),
+            share=copied / total if is_known else share,
             copied=copied,
-            total=total,
+            total=total if is_known else 0,
         )
         self.show_activity(self._merge_progress.message)

@@ -7,6 +7,7 @@ from diskmigration.api.disk_migration import Progress
 from diskmigration.api.quantity import human_readable
 
 RATE_WINDOW_SECONDS = 10.0
+_UNKNOWN_PERCENT = -1
 TELL_SECONDS = 15.0
 """How often the amount of a merge is told that gains less than a percent meanwhile."""
 
@@ -79,16 +80,20 @@ class MergeProgress:
     """How far a merge is, as the status tells it: anew when a percent was gained, or after a while."""
 
     message: str = ""
-    percent: int = -1
+    percent: int = _UNKNOWN_PERCENT
     told_at: float = 0.0
 
     def advanced(
-        self, *, now: float, what: str, since: datetime | None, share: float, copied: int = 0, total: int = 0
+        self, *, now: float, what: str, since: datetime | None, share: float | None, copied: int = 0, total: int = 0
     ) -> "MergeProgress":
-        """With a new reading: `share` from 0 to 1, and bytes where they are known. `what` says what is merged."""
-        percent = int(share * 100)
-        if percent == self.percent and now - self.told_at < TELL_SECONDS:
+        """With a new reading: `share` from 0 to 1, or None where it is not known yet, and bytes where they are known.
+
+        `what` says what is merged.
+        """
+        percent = int(share * 100) if share is not None else _UNKNOWN_PERCENT
+        if self.message and percent == self.percent and now - self.told_at < TELL_SECONDS:
             return self
-        amount = f" ({human_readable(copied)} of {human_readable(total)})" if total else ""
         begun = f" since {since:%Y-%m-%dT%H:%M:%SZ}" if since is not None else ""
-        return MergeProgress(f"{what}{begun}: {percent} %{amount}.", percent, now)
+        amount = f" ({human_readable(copied)} of {human_readable(total)})" if total else ""
+        done = f": {percent} %{amount}" if share is not None else ""
+        return MergeProgress(f"{what}{begun}{done}.", percent, now)

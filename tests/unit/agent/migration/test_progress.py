@@ -130,3 +130,10 @@ def test_a_merge_tells_of_each_percent_and_of_a_while_without_one() -> None:
 def test_a_merge_of_unknown_size_tells_its_share() -> None:
     told = MergeProgress().advanced(now=0.0, what="Merging a into b", since=None, share=0.5)
     assert told.message == "Merging a into b: 50 %."
+
+
+def test_a_merge_that_has_no_total_yet_tells_that_it_has_begun() -> None:
+    begun = MergeProgress().advanced(now=0.0, what="Merging a into b", since=EPOCH, share=None)
+    assert begun.message == "Merging a into b since 2026-01-01T00:00:00Z."
+    assert begun.advanced(now=1.0, what="Merging a into b", since=EPOCH, share=None) is begun
+    assert "0 %" in begun.advanced(now=1.0, what="Merging a into b", since=EPOCH, share=0.0).message
