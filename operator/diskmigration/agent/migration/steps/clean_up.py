@@ -6,7 +6,7 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.removal import own, source_chain
-from diskmigration.agent.migration.steps.definition import names_any, settle_persistent_source
+from diskmigration.agent.migration.steps.definition import leave_in_definition, names_any, settle_persistent_source
 from diskmigration.agent.storage.identity import is_same_volume
 from diskmigration.api.disk_migration import Phase, RetainedVolume, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason
@@ -50,6 +50,9 @@ def discard_destination(attempt: Attempt) -> None:
         MigrationError: StorageFailed.
     """
     journal = attempt.journal
+    if journal.snapshot is not None:
+        # libvirtd may have ended before it noted a pivot, or somebody else has pivoted.
+        leave_in_definition(attempt, journal.snapshot, journal.source[-1])
     copies = tuple(own(volume) for volume in reversed(journal.at_destination))
     retained_copies = attempt.remove(attempt.destination, copies)
     attempt.reach(Moment.MIDWAY)

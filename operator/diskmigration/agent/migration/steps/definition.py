@@ -64,6 +64,17 @@ def settle_persistent_source(attempt: Attempt, volume: JournalVolume) -> None:
         ) from error
 
 
+def leave_in_definition(attempt: Attempt, left: JournalVolume, volume: JournalVolume) -> None:
+    """Make the persistent definition name `volume` where it still names the one that the guest has left.
+
+    Raises:
+        MigrationError: PivotFailed; libvirt refused the changed disk.
+    """
+    document = attempt.domain.persistent_disk(attempt.target)
+    if document is not None and _names(domain_xml.parse_disk(document), left):
+        settle_persistent_source(attempt, volume)
+
+
 def names_any(disk: DomainDisk, journal: Journal) -> bool:
     """Return whether the disk is one that the guest wrote to before, during or after this migration."""
     volumes = (journal.source[-1], journal.snapshot, journal.overlay, journal.destination[-1])
