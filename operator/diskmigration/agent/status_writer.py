@@ -1,24 +1,27 @@
 """Writes the status of DiskMigrations, behind the data path: nothing that copies, extends or pivots waits for it."""
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from diskmigration.api import conditions
-from diskmigration.api.conditions import ConditionStatus
-from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskMigrationStatus, Phase
+from diskmigration.agent import status_pacing as pacing
+from diskmigration.agent.migration_events import happenings
+from diskmigration.agent.status_pacing import Budget, Change
+from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskMigrationStatus
 from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
-from diskmigration.cluster.events import EventType, Reporter, record_event
+from diskmigration.cluster.events import EventRecorder, Reporter
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
-INTERVAL_SECONDS = 1.0
-"""At most one write a migration in this time, unless its phase has changed."""
+RETRY_SECONDS = 1.0
+LAST_RETRY_SECONDS = 5.0
+"""How long one waits at most whose write the API server did not take; one at first."""
 
 FAILED_SECONDS = 30.0
 """How long one waits whose write failed for no reason that the API server gave."""
@@ -29,11 +32,31 @@ TURN_SECONDS = 10.0
 
 @dataclass
 class _Entry:
+    """`told` is the status up to which Events were recorded.
+
+    `seen` is the newest object that came while a status was being written, whose version is not known yet.
+    """
+
     migration: DiskMigration
     wanted: DiskMigrationStatus
+    began_at: float = field(default_factory=time.monotonic)
     written: DiskMigrationStatus | None = None
-    not_before: float = 0.0
+    told: DiskMigrationStatus | None = None
+    written_at: float = 0.0
+    version: str = ""
+    is_writing: bool = False
+    seen: DiskMigration | None = None
+    failures: int = 0
+    retry_at: float = 0.0
     is_gone: bool = False
+
+    def due_at(self, now: float, budget: Budget) -> float:
+        """Return when what is wanted is to be written."""
+        seconds = pacing.interval(self.written, self.wanted, age_seconds=now - self.began_at)
+        due = max(self.retry_at, self.written_at + seconds)
+        if pacing.change(self.written, self.wanted) is Change.FIGURES:
+            due = max(due, budget.ready_at(now))
+        return due
 
 
 class StatusWriter:
@@ -45,34 +68,44 @@ class StatusWriter:
         """`on_gone` is told the uid of an object that is not there any more, `on_turn` that the thread goes on."""
         self._cluster = cluster
         self._on_turn = on_turn
-        self._reporter = Reporter(controller=f"{GROUP}/agent", instance=node_name)
+        self._events = EventRecorder(cluster, Reporter(controller=f"{GROUP}/agent", instance=node_name))
         self._on_gone = on_gone
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
+        self._budget = Budget(pacing.FIGURES_PER_SECOND, pacing.FIGURES_PER_SECOND, time.monotonic())
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
     def start(self) -> None:
-        """Starts writing."""
+        """Start writing."""
+        self._events.start()
         self._thread.start()
 
     def show(self, migration: DiskMigration, status: DiskMigrationStatus) -> None:
-        """Has the status written soon; returns at once."""
+        """Have the status written soon; return at once."""
         with self._changed:
             entry = self._entries.get(migration.metadata.uid)
             if entry is None:
                 self._entries[migration.metadata.uid] = _Entry(migration, status)
             else:
-                if entry.wanted.phase is not status.phase:
-                    entry.not_before = 0.0
                 entry.wanted = status
             self._changed.notify_all()
 
     def compare(self, migration: DiskMigration) -> None:
-        """Has the status written again if the object, as it is now, says something else: somebody edited it."""
+        """Have the status written again if the object, as it is now, says something else: somebody edited it."""
         with self._changed:
             entry = self._entries.get(migration.metadata.uid)
-            if entry is None or entry.written is None or _gist(migration.status) == _gist(entry.written):
+            if entry is None:
                 return
+            if entry.is_writing:
+                entry.seen = migration
+            else:
+                self._compare(entry, migration)
+
+    def _compare(self, entry: _Entry, migration: DiskMigration) -> None:
+        """Under the lock."""
+        if entry.written is None or pacing.is_echo(migration.metadata.resource_version, entry.version):
+            return
+        if _gist(migration.status) != _gist(entry.written):
             entry.written = None
             self._changed.notify_all()
 
@@ -100,29 +133,43 @@ class StatusWriter:
     def _write(self, entry: _Entry) -> None:
         """Write the newest status of one migration."""
         status = entry.wanted
-        interval = INTERVAL_SECONDS
+        version, retry_seconds = "", 0.0
         try:
-            self._apply(entry, status)
+            version = self._apply(entry, status)
         except ObjectGoneError:
             entry.is_gone = True
             self._on_gone(entry.migration.metadata.uid)
         except ClusterError as error:
             level = logging.ERROR if isinstance(error, RefusedError) else logging.WARNING
             _log.log(level, "status not written", extra={"migration": entry.migration.key, "error": str(error)})
+            doubled = min(RETRY_SECONDS * 2.0 ** min(entry.failures, 8), LAST_RETRY_SECONDS)
+            retry_seconds = doubled * random.uniform(0.5, 1.0)  # noqa: S311 - many agents are spread by it
         except Exception:  # noqa: BLE001 - a status that cannot be written must not keep the others from being written
-            interval = FAILED_SECONDS
+            retry_seconds = FAILED_SECONDS
             _log.exception("status not written", extra={"migration": entry.migration.key})
-        else:
-            self._tell(entry, status)
-            entry.written = status
         with self._changed:
-            # A phase that was entered while this was being written waits for nothing.
-            if entry.wanted.phase is status.phase:
-                entry.not_before = time.monotonic() + interval
+            self._note(entry, status, version, retry_seconds)
             self._changed.notify_all()
+        if version:
+            self._tell(entry, status)
 
-    def _apply(self, entry: _Entry, status: DiskMigrationStatus) -> None:
-        self._cluster.apply_status(
+    def _note(self, entry: _Entry, status: DiskMigrationStatus, version: str, retry_seconds: float) -> None:
+        """Take in how a write ended, under the lock. Without a version it was not taken."""
+        now = time.monotonic()
+        entry.is_writing = False
+        entry.failures = entry.failures + 1 if retry_seconds else 0
+        entry.retry_at = now + retry_seconds
+        if version:
+            if pacing.change(entry.written, status) is Change.FIGURES:
+                self._budget = self._budget.spent(now)
+            entry.written, entry.written_at, entry.version = status, now, version
+        seen, entry.seen = entry.seen, None
+        if seen is not None:
+            self._compare(entry, seen)
+
+    def _apply(self, entry: _Entry, status: DiskMigrationStatus) -> str:
+        """Write the status, and return the object's resourceVersion."""
+        body = self._cluster.apply_status(
             DISK_MIGRATIONS,
             entry.migration.metadata.name,
             _agents_part(status).to_wire(),
@@ -131,68 +178,35 @@ class StatusWriter:
             field_manager=AGENT_FIELD_MANAGER,
             seen_version=entry.migration.metadata.resource_version,
         )
+        return str(body["metadata"]["resourceVersion"])
 
     def _tell(self, entry: _Entry, status: DiskMigrationStatus) -> None:
-        """Records an Event for each phase, so that `kubectl describe` tells the story."""
-        self._tell_of_convergence(entry, status)
-        if status.phase is None or (entry.written is not None and entry.written.phase is status.phase):
-            return
-        record_event(
-            self._cluster,
-            self._reporter,
-            DISK_MIGRATIONS,
-            entry.migration.metadata,
-            reason=status.phase.value,
-            note=status.failure.message if status.failure is not None else f"The migration is {status.phase.value}.",
-            action="Migrate",
-            event_type=EventType.WARNING if status.phase is Phase.FAILED else EventType.NORMAL,
-        )
-        if status.phase.is_final:
-            self._tell_of_retained(entry, status)
-
-    def _tell_of_retained(self, entry: _Entry, status: DiskMigrationStatus) -> None:
-        sides = (("SourceRetained", status.source), ("DestinationRetained", status.destination))
-        for reason, side in sides:
-            if side is not None and side.retained:
-                names = ", ".join(volume.name for volume in side.retained)
-                record_event(
-                    self._cluster,
-                    self._reporter,
-                    DISK_MIGRATIONS,
-                    entry.migration.metadata,
-                    reason=reason,
-                    note=f"Kept in the storage domain {side.storage_domain}: {names}. {side.retained[0].reason}",
-                    action="Migrate",
-                )
-
-    def _tell_of_convergence(self, entry: _Entry, status: DiskMigrationStatus) -> None:
-        said = conditions.find(status.conditions, ConditionType.CONVERGING)
-        before = entry.written or entry.migration.status
-        known = conditions.find(before.conditions, ConditionType.CONVERGING)
-        if said is None or (known is not None and known.reason == said.reason):
-            return
-        record_event(
-            self._cluster,
-            self._reporter,
-            DISK_MIGRATIONS,
-            entry.migration.metadata,
-            reason=said.reason,
-            note=said.message,
-            action="Migrate",
-            event_type=EventType.NORMAL if said.status is ConditionStatus.TRUE else EventType.WARNING,
-        )
+        """Record what has happened, so that `kubectl describe` tells the story."""
+        before, entry.told = entry.told or entry.migration.status, status
+        for happening in happenings(before, status):
+            self._events.record(
+                DISK_MIGRATIONS,
+                entry.migration.metadata,
+                reason=happening.reason,
+                note=happening.note,
+                action="Migrate",
+                event_type=happening.event_type,
+            )
 
     def _next(self) -> _Entry:
-        """The next entry that is due, waiting until there is one."""
+        """Return the next entry that is due, waiting until there is one."""
         with self._changed:
             while True:
                 self._on_turn()
-                pending = [e for e in self._entries.values() if e.written != e.wanted and not e.is_gone]
                 now = time.monotonic()
-                due = [entry for entry in pending if entry.not_before <= now]
+                pending = [e for e in self._entries.values() if e.written != e.wanted and not e.is_gone]
+                times = [(entry.due_at(now, self._budget), entry) for entry in pending]
+                due = [(at, entry) for at, entry in times if at <= now]
                 if due:
-                    return min(due, key=lambda entry: entry.not_before)
-                self._changed.wait(min((entry.not_before - now for entry in pending), default=TURN_SECONDS))
+                    _, entry = min(due, key=lambda pair: pair[0])
+                    entry.is_writing = True
+                    return entry
+                self._changed.wait(min((at - now for at, _ in times), default=TURN_SECONDS))
 
 
 def _gist(status: DiskMigrationStatus) -> tuple[object, ...]:

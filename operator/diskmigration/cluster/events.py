@@ -1,18 +1,26 @@
 """Kubernetes Events (events.k8s.io/v1), so that `kubectl describe` tells an object's story."""
 
 import logging
+import queue
+import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster import resources
 from diskmigration.cluster.client import Cluster, JsonObject
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.cluster.text import printable
+from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
+
+BACKLOG = 100
+"""Events beyond are dropped: the status has what matters."""
 
 NOTE_LIMIT_BYTES = 1024
 INSTANCE_LIMIT_BYTES = 128
@@ -32,6 +40,52 @@ class Reporter:
 
     controller: str
     instance: str
+
+
+class EventRecorder:
+    """Records Events on a thread of its own, so that nobody waits for them; under load it drops them."""
+
+    def __init__(self, cluster: Cluster, reporter: Reporter) -> None:
+        """Nothing is recorded before `start`."""
+        self._cluster = cluster
+        self._reporter = reporter
+        self._backlog: queue.Queue[Callable[[], None]] = queue.Queue(BACKLOG)
+
+    def start(self) -> None:
+        """Start recording."""
+        threading.Thread(target=self._run, name="events", daemon=True).start()
+
+    def record(
+        self,
+        plural: str,
+        metadata: ObjectMeta,
+        *,
+        reason: str,
+        note: str,
+        action: str,
+        event_type: EventType = EventType.NORMAL,
+    ) -> None:
+        """Have one recorded soon, as `record_event`; return at once."""
+        record = partial(
+            record_event,
+            self._cluster,
+            self._reporter,
+            plural,
+            metadata,
+            reason=reason,
+            note=note,
+            action=action,
+            event_type=event_type,
+        )
+        try:
+            self._backlog.put_nowait(record)
+        except queue.Full:
+            _log.warning("an Event was dropped", extra={"reason": reason, "object": metadata.name})
+
+    def _run(self) -> None:
+        while True:
+            with surviving("the thread that records Events"):
+                self._backlog.get()()
 
 
 def record_event(
