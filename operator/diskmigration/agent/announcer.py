@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from diskmigration.agent import metrics
+from diskmigration.agent.inventory_pacing import FACTS_SECONDS, interval
 from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.api import conditions
 from diskmigration.api.conditions import Condition
@@ -24,8 +25,6 @@ _log = logging.getLogger(__name__)
 LEASE_RENEW_SECONDS = 5.0
 LEASE_DURATION_SECONDS = 20
 LOOK_SECONDS = 2.0
-FIGURES_SECONDS = 5.0
-"""How often changed byte counts alone are worth a write."""
 
 LATE_SECONDS = 120.0
 """No request takes so long: the thread that renews the Lease hangs when it has not turned since."""
@@ -116,6 +115,8 @@ class Announcer:
                     _log.warning("the Hypervisor was not written", extra={"error": str(error)})
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
+            # What changes at one time is one write.
+            time.sleep(max(0.0, self._written_at + FACTS_SECONDS - time.monotonic()))
 
     def _read_labels(self) -> None:
         """The Node's labels decide which storage domains it serves; the last ones stay while the API server is away."""
@@ -141,9 +142,8 @@ class Announcer:
         return found.model_copy(update={"conditions": self._conditions})
 
     def _write(self, status: HypervisorStatus) -> None:
-        only_figures = _without_figures(status) == _without_figures(self._written)
-        too_soon = time.monotonic() - self._written_at < FIGURES_SECONDS
-        if self._uid and (status == self._written or (only_figures and too_soon)):
+        seconds = interval(self._written, status)
+        if self._uid and (seconds is None or time.monotonic() - self._written_at < seconds):
             return
         if not self._uid:
             self._uid = self._create()
@@ -168,16 +168,3 @@ class Announcer:
             HYPERVISORS, self._node_name, {"metadata": metadata}, field_manager=AGENT_FIELD_MANAGER
         )
         return str(made["metadata"]["uid"])
-
-
-def _without_figures(status: HypervisorStatus) -> HypervisorStatus:
-    # The virtual size too: libvirt does not give it while a QEMU is busy.
-    zero = {"capacity_bytes": 0, "size_bytes": 0, "allocated_bytes": 0}
-    machines = tuple(
-        machine.model_copy(update={"disks": tuple(disk.model_copy(update=zero) for disk in machine.disks)})
-        for machine in status.virtual_machines
-    )
-    domains = tuple(
-        domain.model_copy(update={"available_bytes": 0, "capacity_bytes": 0}) for domain in status.storage_domains
-    )
-    return status.model_copy(update={"virtual_machines": machines, "storage_domains": domains})

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent.announcer import _without_figures
+from diskmigration.agent.inventory_pacing import FACTS_SECONDS, FIGURES_SECONDS, ROOM_SECONDS, interval
 from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, VirtualMachine, VirtualMachineState
 
 
@@ -20,21 +20,29 @@ def status(*, domain: dict[str, Any] | None = None, **disk: Any) -> HypervisorSt
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "seconds"),
     [
-        status(allocated_bytes=20),
-        status(size_bytes=None, allocated_bytes=None),
-        status(capacity_bytes=None),
-        status(domain={"available_bytes": None}),
+        (status(), None),
+        (status(allocated_bytes=20), FIGURES_SECONDS),
+        (status(size_bytes=None, allocated_bytes=None), FIGURES_SECONDS),
+        (status(capacity_bytes=None), FIGURES_SECONDS),
+        (status(capacity_bytes=101), None),
+        (status(domain={"available_bytes": None}), FIGURES_SECONDS),
+        (status(domain={"available_bytes": 480}), None),
+        (status(domain={"available_bytes": 460}), FIGURES_SECONDS),
+        (status(domain={"available_bytes": 200}), ROOM_SECONDS),
+        (status(domain={"available_bytes": 0}), ROOM_SECONDS),
+        (status(storage_domain="nfs"), FACTS_SECONDS),
+        (status(storage_domain="nfs", allocated_bytes=20), FACTS_SECONDS),
     ],
 )
-def test_figures_are_no_reason_to_write_at_once(changed: HypervisorStatus) -> None:
-    assert changed != status()
-    assert _without_figures(changed) == _without_figures(status())
+def test_what_changed_is_written_at_once_and_figures_seldom(changed: HypervisorStatus, seconds: float | None) -> None:
+    assert interval(status(), changed) == seconds
 
 
-def test_a_disk_that_is_elsewhere_is_one() -> None:
-    assert _without_figures(status(storage_domain="nfs")) != _without_figures(status())
+def test_a_gibibyte_is_much_of_whatever() -> None:
+    before, after = (status(domain={"available_bytes": room}) for room in (2**40, 2**40 - 2**30))
+    assert interval(before, after) == FIGURES_SECONDS
 
 
 def test_a_figure_that_is_not_known_is_absent() -> None:
