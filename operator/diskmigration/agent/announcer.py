@@ -104,6 +104,7 @@ class Announcer:
 
     def _announce(self) -> None:
         while True:
+            began_at = time.monotonic()
             self._health.turned(
                 "the thread that surveys the node", within_seconds=SURVEY_LATE_SECONDS, waits_for=LIBVIRT
             )
@@ -116,7 +117,7 @@ class Announcer:
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
             # What changes at one time is one write.
-            time.sleep(max(0.0, self._written_at + FACTS_SECONDS - time.monotonic()))
+            time.sleep(max(0.0, began_at + FACTS_SECONDS - time.monotonic()))
 
     def _read_labels(self) -> None:
         """The Node's labels decide which storage domains it serves; the last ones stay while the API server is away."""

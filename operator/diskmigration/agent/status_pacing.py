@@ -6,8 +6,12 @@ from enum import IntEnum
 from diskmigration.api.disk_migration import DiskMigrationStatus, Progress, Side
 
 STATE_SECONDS = 0.3
-"""Phases and conditions that pass within this time are one write."""
+"""A phase or a condition is written once it has lasted so long: those that pass are one write."""
+LAST_STATE_SECONDS = 1.0
+"""However soon they pass, one of them is written after this time."""
 TEXT_SECONDS = 1.0
+LAST_TEXT_SECONDS = 5.0
+"""A message is written this often at most in an old migration: it may hold a figure that moves all the time."""
 YOUNG_SECONDS = 10.0
 """A user who has just begun a migration looks at it: its figures are written every second."""
 FIGURES_SECONDS = 15.0
@@ -38,18 +42,22 @@ def change(written: DiskMigrationStatus | None, wanted: DiskMigrationStatus) -> 
     return Change.TEXT if _without_figures(written) != _without_figures(wanted) else Change.FIGURES
 
 
-def interval(written: DiskMigrationStatus | None, wanted: DiskMigrationStatus, *, age_seconds: float) -> float:
-    """Return how long after the last write the wanted status is due, in seconds."""
+def state_is_due_at(wanted: DiskMigrationStatus, *, since: float, changed_at: float) -> float:
+    """Return when a state is to be written that came at a time, the first one that was not written `since` another."""
+    if wanted.phase is not None and wanted.phase.is_final:
+        return changed_at
+    return min(changed_at + STATE_SECONDS, since + LAST_STATE_SECONDS)
+
+
+def interval(written: DiskMigrationStatus, wanted: DiskMigrationStatus, *, age_seconds: float) -> float:
+    """Return how long after the last write a status is due that differs in its message or figures, in seconds."""
     kind = change(written, wanted)
-    if written is None:
-        return 0.0
-    if kind is Change.STATE:
-        return STATE_SECONDS
-    if kind is Change.TEXT or age_seconds < YOUNG_SECONDS:
+    if age_seconds < YOUNG_SECONDS:
         return TEXT_SECONDS
-    if _has_moved(written.progress, wanted.progress):
-        return min(max(TEXT_SECONDS, age_seconds * AGE_SHARE), FIGURES_SECONDS)
-    return FIGURES_SECONDS
+    ever_longer = max(TEXT_SECONDS, age_seconds * AGE_SHARE)
+    if kind is Change.TEXT:
+        return min(ever_longer, LAST_TEXT_SECONDS)
+    return min(ever_longer, FIGURES_SECONDS) if _has_moved(written.progress, wanted.progress) else FIGURES_SECONDS
 
 
 @dataclass(frozen=True)

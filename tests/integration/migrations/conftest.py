@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from diskmigration.cluster import client
-from testbed.control_plane import ControlPlane, running_control_plane
+from testbed.control_plane import ControlPlane, Site, running_control_plane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program, running_agent, running_operator
 from tests.integration.agent.probes import Probes, free_port
+from tests.integration.migrations.audit import Audit, made_audit
 from tests.integration.migrations.machines import Domain, Machine, empty, make_machine, remove_machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain
 
@@ -26,9 +27,15 @@ def directory(session_directory: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def own_control_plane(directory: Path) -> Iterator[ControlPlane]:
+def audit(directory: Path) -> Audit:
+    """What the operator and the agent have asked of the API server."""
+    return made_audit(directory / "audit")
+
+
+@pytest.fixture(scope="session")
+def own_control_plane(directory: Path, audit: Audit) -> Iterator[ControlPlane]:
     """A control plane for these tests alone, with the one node."""
-    with running_control_plane(directory / "control-plane") as control_plane:
+    with running_control_plane(directory / "control-plane", Site(api_server_options=audit.options)) as control_plane:
         control_plane.install_manifests()
         control_plane.create_node(NODE, {})
         control_plane.kubectl("create", "namespace", NAMESPACE)

@@ -8,6 +8,8 @@ import pytest
 from diskmigration.agent.status_pacing import (
     FIGURES_PER_SECOND,
     FIGURES_SECONDS,
+    LAST_STATE_SECONDS,
+    LAST_TEXT_SECONDS,
     STATE_SECONDS,
     TEXT_SECONDS,
     Budget,
@@ -15,6 +17,7 @@ from diskmigration.agent.status_pacing import (
     change,
     interval,
     is_echo,
+    state_is_due_at,
 )
 from diskmigration.api.conditions import condition
 from diskmigration.api.disk_migration import (
@@ -63,8 +66,9 @@ def test_what_differs_is_told_apart(wanted: DiskMigrationStatus, expected: Chang
 @pytest.mark.parametrize(
     ("wanted", "age", "expected"),
     [
-        (status(phase=Phase.PIVOTING), 500, STATE_SECONDS),
-        (status(message="waits"), 500, TEXT_SECONDS),
+        (status(message="waits"), 5, TEXT_SECONDS),
+        (status(message="waits"), 11, 2.2),
+        (status(message="waits"), 500, LAST_TEXT_SECONDS),
         (status(copied=1), 5, TEXT_SECONDS),
         (status(copied=1), 11, FIGURES_SECONDS),
         (status(copied=TIB // 100), 11, FIGURES_SECONDS),
@@ -78,20 +82,18 @@ def test_what_happens_is_written_soon_and_figures_seldom(
     assert interval(status(), wanted, age_seconds=age) == pytest.approx(expected)
 
 
-def test_the_first_is_written_at_once() -> None:
-    assert interval(None, status(), age_seconds=0) == 0
-
-
-def test_a_copy_of_510_seconds_is_written_less_than_60_times() -> None:
-    step, seconds = 0.1, 510.0
-    written, written_at, writes = status(), 0.0, 1
-    for number in range(1, round(seconds / step)):
-        now = number * step
-        wanted = status(copied=round(TIB * now / seconds))
-        if now - written_at >= interval(written, wanted, age_seconds=now):
-            written, written_at, writes = wanted, now, writes + 1
-    # The phases and Events come on top.
-    assert writes <= 48
+@pytest.mark.parametrize(
+    ("phase", "since", "changed_at", "expected"),
+    [
+        (Phase.REPLICATING, 10.0, 10.0, 10.0 + STATE_SECONDS),
+        (Phase.REPLICATING, 10.0, 10.5, 10.5 + STATE_SECONDS),
+        (Phase.REPLICATING, 10.0, 10.9, 10.0 + LAST_STATE_SECONDS),
+        (Phase.SUCCEEDED, 10.0, 10.9, 10.9),
+        (Phase.FAILED, 10.0, 10.0, 10.0),
+    ],
+)
+def test_a_phase_is_written_once_it_lasts(phase: Phase, since: float, changed_at: float, expected: float) -> None:
+    assert state_is_due_at(status(phase=phase), since=since, changed_at=changed_at) == pytest.approx(expected)
 
 
 def test_figures_of_all_migrations_share_a_budget() -> None:
