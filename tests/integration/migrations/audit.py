@@ -36,12 +36,12 @@ class Audit:
         """Return where the log ends."""
         return self.log.stat().st_size if self.log.exists() else 0
 
-    def requests(self, since: int) -> Counter[str]:
-        """Return how often each program has asked each thing since then; watches and reads of the API itself aside."""
+    def requests(self, since: int, *, name: str) -> Counter[str]:
+        """Return how often each program has asked each thing of that name since then, its Events among them."""
         return Counter(
             f"{_program(event)} {event['verb']} {_resource(event)}"
             for event in self._events(since)
-            if event["verb"] != "watch" and "objectRef" in event
+            if event.get("objectRef", {}).get("name", "").partition(".")[0] == name
         )
 
     def _events(self, since: int) -> Iterator[dict[str, Any]]:
