@@ -9,6 +9,8 @@ STATE_SECONDS = 0.3
 """A phase or a condition is written once it has lasted so long: those that pass are one write."""
 LAST_STATE_SECONDS = 1.0
 """However soon they pass, one of them is written after this time."""
+APART_SECONDS = 0.7
+"""Two writes of a migration are this far apart, but for the last one: a move of two seconds has four."""
 TEXT_SECONDS = 1.0
 LAST_TEXT_SECONDS = 5.0
 """A message is written this often at most in an old migration: it may hold a figure that moves all the time."""
@@ -42,11 +44,11 @@ def change(written: DiskMigrationStatus | None, wanted: DiskMigrationStatus) -> 
     return Change.TEXT if _without_figures(written) != _without_figures(wanted) else Change.FIGURES
 
 
-def state_is_due_at(wanted: DiskMigrationStatus, *, since: float, changed_at: float) -> float:
+def state_is_due_at(wanted: DiskMigrationStatus, *, since: float, changed_at: float, written_at: float) -> float:
     """Return when a state is to be written that came at a time, the first one that was not written `since` another."""
     if wanted.phase is not None and wanted.phase.is_final:
         return changed_at
-    return min(changed_at + STATE_SECONDS, since + LAST_STATE_SECONDS)
+    return max(min(changed_at + STATE_SECONDS, since + LAST_STATE_SECONDS), written_at + APART_SECONDS)
 
 
 def interval(written: DiskMigrationStatus, wanted: DiskMigrationStatus, *, age_seconds: float) -> float:

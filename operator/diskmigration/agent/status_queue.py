@@ -45,7 +45,9 @@ class Entry:
             return self.retry_at
         kind = pacing.change(self.written, self.wanted)
         if kind is Change.STATE:
-            due = pacing.state_is_due_at(self.wanted, since=self.unwritten_since, changed_at=self.changed_at)
+            due = pacing.state_is_due_at(
+                self.wanted, since=self.unwritten_since, changed_at=self.changed_at, written_at=self.written_at
+            )
         else:
             due = self.written_at + pacing.interval(self.written, self.wanted, age_seconds=now - self.began_at)
         if kind is Change.FIGURES:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from diskmigration.agent.status_pacing import (
+    APART_SECONDS,
     FIGURES_PER_SECOND,
     FIGURES_SECONDS,
     LAST_STATE_SECONDS,
@@ -83,17 +84,21 @@ def test_what_happens_is_written_soon_and_figures_seldom(
 
 
 @pytest.mark.parametrize(
-    ("phase", "since", "changed_at", "expected"),
+    ("phase", "since", "changed_at", "written_at", "expected"),
     [
-        (Phase.REPLICATING, 10.0, 10.0, 10.0 + STATE_SECONDS),
-        (Phase.REPLICATING, 10.0, 10.5, 10.5 + STATE_SECONDS),
-        (Phase.REPLICATING, 10.0, 10.9, 10.0 + LAST_STATE_SECONDS),
-        (Phase.SUCCEEDED, 10.0, 10.9, 10.9),
-        (Phase.FAILED, 10.0, 10.0, 10.0),
+        (Phase.REPLICATING, 10.0, 10.0, 0.0, 10.0 + STATE_SECONDS),
+        (Phase.REPLICATING, 10.0, 10.5, 0.0, 10.5 + STATE_SECONDS),
+        (Phase.REPLICATING, 10.0, 10.9, 0.0, 10.0 + LAST_STATE_SECONDS),
+        (Phase.REPLICATING, 10.0, 10.0, 9.9, 9.9 + APART_SECONDS),
+        (Phase.SUCCEEDED, 10.0, 10.9, 10.8, 10.9),
+        (Phase.FAILED, 10.0, 10.0, 9.9, 10.0),
     ],
 )
-def test_a_phase_is_written_once_it_lasts(phase: Phase, since: float, changed_at: float, expected: float) -> None:
-    assert state_is_due_at(status(phase=phase), since=since, changed_at=changed_at) == pytest.approx(expected)
+def test_a_phase_is_written_once_it_lasts(
+    phase: Phase, since: float, changed_at: float, written_at: float, expected: float
+) -> None:
+    due_at = state_is_due_at(status(phase=phase), since=since, changed_at=changed_at, written_at=written_at)
+    assert due_at == pytest.approx(expected)
 
 
 def test_figures_of_all_migrations_share_a_budget() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diskmigration.agent.status_pacing import FIGURES_PER_SECOND, Change, change
+from diskmigration.agent.status_pacing import APART_SECONDS, FIGURES_PER_SECOND, Change, change
 from diskmigration.agent.status_queue import Entry, StatusQueue
 from diskmigration.api.conditions import condition
 from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase, Progress
@@ -103,6 +103,21 @@ def test_a_move_of_510_seconds_takes_60_requests_at_most(others: list[float], sh
     assert server.events == ["Succeeded"]
     # Pivoted is recorded too: the time of the pivot is not simulated.
     assert len(server.writes) + len(server.events) + 1 + OPERATORS_REQUESTS <= 60
+
+
+@settings(deadline=None)
+@given(others=st.lists(st.floats(0.0, 0.6), min_size=6, max_size=6), copy_seconds=st.floats(0.0, 1.0))
+@example(others=[0.3] * 6, copy_seconds=0.3)
+def test_a_move_of_two_seconds_takes_four_statuses_at_most(others: list[float], copy_seconds: float) -> None:
+    queue, server, of = StatusQueue(0.0), Server(), migration(uid=UID)
+    ended_at = 0.0
+    for now, shown in move(phases(copy_seconds, others), [1]):
+        queue.want(of, shown, now)
+        if (entry := queue.begin(now)) is not None:
+            server.take(queue, entry, now)
+            ended_at = now
+    assert server.writes[-1].phase is Phase.SUCCEEDED
+    assert len(server.writes) <= 2 + ended_at / APART_SECONDS
 
 
 def test_the_figures_of_many_migrations_share_a_budget_and_none_starves() -> None:
