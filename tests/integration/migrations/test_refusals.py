@@ -259,6 +259,25 @@ def test_a_disk_with_copy_on_read_moves_without_a_snapshot_only(stack: Stack, ma
 
 
 @pytest.mark.nightly
+def test_a_move_of_a_disk_with_copy_on_read_can_be_cancelled_before_its_pivot(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a", chain=2, start=False)
+    with_copy_on_read(machine)
+    machine.host.virsh("start", machine.name, "--paused")
+    chain = machine.chain()
+    migration = stack.migrate(machine, "file-b", strategy="Direct", cutover={"policy": "Manual"})
+    migration.wait_for_phase("Synchronized")
+    machine.write(offset=70 * MEBIBYTE, length=MEBIBYTE, pattern=7)
+
+    migration.patch({"cancel": True})
+    migration.wait_for_phase("Cancelled")
+
+    assert machine.chain() == chain
+    assert "copy_on_read='on'" in machine.xml()
+    assert stack.domains["file-b"].files() == []
+    machine.verify()
+
+
+@pytest.mark.nightly
 def test_a_disk_with_copy_on_read_of_a_vm_that_is_off_moves(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", chain=2, start=False)
     with_copy_on_read(machine)
