@@ -83,17 +83,20 @@ class Program:
             self._process = None
 
     @contextmanager
-    def running_with(self, *options: str) -> Iterator[None]:
-        """For the block it runs with further options; it is started again for them, and at the end without."""
-        before = self._arguments
+    def running_with(
+        self, *options: str, module: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
+        """For the block it runs with further options, or as another module; it is started again before and after."""
+        before = self._arguments, self._environment
         self.stop()
-        self._arguments = [*before, *options]
+        self._arguments = [module or self._arguments[0], *self._arguments[1:], *options]
+        self._environment = {**self._environment, **(environment or {})}
         self.start()
         try:
             yield
         finally:
             self.stop()
-            self._arguments = before
+            self._arguments, self._environment = before
             self.start()
 
     @contextmanager

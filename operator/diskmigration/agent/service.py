@@ -190,7 +190,7 @@ class Agent:
                 _log.error("a migration's worker has died and is started again", extra={"migration": migration.key})
                 worker = None
             if worker is None and not is_final:
-                worker = Worker(self._node, migration, self._statuses)
+                worker = Worker(self._node, migration, self._statuses, on_end=self._leave)
                 self._workers[uid] = worker
                 worker.start()
             elif worker is not None and worker.is_alive():
@@ -198,6 +198,13 @@ class Agent:
             elif is_final:
                 # Only now: until its end has been seen, an older event may still come and must not start it anew.
                 self._workers.pop(uid, None)
+
+    def _leave(self, uid: str) -> None:
+        """Drop a worker that has ended, if the end of its migration was seen; else `see_migration` drops it then."""
+        with self._guard:
+            worker = self._workers.get(uid)
+            if worker is not None and worker.has_seen_end():
+                del self._workers[uid]
 
     def forget_migration(self, uid: str) -> None:
         """The object is gone; what its migration made is cleaned up if it still runs."""

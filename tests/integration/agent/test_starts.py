@@ -1,11 +1,14 @@
 """Each start of a VM is counted, however short it is; a connection that was lost is a gap."""
 
+import gc
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from diskmigration.agent.hypervisor import starts as starts_module
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.events import Events
@@ -61,10 +64,10 @@ def test_a_vm_that_started_and_ended_has_started(
     assert before is not None
     assert count() == before
     run_shortly(libvirt_host, domain)
-    assert count() == StartCount(before.connection, before.starts + 1)
+    assert count() == StartCount(before.epoch, before.starts + 1)
     run_shortly(libvirt_host, domain)
     run_shortly(libvirt_host, domain)
-    assert count() == starts.count(domain.uuid) == StartCount(before.connection, before.starts + 3)
+    assert count() == starts.count(domain.uuid) == StartCount(before.epoch, before.starts + 3)
 
 
 def test_what_others_do_is_no_start_of_it(
@@ -76,7 +79,7 @@ def test_what_others_do_is_no_start_of_it(
     libvirt_host.virsh("resume", domain.uuid)
     libvirt_host.virsh("reset", domain.uuid)
     libvirt_host.virsh("destroy", domain.uuid)
-    assert count() == StartCount(before.connection, before.starts + 1)
+    assert count() == StartCount(before.epoch, before.starts + 1)
     assert starts.count(str(uuid.uuid4())).starts == 0
 
 
@@ -88,5 +91,39 @@ def test_a_connection_that_was_lost_is_a_gap(
     libvirt_host.restart_daemon()
     wait_until(lambda: connection.get().isAlive() == 1, "libvirtd answers")
     after = count()
-    assert after is None or after.connection != before.connection
+    assert after is None or after.epoch != before.epoch
     assert count() not in (None, before)
+
+
+def test_too_many_vms_are_a_gap(
+    libvirt_host: LibvirtHost,
+    domain: Domain,
+    count: Callable[[], StartCount | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = count()
+    assert before is not None
+    monkeypatch.setattr(starts_module, "MOST_VMS", 0)
+    run_shortly(libvirt_host, domain)
+    monkeypatch.undo()
+    after = count()
+    assert after is not None
+    assert after.epoch != before.epoch
+
+
+def test_nothing_stays_of_a_connection_that_was_lost(
+    libvirt_host: LibvirtHost, connection: Connection, count: Callable[[], StartCount | None]
+) -> None:
+    assert count() is not None
+    lost = []
+    for _ in range(3):
+        lost.append(weakref.ref(connection.get()))
+        libvirt_host.restart_daemon()
+        wait_until(lambda: connection.get().isAlive() == 1, "libvirtd answers")
+        wait_until(count, "events come on the new connection")
+
+    def is_freed() -> bool:
+        gc.collect()
+        return all(each() is None for each in lost)
+
+    wait_until(is_freed, "the lost connections are gone")

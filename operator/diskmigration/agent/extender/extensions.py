@@ -6,7 +6,7 @@ The destination is extended before a source that outgrows it, while the guest ha
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -195,6 +195,12 @@ class VmExtensions:
         """Return what came of the extensions of the volume at that path; None where none has ended."""
         with self._lock:
             return self._outcomes.get(path)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Forget what came of the extensions of volumes that nobody asks for any more."""
+        with self._lock:
+            for path in paths:
+                self._outcomes.pop(path, None)
 
     def are_under_way(self) -> bool:
         """Return whether a volume of the VM is being extended."""

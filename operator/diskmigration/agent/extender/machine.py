@@ -7,7 +7,7 @@ it; a poll has a VM observed whose figures have changed.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -94,6 +94,10 @@ class VirtualMachine:
     def is_at_rest(self) -> bool:
         """Whether nothing is under way for the VM, so that the object may go if the VM does not run."""
         return self._mailbox.is_idle and self._events.is_idle and not self._extensions.are_under_way()
+
+    def forget_volumes(self, paths: Iterable[str]) -> None:
+        """Forget what came of the extensions of volumes that nobody asks for any more."""
+        self._extensions.forget(paths)
 
     def status_of(self, path: str) -> VolumeStatus | None:
         """Return what is known of the volume at that path; None if it is no volume of this VM."""

@@ -77,6 +77,12 @@ class Extender:
         known = (machine.status_of(path) for machine in self._all())
         return next((status for status in known if status is not None), VolumeStatus())
 
+    def forget_volumes(self, uuid: str, paths: Iterable[str]) -> None:
+        """Forget the extensions of volumes that a migration of the VM's disk has left behind."""
+        with self._lock:
+            if (machine := self._machines.get(uuid)) is not None:
+                machine.forget_volumes(paths)
+
     def observe_soon(self, uuid: str) -> None:
         """Have the VM observed, and return at once."""
         if not self._stopping.is_set():

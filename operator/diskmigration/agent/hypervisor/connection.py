@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -69,6 +70,15 @@ def _unreachable(uri: str, error: libvirt.libvirtError) -> HypervisorUnavailable
     return HypervisorUnavailableError(f"libvirtd at {uri} cannot be reached: {error}. Check that it runs on the node.")
 
 
+def _release(lost: libvirt.virConnect) -> None:
+    """Free a connection that was lost: its callbacks hold it, and it holds them."""
+    for callback in list(lost.domainEventCallbackID):
+        # Forgets the callback, and fails then, as libvirtd cannot be told.
+        with suppress(libvirt.libvirtError):
+            lost.domainEventDeregisterAny(callback)
+    lost.domainEventCallbackID.clear()
+
+
 class Connection:
     """Thread-safe: libvirt's own calls are, and opening is behind a lock."""
 
@@ -79,6 +89,7 @@ class Connection:
         self._lock = threading.Lock()
         self._open: libvirt.virConnect | None = None
         self._opening: Future[libvirt.virConnect] | None = None
+        self._lost: list[libvirt.virConnect] = []
         self._on_open: list[Callable[[libvirt.virConnect], None]] = []
         with _event_loop_lock:
             if not _event_loop_started:
@@ -118,7 +129,9 @@ class Connection:
         with self._lock:
             if self._open is not None and self._open.isAlive() == 1:
                 return self._open
-            self._open = None
+            if self._open is not None:
+                self._lost.append(self._open)
+                self._open = None
             if self._opening is None:
                 self._opening = Future()
                 threading.Thread(target=self._open_anew, args=(self._opening,), name="open", daemon=True).start()
@@ -146,8 +159,11 @@ class Connection:
         else:
             _log.info("connected to libvirtd", extra={"uri": self._uri})
             with self._lock:
+                lost, self._lost = self._lost, []
                 self._open, self._opening = opened, None
             opening.set_result(opened)
+            for connection in lost:
+                _release(connection)
 
     def versions(self) -> tuple[str, str]:
         """The versions of libvirt and of QEMU, as `9.0.0` and `7.2.22`.

@@ -5,7 +5,6 @@ with somebody else's journal is refused. There is one element a disk, as a VM's 
 """
 
 import json
-import threading
 import xml.etree.ElementTree as ET
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.keyed_locks import KeyedLocks
 from diskmigration.agent.storage import qcow2_limits
 from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import (
@@ -32,8 +32,8 @@ from diskmigration.api.storage_domain import StorageDomain, StorageType
 _NAMESPACE = "https://diskmigration.dev/journal/v1/"
 _PREFIX = "diskmigration"
 
-# A disk's lock each: a VM that does not answer must not hold up the others.
-_locks: dict[tuple[str, str], threading.Lock] = {}
+# By VM and disk: a VM that does not answer must not hold up the others.
+_locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
 
 class JournalVolume(Model):
@@ -172,6 +172,12 @@ class Journal(Model):
         """Every volume of either side, the source's first."""
         return self.at_source + self.at_destination
 
+    @property
+    def left_behind(self) -> tuple[JournalVolume, ...]:
+        """The volumes that the disk is not on any more when the migration has ended: those of the other side."""
+        own = tuple(volume for volume in (self.snapshot, self.overlay) if volume is not None)
+        return (self.source if self.outcome is Phase.SUCCEEDED else self.destination) + own
+
     def volume(self, path: str) -> JournalVolume:
         """The volume of either side with that path; KeyError if there is none."""
         return {volume.path: volume for volume in self.volumes}[path]
@@ -273,7 +279,7 @@ def write(domain: Domain, journal: Journal) -> None:
     element = ET.Element("journal")
     # Escaped to ASCII: a path may hold characters that no XML document may.
     element.text = json.dumps(journal.to_wire())
-    with _lock_of(domain, disk):
+    with _locks.of((domain.uuid, disk)):
         other = read(domain, disk)
         if other is not None and other.uid != journal.uid and other.outcome is None:
             raise JournalTakenError(disk, other)
@@ -283,11 +289,7 @@ def write(domain: Domain, journal: Journal) -> None:
 def erase(domain: Domain, journal: Journal) -> None:
     """Removes the journal, and the disk is free; one that the disk's next migration has written already stays."""
     disk = journal.migration.spec.disk
-    with _lock_of(domain, disk):
+    with _locks.of((domain.uuid, disk)):
         found = read(domain, disk)
         if found is not None and found.uid == journal.uid:
             domain.set_metadata(uri(disk), _PREFIX, None)
-
-
-def _lock_of(domain: Domain, disk: str) -> threading.Lock:
-    return _locks.setdefault((domain.uuid, disk), threading.Lock())

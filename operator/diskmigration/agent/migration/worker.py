@@ -5,6 +5,7 @@ Nothing here is remembered that libvirt and the journal do not know: a worker th
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -89,11 +90,20 @@ _ACTS = {
 class Worker:
     """Runs one DiskMigration. `update`, `abandon`, `notice` and `stop` may be called from any thread."""
 
-    def __init__(self, node: Node, migration: DiskMigration, statuses: StatusWriter) -> None:
-        """Nothing starts before `start`."""
+    def __init__(
+        self,
+        node: Node,
+        migration: DiskMigration,
+        statuses: StatusWriter,
+        *,
+        on_end: Callable[[str], None] = lambda _uid: None,
+    ) -> None:
+        """Nothing starts before `start`. `on_end` is called with the migration's uid when the worker has ended."""
         self._migration = Run(node, migration, statuses)
         self._hosts_said: tuple[float, Whereabouts] | None = None
         self._has_ended = False
+        self._has_left = False
+        self._on_end = on_end
         self._thread = threading.Thread(target=self._work, name=f"migration {migration.key}", daemon=True)
 
     @property
@@ -107,7 +117,12 @@ class Worker:
 
     def is_alive(self) -> bool:
         """Whether it still works."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._has_left
+
+    def has_seen_end(self) -> bool:
+        """Return whether the object, as it was seen last, says how the migration ended."""
+        phase = self._migration.latest.status.phase
+        return phase is not None and phase.is_final
 
     def has_died(self) -> bool:
         """Whether its thread is gone although neither its migration has ended nor it was told to stop."""
@@ -149,6 +164,11 @@ class Worker:
                 run.attempt.let_writers_in()
             if self._has_ended:
                 settle(run)
+            if self._has_ended and run.attempt is not None:
+                paths = (volume.path for volume in run.attempt.journal.left_behind)
+                run.node.extender.forget_volumes(run.attempt.domain.uuid, paths)
+        self._has_left = True
+        self._on_end(run.latest.metadata.uid)
 
     def _take_a_round(self) -> bool:
         """Look, act and take in what failed; True when the migration has ended."""

@@ -38,7 +38,10 @@ class FileDriver:
             raise MigrationError(Reason.STORAGE_FAILED, f"While looking at {self.root}: {error}") from error
         key = (found.st_dev, found.st_ino, found.st_uid, found.st_gid, found.st_mode)
         if key not in self._known_access:
-            self._known_access[key] = directory_access.probe(self.root)
+            access = directory_access.probe(self.root)
+            self._known_access.clear()
+            self._known_access[key] = access
+            return access
         return self._known_access[key]
 
     def space(self) -> Space:

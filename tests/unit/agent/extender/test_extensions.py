@@ -294,3 +294,11 @@ def test_one_extension_of_a_volume_is_under_way_and_the_source_waits_only_for_th
         assert disk.are_under_way == bool(running | waiting)
         assert set(begun[before:]) <= running
     assert len(begun) >= len(running)
+
+
+def test_what_a_migration_has_left_behind_is_forgotten(bench: Bench) -> None:
+    bench.start(replication(Sizes({"source": SMALL, "mirror": SMALL})))
+    until(lambda: len(bench.grown) == 2)
+    bench.extensions.forget(["/dev/source", "/dev/never-seen"])
+    assert bench.extensions.outcome("/dev/source") is None
+    assert bench.count_of("mirror") == 1

@@ -196,3 +196,11 @@ def test_a_switch_whose_writes_are_not_counted_is_read_back() -> None:
 def test_a_field_that_may_be_none_has_a_default(model: type[Model]) -> None:
     required = [name for name, field in model.model_fields.items() if field.is_required()]
     assert [name for name in required if type(None) in get_args(model.model_fields[name].annotation)] == []
+
+
+@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
+def test_what_the_disk_has_left_behind_is_all_but_the_chain_that_it_is_on(strategy: str) -> None:
+    found = journal(strategy=strategy, length=2)
+    for outcome, chain in ((Phase.SUCCEEDED, found.destination), (Phase.FAILED, found.source)):
+        left = found.model_copy(update={"outcome": outcome}).left_behind
+        assert set(left) == set(found.volumes) - set(chain)

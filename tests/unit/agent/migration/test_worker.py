@@ -1,6 +1,7 @@
 """A worker outlives whatever its round raises, the handling of a failure included, and one that dies is replaced."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,18 @@ def test_one_that_died_is_known_from_one_that_has_ended_or_was_stopped() -> None
     assert [each.has_died() for each in (died, ended, stopped)] == [True, False, False]
 
 
+def any_agent(directory: Path) -> service.Agent:
+    return service.Agent(
+        cluster=SimpleNamespace(),  # type: ignore[arg-type]  # nothing is started that asks it
+        libvirt_uri="test:///default",
+        node_name="node-a",
+        namespace="system",
+        agent_version="",
+        health=Health(),
+        state_directory=directory,
+    )
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_that_died_is_started_again_and_one_that_has_ended_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
@@ -113,21 +126,13 @@ def test_one_that_died_is_started_again_and_one_that_has_ended_is_not(
     made: list[Worker] = []
     lives = iter([SystemExit()])
 
-    def make(node: Any, of: Any, statuses: Any) -> Worker:
+    def make(node: Any, of: Any, statuses: Any, on_end: Any) -> Worker:
         found, _ = worker(*([error] if (error := next(lives, None)) is not None else []))
         made.append(found)
         return found
 
     monkeypatch.setattr(service, "Worker", make)
-    agent = service.Agent(
-        cluster=SimpleNamespace(),  # type: ignore[arg-type]  # nothing is started that asks it
-        libvirt_uri="test:///default",
-        node_name="node-a",
-        namespace="system",
-        agent_version="",
-        health=Health(),
-        state_directory=tmp_path,
-    )
+    agent = any_agent(tmp_path)
     delegated = migration().model_copy(update={"status": DiskMigrationStatus(node_name="node-a")})
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
@@ -135,3 +140,36 @@ def test_one_that_died_is_started_again_and_one_that_has_ended_is_not(
             until(lambda: not made[-1].is_alive())
     assert len(made) == 2
     assert [record.__dict__["migration"] for record in caplog.records] == ["vms/web-1"]
+
+
+@pytest.mark.parametrize("is_seen_first", [True, False])
+def test_nothing_stays_of_one_whose_end_was_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_seen_first: bool
+) -> None:
+    """The API server may tell of the end before the worker has erased the journal, or after it."""
+    made: list[Worker] = []
+    may_settle = threading.Event()
+
+    def make(_node: Any, of: Any, _statuses: Any, on_end: Any) -> Worker:
+        node: Any = SimpleNamespace(name="node-a")
+        statuses: Any = Statuses()
+        statuses.wait_until_settled = lambda *_, **__: may_settle.wait()
+        found = Scripted(node, of, statuses, on_end=on_end)
+        found.rounds = iter(())
+        made.append(found)
+        return found
+
+    monkeypatch.setattr(service, "Worker", make)
+    agent = any_agent(tmp_path)
+    delegated = migration().model_copy(update={"status": DiskMigrationStatus(node_name="node-a")})
+    over = delegated.model_copy(update={"status": DiskMigrationStatus(node_name="node-a", phase=Phase.SUCCEEDED)})
+    agent.see_migration(delegated)
+    if not is_seen_first:
+        may_settle.set()
+        until(lambda: not made[0].is_alive())
+        # An older event may still come, and must not start it again.
+        agent.see_migration(delegated)
+    agent.see_migration(over)
+    may_settle.set()
+    until(lambda: not agent._workers)
+    assert len(made) == 1

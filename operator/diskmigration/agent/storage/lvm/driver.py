@@ -237,6 +237,7 @@ class LvmDriver:
                 self._require_removable(found)
                 line = arguments.remove(self.volume_group_name, volume)
                 self._group.change(line, doing=f"removing the volume {self.volume_group_name}/{volume}")
+                self._known_ours.discard(_kernel_uuid(found))
         _log.info("removed a volume", extra={"storageDomain": self.name, "volume": volume})
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:
@@ -246,9 +247,12 @@ class LvmDriver:
         volume, once handed over, carries no node.
         """
         is_shared = self._group.describe().is_locked
+        volumes = self._group.volumes()
+        # Some were removed elsewhere.
+        self._known_ours.intersection_update(map(_kernel_uuid, volumes))
         return tuple(
             Leftover(volume=found.lv_name, migration=owned.migration, size_bytes=found.lv_size)
-            for found in self._group.volumes()
+            for found in volumes
             if (owned := found.ownership).is_ours
             and (owned.is_incomplete or owned.is_doomed)
             and (owned.node == node or not (is_shared or owned.node))
@@ -282,7 +286,7 @@ class LvmDriver:
 
     def _require_ours(self, found: VolumeReport) -> None:
         guards.require_ours(found, self.volume_group_name)
-        self._known_ours.add(found.lv_uuid.replace("-", ""))
+        self._known_ours.add(_kernel_uuid(found))
 
     def _require_removable(self, found: VolumeReport) -> None:
         self._require_ours(found)
@@ -324,3 +328,8 @@ class LvmDriver:
         stale = [tag for tag in found.lv_tags if tags.is_of_progress(tag) and tags.is_of_progress(add)]
         line = arguments.change_tags(self.volume_group_name, [volume], add=[add], remove=stale)
         self._group.change(line, doing=f"tagging the volume {self.volume_group_name}/{volume}")
+
+
+def _kernel_uuid(volume: VolumeReport) -> str:
+    """The uuid as the kernel tells it of an active volume."""
+    return volume.lv_uuid.replace("-", "")
