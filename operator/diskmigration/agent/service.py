@@ -58,15 +58,12 @@ class Agent:
         """Nothing starts before `start`. The agent keeps in `state_directory` what the next one is to know."""
         self._node_name = node_name
         self._state_directory = state_directory
-        # libvirtd answers five calls of one connection at a time (max_client_requests in libvirtd.conf). Those of the
-        # migrations may wait for a QEMU that does not answer, and those of the reader of usage for a lock of libvirtd.
         connection = self._connection = Connection(libvirt_uri)
-        of_extender, of_usage = Connection(libvirt_uri), Connection(libvirt_uri)
         self._cache = NodeCache(libvirt_uri, health)
         events = Events(connection)
         self._domains = StorageDomains({})
         self._keeper = DomainsKeeper(state_directory, self._domains.known)
-        extender = Extender(of_extender, events, self._domains, health, describe=self._cache.current_description)
+        extender = Extender(connection, events, self._domains, health, describe=self._cache.current_description)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
         self._node = Node(
@@ -94,7 +91,7 @@ class Agent:
             remover=remover,
             migrations_at_work=self._migrations_at_work,
         )
-        self._usage = UsageReader(of_usage, self._domains)
+        self._usage = UsageReader(connection, self._domains)
         self._announcer = Announcer(
             cluster=cluster,
             survey=lambda: inventory(

@@ -19,7 +19,9 @@ from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
 
-_WORKERS = 8
+_WORKERS = 32
+"""More than a libvirtd works on (max_workers in libvirtd.conf), so that VMs which do not answer keep no thread from one
+that does."""
 TURN_SECONDS = 10.0
 LATE_SECONDS = 120.0
 """No turn takes so long."""

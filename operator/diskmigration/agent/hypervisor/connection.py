@@ -1,4 +1,4 @@
-"""One connection to the node's libvirtd, opened again whenever it was lost, with libvirt's event loop in a thread.
+"""Connections to the node's libvirtd, opened again whenever they were lost, with libvirt's event loop in a thread.
 
 A connection that is being opened, which libvirt gives no time-out, is waited for only so long. A call on an open one
 waits until libvirtd answers or ends: it has no keep-alives, for want of which libvirt's client closes it, and leaves
@@ -8,9 +8,9 @@ some of the calls that wait, and some that come later, without an end (seen in 9
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -80,7 +80,10 @@ def _release(lost: libvirt.virConnect) -> None:
 
 
 class Connection:
-    """Thread-safe: libvirt's own calls are, and opening is behind a lock."""
+    """Thread-safe: libvirt's own calls are, and opening is behind a lock.
+
+    Events come on the connection that `get` returns. A call that may wait for a VM borrows one with `lend`.
+    """
 
     def __init__(self, uri: str) -> None:
         """`uri` as libvirt writes it, say `qemu:///system`; nothing is opened yet."""
@@ -91,6 +94,7 @@ class Connection:
         self._opening: Future[libvirt.virConnect] | None = None
         self._lost: list[libvirt.virConnect] = []
         self._on_open: list[Callable[[libvirt.virConnect], None]] = []
+        self._spare: list[Connection] = []
         with _event_loop_lock:
             if not _event_loop_started:
                 libvirt.registerErrorHandler(_ignore_error, None)
@@ -146,6 +150,26 @@ class Connection:
             ) from error
         except libvirt.libvirtError as error:
             raise _unreachable(self._uri, error) from error
+
+    @contextmanager
+    def lend(self) -> Iterator[libvirt.virConnect]:
+        """Lend a connection that nobody else uses meanwhile; there are as many as there were calls at once.
+
+        libvirtd answers five calls of one connection at a time (max_client_requests in libvirtd.conf). Calls that wait
+        for a QEMU which does not answer would hold up all others on theirs.
+
+        Raises:
+            HypervisorUnavailableError: libvirtd cannot be reached, or does not answer.
+        """
+        with self._lock:
+            spare = self._spare.pop() if self._spare else None
+        if spare is None:
+            spare = Connection(self._uri)
+        try:
+            yield spare.get()
+        finally:
+            with self._lock:
+                self._spare.append(spare)
 
     def _open_anew(self, opening: "Future[libvirt.virConnect]") -> None:
         try:

@@ -36,8 +36,7 @@ class Domain:
     @contextmanager
     def call(self, doing: str, *, failure: Reason) -> Iterator[libvirt.virDomain]:
         """Lends libvirt's own handle for one act; its errors become ours with the given reason."""
-        connection = self.connection.get()
-        with answered(f"{doing} (VM {self.uuid})", failure=failure):
+        with self.connection.lend() as connection, answered(f"{doing} (VM {self.uuid})", failure=failure):
             yield connection.lookupByUUIDString(self.uuid)
 
     def state(self) -> VirtualMachineState:
@@ -196,8 +195,7 @@ def _path_of_image(filename: str) -> str:
 
 def every_domain(connection: Connection) -> tuple[Domain, ...]:
     """Every VM of the node, running or defined."""
-    handle = connection.get()
-    with answered("listing the node's VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
+    with connection.lend() as handle, answered("listing the node's VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
         return tuple(Domain(connection, domain.UUIDString()) for domain in handle.listAllDomains(0))
 
 
@@ -207,9 +205,8 @@ def find(connection: Connection, *, name: str | None, uuid: str | None) -> Domai
     Raises:
         MigrationError: VirtualMachineNotFound.
     """
-    handle = connection.get()
     try:
-        with answered("looking the VM up", failure=Reason.VIRTUAL_MACHINE_NOT_FOUND):
+        with connection.lend() as handle, answered("looking the VM up", failure=Reason.VIRTUAL_MACHINE_NOT_FOUND):
             found = handle.lookupByUUIDString(uuid) if uuid else handle.lookupByName(name)
             if name and found.name() != name:
                 raise MigrationError(

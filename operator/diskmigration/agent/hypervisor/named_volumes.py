@@ -106,10 +106,9 @@ def _translated(connection: Connection, document: _Document, source: NamedSource
 
 
 def _path_in_pool(connection: Connection, pool: str, volume: str) -> str:
-    handle = connection.get()
     doing = f"looking up the volume {volume} of the storage pool {pool}"
     try:
-        with answered(doing, failure=Reason.STORAGE_FAILED):
+        with connection.lend() as handle, answered(doing, failure=Reason.STORAGE_FAILED):
             return str(handle.storagePoolLookupByName(pool).storageVolLookupByName(volume).path())
     except DomainGoneError as error:
         raise MigrationError(Reason.STORAGE_FAILED, error.message) from error

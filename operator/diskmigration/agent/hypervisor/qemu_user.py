@@ -32,12 +32,13 @@ def of_host(connection: Connection) -> Credentials | None:
     Raises:
         HypervisorUnavailableError: libvirtd does not answer.
     """
-    handle = connection.get()
-    if handle not in _known:
-        with answered("asking libvirt for its capabilities", failure=Reason.HYPERVISOR_UNAVAILABLE):
+    opened = connection.get()
+    if opened not in _known:
+        doing = "asking libvirt for its capabilities"
+        with connection.lend() as handle, answered(doing, failure=Reason.HYPERVISOR_UNAVAILABLE):
             label = label_in_capabilities(handle.getCapabilities())
-        _known[handle] = parse_label(label) if label is not None else None
-    return _known[handle]
+        _known[opened] = parse_label(label) if label is not None else None
+    return _known[opened]
 
 
 def label_in_domain(document: str) -> str | None:

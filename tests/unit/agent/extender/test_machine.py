@@ -6,6 +6,7 @@ libvirt is a stand-in here: it holds a call for as long as a busy QEMU would, wh
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -48,10 +49,12 @@ class Libvirt:
     answers: threading.Event = field(default_factory=threading.Event)
     calls: list[str] = field(default_factory=list)
 
-    def get(self) -> "Libvirt":
-        return self
+    @contextmanager
+    def lend(self) -> Iterator["Libvirt"]:
+        yield self
 
-    connect = get
+    def connect(self) -> "Libvirt":
+        return self
 
     def lookupByUUIDString(self, _uuid: str) -> "Libvirt":  # noqa: N802 - libvirt's name
         self.calls.append("lookup")

@@ -31,7 +31,7 @@ class Libvirtd:
     def on_open(self, _callback: object) -> None:
         pass
 
-    def get(self) -> Any:
+    def lend(self) -> Any:
         self.is_asked.set()
         assert self.answers.wait(PATIENCE_SECONDS)
         raise HypervisorUnavailableError("It is away.")
