@@ -5,7 +5,6 @@ import os
 import subprocess
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from diskmigration.api import names
 from diskmigration.cluster import client
@@ -126,34 +124,13 @@ def node(control_plane: ControlPlane, libvirt_host: LibvirtHost, probes: Probes,
         yield node
 
 
-def calls(probes: Probes) -> Counter[str]:
-    """How often each call was sent to libvirtd."""
-    status, text = probes.ask("metrics")
-    assert status == 200
-    return Counter(
-        {
-            sample.labels["call"]: int(sample.value)
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "diskmigration_libvirt_calls_total"
-        }
-    )
-
-
 def test_an_idle_node_asks_libvirtd_little(make_vm: MakeVm, node: Node, probes: Probes) -> None:
     vms = [make_vm() for _ in range(VMS)]
     for vm in vms:
         wait_until(partial(node.has, vm, "Paused"), "it is in the inventory")
-    rates = [calls_in_two_seconds(probes) for _ in range(WINDOWS)]
+    rates = [probes.calls_in_two_seconds() for _ in range(WINDOWS)]
     # Who needs which volumes is read at once of all VMs, twice a minute, so not in each of the windows.
     assert min(rate.total() for rate in rates) <= MOST_CALLS, rates
-
-
-def calls_in_two_seconds(probes: Probes) -> Counter[str]:
-    """How often each call is sent to libvirtd in two seconds, counted for twice as long."""
-    before = calls(probes)
-    time.sleep(4)  # nothing is waited for: this is how long is counted
-    return Counter({call: (count + 1) // 2 for call, count in (calls(probes) - before).items()})
 
 
 def test_a_qemu_that_hangs_costs_its_own_vm_alone(make_vm: MakeVm, node: Node, probes: Probes) -> None:
@@ -217,15 +194,19 @@ def test_a_vm_whose_lock_libvirtd_holds_costs_itself_alone(
         assert node.vm(held)["disks"]
         other.host.virsh("resume", other.uuid)
         wait_until(partial(node.has, other, "Running"), "the other VM's state is known", seconds=5)
-        polled = calls(probes)["virDomainListGetStats"]
-        wait_until(lambda: calls(probes)["virDomainListGetStats"] >= polled + 3, "the others are polled on", seconds=15)
+        polled = probes.calls()["virDomainListGetStats"]
+        wait_until(
+            lambda: probes.calls()["virDomainListGetStats"] >= polled + 3,
+            "the others are polled on",
+            seconds=15,
+        )
         assert node.has_answer(other)
         assert node.is_ready()
         assert probes.is_ready(), probes.ask("readyz")
         assert probes.is_live(), probes.ask("livez")
     wait_until(partial(node.has_answer, held), "it answers again")
-    polled = calls(probes)["virConnectGetAllDomainStats"]
-    wait_until(lambda: calls(probes)["virConnectGetAllDomainStats"] > polled, "all VMs are polled in one call again")
+    polled = probes.calls()["virConnectGetAllDomainStats"]
+    wait_until(lambda: probes.calls()["virConnectGetAllDomainStats"] > polled, "all VMs are polled in one call again")
 
 
 @pytest.mark.nightly
