@@ -58,7 +58,7 @@ class NodeCache:
         self._guard = threading.Lock()
         self._table = VmTable()
         self._versions = ("", "")
-        self._reading: set[str] = set()
+        self._asking: set[str] = set()
         self._list_at = float("-inf")
         self._version_asked_at = float("-inf")
         self._search_at = float("-inf")
@@ -99,6 +99,11 @@ class NodeCache:
         now = Instant.now()
         self._probe.require_answers(now.seconds)
         with self._guard:
+            if not self._table.is_listed:
+                raise HypervisorUnavailableError(
+                    "libvirtd has not listed the node's VMs yet. If that lasts, it holds the lock of a VM whose "
+                    "storage hangs: see whether `virsh list` answers."
+                )
             if not self._table.is_current(now) or not all(self._versions):
                 raise HypervisorUnavailableError("The node's VMs have not all been read yet.")
             return NodeSnapshot(*self._versions, self._table.snapshots(now))
@@ -121,39 +126,52 @@ class NodeCache:
         self._poll.turn(now.seconds, running=running, held=held)
         if now.seconds >= self._list_at:
             self._list_at = now.seconds + LIST_SECONDS
-            self._submit("list", VmReader.names, self._listed, self._failed_to_list)
+            self._ask_alone("list", VmReader.names, self._listed, self._failed_to_list)
         if now.seconds - self._version_asked_at >= (ASK_SECONDS if self._probe.is_due(now.seconds) else LIST_SECONDS):
             self._version_asked_at = now.seconds
-            self._submit("versions", VmReader.versions, self._told_versions, self._failed_to_tell_versions)
+            self._ask_alone("versions", VmReader.versions, self._told_versions, self._failed_to_tell_versions)
         self._probe.report(now.seconds)
         if self._probe.has_failed():
             return
         with self._guard:
             due = self._table.take_due(now)
         for uuid in due:
-            self._submit(
-                uuid, partial(VmReader.read, uuid=uuid), partial(self._answered, uuid), partial(self._failed, uuid)
-            )
+            self._submit(partial(VmReader.read, uuid=uuid), partial(self._answered, uuid), partial(self._failed, uuid))
 
-    def _submit(
+    def _ask_alone(
         self,
-        key: str,
+        question: str,
         read: Callable[[VmReader], T],
         on_answer: Callable[[T], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
-        """Begin a read, unless the last one of that key has not returned."""
-        if key in self._reading:
+        """Begin a read that is not of one VM, unless the last one of that question has not returned."""
+        if question in self._asking:
             return
-        self._reading.add(key)
+        self._asking.add(question)
+
+        def answered(answer: T) -> None:
+            # Before the answer is taken in: what it makes due may be asked at once.
+            self._asking.discard(question)
+            on_answer(answer)
+
+        def failed(error: Exception) -> None:
+            self._asking.discard(question)
+            on_failure(error)
+
+        self._submit(read, answered, failed)
+
+    def _submit(
+        self,
+        read: Callable[[VmReader], T],
+        on_answer: Callable[[T], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """Begin a read. Whoever calls sees to it that the same is not read twice at a time."""
 
         def run(reader: VmReader) -> None:
             try:
-                try:
-                    answer = read(reader)
-                finally:
-                    # Before the answer is taken in: what it makes due may be read at once.
-                    self._reading.discard(key)
+                answer = read(reader)
                 self._probe.answered(time.monotonic())
                 on_answer(answer)
             except Exception as error:  # noqa: BLE001 - one VM that cannot be read keeps no other from being read
@@ -165,7 +183,6 @@ class NodeCache:
             self._readers.submit(run)
         except RuntimeError as error:
             # No thread could be started.
-            self._reading.discard(key)
             on_failure(error)
 
     def _listed(self, names: Mapping[str, str]) -> None:

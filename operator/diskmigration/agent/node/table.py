@@ -16,7 +16,7 @@ from diskmigration.api.hypervisor import VirtualMachineState
 
 RESYNC_SECONDS = 1.0
 RUNNING_IN_TURN = 1
-OFF_IN_TURN = 4
+OFF_IN_TURN = 3
 """More than of those that run: nothing else tells that a device was added to a definition."""
 
 DEBOUNCE_SECONDS = 0.25
@@ -72,18 +72,18 @@ class VmTable:
         """Nothing is known; the first list is to be asked for."""
         self._entries: dict[str, _Entry] = {}
         self._resync_at = 0.0
-        self._is_listed = False
+        self.is_listed = False
 
     def lose_track(self) -> None:
         """Take nothing for current any more: events were lost."""
-        self._is_listed = False
+        self.is_listed = False
         for entry in self._entries.values():
             entry.is_confirmed, entry.is_stale, entry.not_before = False, True, float("-inf")
 
     def note_change(self, uuid: str) -> None:
         """Have the VM read again, known or not."""
         # A VM that appears after the list has been read is one change among others: the rest is still current.
-        entry = self._entries.setdefault(uuid, _Entry(name="", is_confirmed=self._is_listed))
+        entry = self._entries.setdefault(uuid, _Entry(name="", is_confirmed=self.is_listed))
         entry.is_stale = True
         entry.not_before = min(entry.not_before, entry.asked_at + DEBOUNCE_SECONDS)
 
@@ -113,7 +113,7 @@ class VmTable:
 
     def is_current(self, now: Instant) -> bool:
         """Return whether every VM was read since the table lost track; one that does not answer is not waited for."""
-        return self._is_listed and all(
+        return self.is_listed and all(
             entry.is_confirmed or entry.unread_since(now) is not None for entry in self._entries.values()
         )
 
@@ -138,7 +138,7 @@ class VmTable:
 
     def listed(self, names: Mapping[str, str]) -> None:
         """Take in the names of all VMs by uuid; one that is not among them is read, and goes if it is gone."""
-        self._is_listed = True
+        self.is_listed = True
         for uuid, name in names.items():
             self._entries.setdefault(uuid, _Entry(name)).name = name
         for uuid, entry in self._entries.items():
