@@ -66,6 +66,17 @@ class StorageDomains:
         self._open: dict[str, OpenDomain] = {}
         self._deleted: set[str] = set()
         self._former: dict[tuple[str, Place], OpenDomain] = {}
+        self._version = 0
+
+    def version(self) -> int:
+        """Return a number that is another one after whatever may change where a volume is located."""
+        with self._lock:
+            return self._version
+
+    def _note_change(self) -> None:
+        with self._lock:
+            self._version += 1
+        self._tell_change()
 
     def on_change(self, tell: Callable[[], None]) -> None:
         """Have this called now and whenever something else may be known; it returns at once."""
@@ -103,6 +114,7 @@ class StorageDomains:
                 (domain.metadata.name, _place(domain)): OpenDomain(domain, open_driver(domain))
                 for domain in kept.former
             }
+            self._version += 1
 
     def see_cluster(self, domains: Collection[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Take in all domains that there are and the labels of this node: what else is known was deleted."""
@@ -111,19 +123,21 @@ class StorageDomains:
             for domain in domains:
                 self._put(domain)
             self._deleted |= self._open.keys() - {domain.metadata.name for domain in domains}
-        self._tell_change()
+        self._note_change()
 
     def see_node_labels(self, node_labels: Mapping[str, str]) -> None:
         """Take in the labels that this node has from now on."""
         with self._lock:
+            if self._labels == node_labels:
+                return
             self._labels = dict(node_labels)
-        self._tell_change()
+        self._note_change()
 
     def put(self, domain: StorageDomain) -> None:
         """Take in a new or changed domain."""
         with self._lock:
             self._put(domain)
-        self._tell_change()
+        self._note_change()
 
     def _put(self, domain: StorageDomain) -> None:
         """Under the lock."""
@@ -154,7 +168,7 @@ class StorageDomains:
                 return self._former[name, place]
             else:
                 adopted = self._former[name, place] = OpenDomain(domain, open_driver(domain))
-        self._tell_change()
+        self._note_change()
         return adopted
 
     def remove(self, name: str, uid: str) -> None:
@@ -164,7 +178,7 @@ class StorageDomains:
             if known is None or known.domain.metadata.uid != uid:
                 return
             self._deleted.add(name)
-        self._tell_change()
+        self._note_change()
 
     def uids(self) -> Mapping[str, str]:
         """Return the uids of those that are not deleted, by their names."""
