@@ -26,7 +26,9 @@ from diskmigration.agent.storage import qemu_img_process
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.agent.storage.kept_domains import DomainsKeeper
 from diskmigration.agent.storage.kept_domains import read as read_kept
+from diskmigration.agent.storage.locations import Locations
 from diskmigration.api.disk_migration import DiskMigration, Phase
+from diskmigration.api.hypervisor import HypervisorStatus
 from diskmigration.api.names import DISK_MIGRATIONS
 from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster.client import Cluster
@@ -94,18 +96,15 @@ class Agent:
         self._usage = UsageReader(connection, self._domains)
         self._announcer = Announcer(
             cluster=cluster,
-            survey=lambda: inventory(
-                self._cache.snapshot(),
-                self._domains,
-                agent_version=agent_version,
-                orphans_of=self._orphans.of,
-                usage=self._usage.current(),
-            ),
+            survey=self._survey,
             see_labels=self._domains.see_node_labels,
             node_name=node_name,
             namespace=namespace,
             health=health,
         )
+        self._agent_version = agent_version
+        self._surveyed = HypervisorStatus()
+        self._locations = Locations(self._domains, self._domains.locate)
         self._guard = threading.Lock()
         self._is_stopping = False
         self._workers: dict[str, Worker] = {}
@@ -209,6 +208,18 @@ class Agent:
         with self._guard:
             if uid in self._workers and not self._workers[uid].is_alive():
                 del self._workers[uid]
+
+    def _survey(self) -> HypervisorStatus:
+        self._surveyed = inventory(
+            self._cache.snapshot(),
+            self._domains,
+            self._locations,
+            agent_version=self._agent_version,
+            orphans_of=self._orphans.of,
+            usage=self._usage.current(),
+            before=self._surveyed,
+        )
+        return self._surveyed
 
     def _abandon(self, uid: str) -> None:
         with self._guard:

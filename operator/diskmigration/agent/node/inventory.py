@@ -1,33 +1,56 @@
 """Make the Hypervisor object's status from the node's snapshot and the storage domains."""
 
-from collections.abc import Callable
+import os.path
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from diskmigration.agent.hypervisor.domain_xml import DomainDisk
-from diskmigration.agent.hypervisor.statistics import DomainStatistics
+from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
 from diskmigration.agent.node.snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage import openers
+from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
+from diskmigration.agent.storage.driver import Space
+from diskmigration.agent.storage.locations import Located, Locations
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, OrphanedVolume, VirtualMachine
+from diskmigration.api.hypervisor import (
+    Disk,
+    HypervisorStatus,
+    NodeStorageDomain,
+    OrphanedVolume,
+    VirtualMachine,
+    VolumeGroup,
+)
 
 _TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
+
+_ANSWER_SECONDS = 10.0
+"""How long a storage is waited for once; until it has answered, it is not asked again."""
+
+_reads = BoundedReads("inventory")
 
 
 def inventory(
     node: NodeSnapshot,
     domains: StorageDomains,
+    locations: Locations,
     *,
     agent_version: str,
     orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
     usage: Usage,
+    before: HypervisorStatus,
 ) -> HypervisorStatus:
     """Return the Hypervisor's status without conditions; it shows only storage domains that the node serves.
 
-    `orphans_of` has the orphaned volumes of a storage domain by its name.
+    `orphans_of` has the orphaned volumes of a storage domain by its name. A storage that does not answer is waited for
+    once, and its disks stay as they were `before`. `locations` knows those of the domains that this node serves.
     """
-    machines = tuple(_machine(vm, domains) for vm in node.vms)
+    locations.keep_only({vm.uuid for vm in node.vms if vm.statistics is not None})
+    known = {machine.uuid: machine.disks for machine in before.virtual_machines}
+    disks = _disks(node.vms, domains, locations, known)
+    machines = tuple(_machine(vm, disks[vm.uuid]) for vm in node.vms)
     return HypervisorStatus(
         libvirt_version=node.libvirt_version,
         qemu_version=node.qemu_version,
@@ -47,12 +70,15 @@ def _storage_domain(
     try:
         # Without it no disk of a VM that is off can be moved, and nothing be removed.
         openers.require_sight()
-        known.driver.check()
-        space = known.driver.space()
-        group = known.driver.volume_group()
+        space, group = _reads.read(("domain", known.name), partial(_look_at, known), seconds=_ANSWER_SECONDS)
     except MigrationError as error:
         return NodeStorageDomain(
             name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans, used_volumes=used
+        )
+    except NoAnswerError as error:
+        reason = f"Its storage has not answered since {error.since:%Y-%m-%dT%H:%M:%SZ}. Check it, and its mount on this node."
+        return NodeStorageDomain(
+            name=known.name, ready=False, reason=reason, orphaned_volumes=orphans, used_volumes=used
         )
     return NodeStorageDomain(
         name=known.name,
@@ -65,32 +91,80 @@ def _storage_domain(
     )
 
 
-def _machine(vm: VmSnapshot, domains: StorageDomains) -> VirtualMachine:
-    disks = vm.description.disks if vm.description is not None else ()
+def _look_at(known: OpenDomain) -> tuple[Space, VolumeGroup | None]:
+    known.driver.check()
+    return known.driver.space(), known.driver.volume_group()
+
+
+def _disks(
+    vms: Sequence[VmSnapshot],
+    domains: StorageDomains,
+    locations: Locations,
+    before: Mapping[str, tuple[Disk, ...]],
+) -> Mapping[str, tuple[Disk, ...]]:
+    """Return each VM's disks by its uuid. VMs whose volumes lie in the same directories are asked for together."""
+    groups: defaultdict[tuple[str, ...], list[VmSnapshot]] = defaultdict(list)
+    for vm in vms:
+        groups[_directories(vm)].append(vm)
+    found: dict[str, tuple[Disk, ...]] = {}
+    for directories, group in groups.items():
+        try:
+            look = partial(_disks_of, group, domains, locations)
+            found |= _reads.read(("disks", directories), look, seconds=_ANSWER_SECONDS)
+        except NoAnswerError:
+            found |= {vm.uuid: before.get(vm.uuid) or tuple(map(_unseen, vm.disks)) for vm in group}
+    return found
+
+
+def _directories(vm: VmSnapshot) -> tuple[str, ...]:
+    return tuple(sorted({os.path.dirname(layer.path) for disk in vm.disks for layer in disk.chain}))  # noqa: PTH120 - no path of another's is resolved, and Path would cost several times as much
+
+
+def _disks_of(vms: Sequence[VmSnapshot], domains: StorageDomains, locations: Locations) -> dict[str, tuple[Disk, ...]]:
+    return {vm.uuid: tuple(_disk(disk, vm, _locator(vm, domains, locations)) for disk in vm.disks) for vm in vms}
+
+
+def _locator(vm: VmSnapshot, domains: StorageDomains, locations: Locations) -> Callable[[Layer], Located | None]:
+    run = vm.statistics.run if vm.statistics is not None else None
+
+    def locate(layer: Layer) -> Located | None:
+        if run is None or layer.index is None:
+            return domains.locate(Path(layer.path))
+        return locations.of_run(vm.uuid, run)(layer.index, layer.path)
+
+    return locate
+
+
+def _unseen(disk: DomainDisk) -> Disk:
+    """What is known of a disk without its storage."""
+    return Disk(target=disk.target, type=_kind(disk), format=disk.active.format if disk.active is not None else "")
+
+
+def _machine(vm: VmSnapshot, disks: tuple[Disk, ...]) -> VirtualMachine:
     return VirtualMachine(
         name=vm.name,
         uuid=vm.uuid,
         state=vm.state,
         not_answering_since=vm.silent_since,
-        disks=tuple(_disk(disk, vm.statistics, domains) for disk in disks),
+        disks=disks,
     )
 
 
-def _disk(disk: DomainDisk, statistics: DomainStatistics | None, domains: StorageDomains) -> Disk:
+def _disk(disk: DomainDisk, vm: VmSnapshot, locate: Callable[[Layer], Located | None]) -> Disk:
     """Sizes are those of the active layer; what is allocated is that of the whole chain. One not known is absent."""
     active = disk.active
     kind = _kind(disk)
     try:
-        located = domains.locate(Path(active.path)) if active is not None and active.path else None
+        located = locate(active) if active is not None and active.path else None
     except MigrationError:
         located = None
     if active is None or located is None:
-        return Disk(target=disk.target, type=kind, format=active.format if active is not None else "")
+        return _unseen(disk)
     domain, volume = located
-    layer = statistics.layer(active.path, disk.target) if statistics is not None else None
+    layer = vm.statistics.layer(active.path, disk.target) if vm.statistics is not None else None
     try:
         size: int | None = domain.driver.size_bytes(volume)
-        allocated: int | None = sum(_allocated(layer.path, domains) for layer in disk.chain)
+        allocated: int | None = sum(_allocated(locate(layer)) for layer in disk.chain)
     except MigrationError:
         size = allocated = None
     return Disk(
@@ -112,6 +186,5 @@ def _kind(disk: DomainDisk) -> str:
     return _TYPES.get(disk.type, disk.type.capitalize())
 
 
-def _allocated(path: str, domains: StorageDomains) -> int:
-    located = domains.locate(Path(path))
+def _allocated(located: Located | None) -> int:
     return located[0].driver.allocated_bytes(located[1]) if located is not None else 0

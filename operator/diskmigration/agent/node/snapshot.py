@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from diskmigration.agent.hypervisor.domain_xml import DomainDescription
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.api.hypervisor import VirtualMachineState
 
@@ -23,6 +23,11 @@ class VmSnapshot:
     description: DomainDescription | None
     statistics: DomainStatistics | None
     silent_since: datetime | None = None
+
+    @property
+    def disks(self) -> tuple[DomainDisk, ...]:
+        """Its disks, as far as they are known."""
+        return self.description.disks if self.description is not None else ()
 
 
 @dataclass(frozen=True)

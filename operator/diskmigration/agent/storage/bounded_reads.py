@@ -8,18 +8,25 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 
 class NoAnswerError(Exception):
-    """A read did not return in time."""
+    """A read did not return in time. `since` is when it began."""
+
+    def __init__(self, since: datetime) -> None:
+        """The read goes on."""
+        super().__init__(f"nothing has come since {since:%Y-%m-%dT%H:%M:%SZ}")
+        self.since = since
 
 
 @dataclass(frozen=True)
 class _Pending:
     begun_at: float
+    since: datetime
     future: "Future[Any]" = field(default_factory=Future)
 
 
@@ -41,12 +48,12 @@ class BoundedReads:
         while True:
             with self._guard:
                 earlier = self._pending.get(key)
-                own = self._pending.setdefault(key, _Pending(time.monotonic()))
+                own = self._pending.setdefault(key, _Pending(time.monotonic(), datetime.now(UTC)))
             if earlier is None:
                 threading.Thread(target=self._run, args=(key, own.future, call), name=self._name, daemon=True).start()
             left = own.begun_at + seconds - time.monotonic()
             if not wait([own.future], max(left, 0.0)).done:
-                raise NoAnswerError
+                raise NoAnswerError(own.since)
             # What was read before it was asked for may have changed since: it is read again.
             if earlier is None:
                 result: _T = own.future.result()

@@ -28,6 +28,8 @@ def require_directory(root: Path) -> None:
     """Raise MigrationError (StorageFailed) unless the directory is there."""
     if not root.is_dir():
         raise MigrationError(Reason.STORAGE_FAILED, f"{root} is not a directory on this node. Create or mount it.")
+    with failures.os_errors(f"looking at {root}"):
+        _real_roots[root] = os.path.realpath(root, strict=True)
 
 
 def require_writable(root: Path) -> None:
@@ -80,13 +82,24 @@ def name_within(root: Path, path: Path) -> str | None:
     """
     try:
         found = os.path.realpath(path, strict=True)
-        return str(Path(found).relative_to(os.path.realpath(root, strict=True)))
+        return str(Path(found).relative_to(_real_root(root)))
     except ValueError:
         return None
     except OSError as error:
         if failures.is_nothing_there(error):
             return None
         raise failures.failure(error, doing=f"looking for {path} in {root}") from error
+
+
+_real_roots: dict[Path, str] = {}
+"""Where each root led when it was checked last: whether a path lies below one that hangs is told without asking it."""
+
+
+def _real_root(root: Path) -> str:
+    found = _real_roots.get(root)
+    if found is None:
+        found = _real_roots[root] = os.path.realpath(root, strict=True)
+    return found
 
 
 def file_of(root: Path, volume: str) -> Path:
