@@ -76,7 +76,7 @@ def _storage_domain(
             name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans, used_volumes=used
         )
     except NoAnswerError as error:
-        reason = f"Its storage has not answered since {error.since:%Y-%m-%dT%H:%M:%SZ}. Check it, and its mount on this node."
+        reason = f"Its storage has not answered since {error.since:%Y-%m-%dT%H:%M:%SZ}. Check it and its mount."
         return NodeStorageDomain(
             name=known.name, ready=False, reason=reason, orphaned_volumes=orphans, used_volumes=used
         )
