@@ -15,7 +15,7 @@ from diskmigration.agent.storage import command, qcow2_header, qemu_image, qemu_
 from diskmigration.agent.storage.driver import Leftover, NoRoomError, Owner
 from diskmigration.agent.storage.lvm import group as groups
 from diskmigration.agent.storage.lvm import wiping
-from diskmigration.agent.storage.lvm.driver import LvmDriver
+from diskmigration.agent.storage.lvm.lvm_driver import LvmDriver
 from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason

@@ -17,7 +17,7 @@ from diskmigration.agent.storage import command
 from diskmigration.agent.storage.driver import NoRoomError, StorageDriver
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.loop import LoopDriver
-from diskmigration.agent.storage.lvm.driver import LvmDriver
+from diskmigration.agent.storage.lvm.lvm_driver import LvmDriver
 from diskmigration.api.errors import MigrationError, Reason
 from tests.integration.storage.conftest import OWNER
 

@@ -13,7 +13,7 @@ from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.kept_domains import KeptDomains
 from diskmigration.agent.storage.loop import LoopDriver
 from diskmigration.agent.storage.lvm import group as lvm_groups
-from diskmigration.agent.storage.lvm.driver import LvmDriver
+from diskmigration.agent.storage.lvm.lvm_driver import LvmDriver
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diskmigration.agent.storage import loop_devices
 from diskmigration.agent.storage.driver import Identity
-from diskmigration.agent.storage.lvm import devices
+from diskmigration.agent.storage.lvm import sysfs
 from diskmigration.agent.storage.paths import resolved
 
 _LOOP_MAJOR = 7
@@ -40,7 +40,7 @@ def identify(path: Path) -> Identity:
         if backing is None:
             raise OSError(errno.ENXIO, "no file is attached to the loop device", str(path))
         return of_file(backing.file_system, backing.inode)
-    active = devices.active_at(path)
+    active = sysfs.active_at(path)
     if active is not None:
         return of_logical_volume(active.uuid)
     return Identity(f"device {os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 from diskmigration.agent.storage import command
 from diskmigration.agent.storage.command import Ended
-from diskmigration.agent.storage.lvm import answers, arguments, report
-from diskmigration.agent.storage.lvm.report import GroupReport, VolumeReport
-from diskmigration.agent.storage.lvm.turns import Turns
+from diskmigration.agent.storage.lvm import lvm_commands, lvm_errors, lvm_report
+from diskmigration.agent.storage.lvm.lvm_report import GroupReport, VolumeReport
+from diskmigration.agent.storage.lvm.priority_lock import PriorityLock
 from diskmigration.api.errors import MigrationError, Reason
 
 _TIMEOUT_SECONDS = 120.0
@@ -60,7 +60,7 @@ class VolumeGroup:
     def __init__(self, name: str) -> None:
         """The name was checked."""
         self.name = name
-        self._turns = Turns()
+        self._turns = PriorityLock()
         self._group = _Reader(self._read_group)
         self._volumes = _Reader(self._read_volumes)
 
@@ -107,7 +107,7 @@ class VolumeGroup:
         """
         ended = self.try_change(line, doing=doing)
         if ended.status != 0:
-            raise answers.failure(ended.said or ended.printed, doing=doing, line=line)
+            raise lvm_errors.failure(ended.said or ended.printed, doing=doing, line=line)
 
     def try_change(self, line: Sequence[str], *, doing: str) -> Ended:
         """As `change`, but hands out how the command ended.
@@ -122,16 +122,16 @@ class VolumeGroup:
             self._volumes.forget()
 
     def _read_group(self) -> GroupReport:
-        return report.read_group(self._read(arguments.report_group(self.name)), self.name)
+        return lvm_report.read_group(self._read(lvm_commands.report_group(self.name)), self.name)
 
     def _read_volumes(self) -> tuple[VolumeReport, ...]:
-        return report.read_volumes(self._read(arguments.report_volumes(self.name)), self.name)
+        return lvm_report.read_volumes(self._read(lvm_commands.report_volumes(self.name)), self.name)
 
     def _read(self, line: Sequence[str]) -> str:
         doing = f"reading the volume group {self.name}"
         ended = _run(line, doing=doing, timeout=_REPORT_TIMEOUT_SECONDS)
         if ended.status != 0:
-            raise answers.failure(ended.said or ended.printed, doing=doing, line=line)
+            raise lvm_errors.failure(ended.said or ended.printed, doing=doing, line=line)
         return ended.printed
 
 
@@ -161,5 +161,5 @@ def _run(line: Sequence[str], *, doing: str, timeout: float) -> Ended:
             Reason.STORAGE_FAILED, f"While {doing}: {line[0]} is not installed where the agent runs. Install lvm2."
         ) from error
     if ended is None:
-        raise answers.unanswered(doing=doing, command=line[0], seconds=timeout)
+        raise lvm_errors.unanswered(doing=doing, command=line[0], seconds=timeout)
     return ended

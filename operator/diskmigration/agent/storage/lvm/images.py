@@ -4,9 +4,9 @@ from pathlib import Path
 
 from diskmigration.agent.storage import identity
 from diskmigration.agent.storage.driver import StoredImage
-from diskmigration.agent.storage.lvm import devices, names
+from diskmigration.agent.storage.lvm import lvm_names, sysfs
 from diskmigration.agent.storage.lvm.group import VolumeGroup
-from diskmigration.agent.storage.lvm.report import VolumeReport
+from diskmigration.agent.storage.lvm.lvm_report import VolumeReport
 
 
 def of_group(group: VolumeGroup) -> tuple[StoredImage, ...]:
@@ -24,7 +24,7 @@ def named_by(path: Path, group: VolumeGroup) -> StoredImage | None:
     Raises:
         MigrationError: StorageFailed.
     """
-    named = names.named_by_path(path)
+    named = lvm_names.named_by_path(path)
     if named is None or named[0] != group.name:
         return None
     found = group.volume(named[1])
@@ -32,6 +32,6 @@ def named_by(path: Path, group: VolumeGroup) -> StoredImage | None:
 
 
 def _image(found: VolumeReport, group: str) -> StoredImage:
-    path = names.DEVICES / group / found.lv_name
-    is_there = found.lv_active_locally and devices.active_at(path) is not None
+    path = lvm_names.DEVICES / group / found.lv_name
+    is_there = found.lv_active_locally and sysfs.active_at(path) is not None
     return StoredImage(found.lv_name, identity.of_logical_volume(found.lv_uuid), path if is_there else None)

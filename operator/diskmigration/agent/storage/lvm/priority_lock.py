@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class PriorityLock:
     """A lock of which the urgent waiters come before all others: a guest runs full while an extension waits."""
 
     def __init__(self) -> None:

@@ -2,12 +2,12 @@ import threading
 
 import pytest
 
-from diskmigration.agent.storage.lvm.turns import Turns
+from diskmigration.agent.storage.lvm.priority_lock import PriorityLock
 from tests.unit.agent.waiting import until
 
 
 def test_the_urgent_come_first_and_nobody_shares_a_turn() -> None:
-    turns = Turns()
+    turns = PriorityLock()
     order: list[str] = []
     held = threading.Lock()
 
@@ -32,7 +32,7 @@ def test_the_urgent_come_first_and_nobody_shares_a_turn() -> None:
 
 
 def test_a_failure_gives_the_turn_back() -> None:
-    turns = Turns()
+    turns = PriorityLock()
     with pytest.raises(ZeroDivisionError), turns.take(urgent=True):
         _ = 1 // 0
     assert turns.wait_until_free(timeout=0)

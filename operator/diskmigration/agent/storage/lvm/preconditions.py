@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diskmigration.agent.storage.driver import Owner, VolumeInUseError
 from diskmigration.agent.storage.lvm import tags
-from diskmigration.agent.storage.lvm.report import GroupReport, VolumeReport
+from diskmigration.agent.storage.lvm.lvm_report import GroupReport, VolumeReport
 from diskmigration.api.errors import MigrationError, Reason
 
 LOCK_DAEMON = Path("/run/lvm/lvmlockd.socket")

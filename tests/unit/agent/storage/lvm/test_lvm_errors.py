@@ -3,7 +3,7 @@
 import pytest
 
 from diskmigration.agent.storage.driver import NoRoomError
-from diskmigration.agent.storage.lvm import answers
+from diskmigration.agent.storage.lvm import lvm_errors
 from diskmigration.api.errors import RETRYABLE, Reason
 
 MISSING = """  WARNING: Couldn't find device with uuid fkamhh-y351-SgSm-moeu-exFo-mxMm-ZdWjS9.
@@ -21,7 +21,7 @@ MISSING = """  WARNING: Couldn't find device with uuid fkamhh-y351-SgSm-moeu-exF
     ],
 )
 def test_a_full_group_is_told_apart(answer: str) -> None:
-    error = answers.failure(answer, doing="extending x", line=["lvextend"])
+    error = lvm_errors.failure(answer, doing="extending x", line=["lvextend"])
     assert isinstance(error, NoRoomError)
     assert "vgextend" in error.message
     assert answer.split("\n")[-2].strip().removesuffix(".") in error.message
@@ -50,7 +50,7 @@ def test_a_full_group_is_told_apart(answer: str) -> None:
     ],
 )
 def test_what_is_known_comes_with_what_to_do(answer: str, advice: str) -> None:
-    error = answers.failure(answer, doing="d", line=["c"])
+    error = lvm_errors.failure(answer, doing="d", line=["c"])
     assert error.reason is Reason.STORAGE_FAILED
     assert error.reason in RETRYABLE
     assert not isinstance(error, NoRoomError)
@@ -62,7 +62,7 @@ def test_what_is_known_comes_with_what_to_do(answer: str, advice: str) -> None:
 def test_a_group_that_is_named_like_a_failure_is_none(name: str, answer: str) -> None:
     line = ["lvremove", "--yes", "--", f"{name}/x"]
     named, plain = (
-        answers.failure(answer.format(group), doing="d", line=[*line[:-1], f"{group}/x"]).message
+        lvm_errors.failure(answer.format(group), doing="d", line=[*line[:-1], f"{group}/x"]).message
         for group in (name, "vg0")
     )
     assert named == plain.replace("vg0", name)
@@ -71,16 +71,18 @@ def test_a_group_that_is_named_like_a_failure_is_none(name: str, answer: str) ->
 @pytest.mark.parametrize("answer", ["  Something new.\n", ""])
 def test_what_is_not_known_is_handed_on(answer: str) -> None:
     said = answer.strip().removesuffix(".") or "nothing"
-    assert answers.failure(answer, doing="d", line=["c"]).message == f"While d, c answered: {said}."
+    assert lvm_errors.failure(answer, doing="d", line=["c"]).message == f"While d, c answered: {said}."
 
 
 def test_a_volume_that_is_as_large_already_is_no_failure() -> None:
-    assert answers.says_size_is_there("  New size (1 extents) matches existing size (1 extents).\n")
-    assert answers.says_size_is_there("  New size given (1 extents) not larger than existing size (3 extents)\n")
-    assert not answers.says_size_is_there("  Insufficient free space: 25599 extents needed, but only 510 available\n")
+    assert lvm_errors.says_size_is_there("  New size (1 extents) matches existing size (1 extents).\n")
+    assert lvm_errors.says_size_is_there("  New size given (1 extents) not larger than existing size (3 extents)\n")
+    assert not lvm_errors.says_size_is_there(
+        "  Insufficient free space: 25599 extents needed, but only 510 available\n"
+    )
 
 
 def test_a_command_that_does_not_end_is_told_with_the_usual_causes() -> None:
-    message = answers.unanswered(doing="d", command="lvs", seconds=120).message
+    message = lvm_errors.unanswered(doing="d", command="lvs", seconds=120).message
     for word in ("lock", "device", "hostIPC", "/run/udev", "120 s"):
         assert word in message

@@ -6,7 +6,7 @@ Sizes are handed over in bytes or in extents, never in a unit that lvm.conf coul
 
 from collections.abc import Sequence
 
-from diskmigration.agent.storage.lvm.report import GROUP_FIELDS, VOLUME_FIELDS
+from diskmigration.agent.storage.lvm.lvm_report import GROUP_FIELDS, VOLUME_FIELDS
 
 # json_std came with lvm2 2.03.17 only; with units, suffixes and binary values fixed, the older json says the same.
 _REPORT = ("--reportformat", "json", "--units", "b", "--nosuffix", "--binary")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.storage.failures import failure, is_nothing_there
-from diskmigration.agent.storage.lvm import names
+from diskmigration.agent.storage.lvm import lvm_names
 from diskmigration.agent.storage.paths import found_at
 
 _SYSFS_BY_NUMBER = Path("/sys/dev/block")
@@ -43,7 +43,7 @@ def active_at(path: Path) -> ActiveVolume | None:
         if is_nothing_there(error):
             return None
         raise failure(error, doing=f"reading what the kernel knows of {path}") from error
-    split = names.split_device_name(name)
+    split = lvm_names.split_device_name(name)
     if split is None or not uuid.startswith(_UUID_PREFIX) or len(uuid) != len(_UUID_PREFIX) + 2 * _UUID_LENGTH:
         return None
     return ActiveVolume(*split, uuid=uuid[-_UUID_LENGTH:], size_bytes=sectors * _SECTOR_BYTES)

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.agent.storage.lvm import report
+from diskmigration.agent.storage.lvm import lvm_report
 from diskmigration.api.errors import MigrationError
 from tests.unit.agent.storage.lvm.samples import GROUP, NO_VOLUMES, VOLUMES
 
 
-def group(**changes: Any) -> report.GroupReport:
-    return report.read_group(GROUP, "vg0").model_copy(update=changes)
+def group(**changes: Any) -> lvm_report.GroupReport:
+    return lvm_report.read_group(GROUP, "vg0").model_copy(update=changes)
 
 
 def test_a_group_is_read() -> None:
@@ -29,7 +29,7 @@ def test_a_lock_manager_makes_a_group_locked(lock_type: str, is_locked: bool) ->
 
 
 def test_volumes_are_read() -> None:
-    made, root = report.read_volumes(VOLUMES, "vg0")
+    made, root = lvm_report.read_volumes(VOLUMES, "vg0")
     assert (made.lv_name, made.lv_size, made.lv_device_open, made.lv_active_locally) == (
         "dm-1-0",
         4 * 2**20,
@@ -44,29 +44,29 @@ def test_volumes_are_read() -> None:
 
 
 def test_a_group_without_volumes_has_none() -> None:
-    assert report.read_volumes(NO_VOLUMES, "vg0") == ()
+    assert lvm_report.read_volumes(NO_VOLUMES, "vg0") == ()
 
 
 def test_every_field_that_is_asked_for_is_in_the_samples() -> None:
     (row,) = json.loads(GROUP)["report"][0]["vg"]
-    assert set(row) == set(report.GROUP_FIELDS)
+    assert set(row) == set(lvm_report.GROUP_FIELDS)
     for row in json.loads(VOLUMES)["report"][0]["lv"]:
-        assert set(row) == set(report.VOLUME_FIELDS)
+        assert set(row) == set(lvm_report.VOLUME_FIELDS)
 
 
 def test_two_groups_of_one_name_are_not_guessed_at() -> None:
     document = json.loads(GROUP)
     document["report"][0]["vg"] *= 2
     with pytest.raises(MigrationError, match="reports 2 volume groups of the name vg0"):
-        report.read_group(json.dumps(document), "vg0")
+        lvm_report.read_group(json.dumps(document), "vg0")
     with pytest.raises(MigrationError, match="reports 0 volume groups of the name vg1"):
-        report.read_group(GROUP, "vg1")
+        lvm_report.read_group(GROUP, "vg1")
 
 
 @pytest.mark.parametrize("printed", ["", "{", "{}", '{"report": [{"lv": [{"lv_name": "x"}]}]}', "  WARNING: x\n{}"])
 def test_what_is_no_report_is_told(printed: str) -> None:
     with pytest.raises(MigrationError, match="lvm2's report of the volume group vg0 cannot be read"):
-        report.read_volumes(printed, "vg0")
+        lvm_report.read_volumes(printed, "vg0")
 
 
 @given(size=st.integers(1, 2**50), extent=st.integers(9, 34).map(lambda power: 2**power))
