@@ -76,7 +76,7 @@ def credentials_for(read: Iterable[Path], written: Iterable[Path]) -> Credential
 
 
 def may_open(path: Path, credentials: Credentials, *, writes: bool = True) -> bool:
-    """Whether that user could open the file or device; groups other than the one given do not count.
+    """Return whether that user could open the file or device; groups other than the one given do not count.
 
     Raises:
         MigrationError: StorageFailed; the check itself failed.
@@ -85,7 +85,7 @@ def may_open(path: Path, credentials: Credentials, *, writes: bool = True) -> bo
 
 
 def may_pass(folder: Path, credentials: Credentials) -> bool:
-    """Whether that user may open files in the folder, as far as the folders go."""
+    """Return whether that user may open files in the folder, as far as the folders go."""
     return _may(credentials, "-x", folder)
 
 

@@ -71,7 +71,7 @@ def _named_as_backing(header: Header, path: Path) -> Iterator[NamedImage]:
 
 
 def _format_of(header: Header) -> str:
-    """The stated format; a protocol in its place, as old headers have it, states none."""
+    """Return the stated format; a protocol in its place, as old headers have it, states none."""
     return header.backing_format if header.backing_format not in _FILES else ""
 
 

@@ -150,7 +150,7 @@ def _program(command: Sequence[str]) -> str:
 def run_undisturbed(
     arguments: Sequence[str], *, environment: Mapping[str, str], timeout: float, grace: float = 10.0
 ) -> Ended | None:
-    """Runs a program that must not be killed, whatever becomes of the agent: one that holds a guest's device suspended.
+    """Run a program that must not be killed, whatever becomes of the agent: one that holds a guest's device suspended.
 
     After `timeout` seconds it is asked to end (SIGTERM), which such a program puts off while it must not; after `grace`
     more it is left to itself.

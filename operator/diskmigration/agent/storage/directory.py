@@ -42,7 +42,7 @@ def require_writable(root: Path) -> None:
 
 
 def space(root: Path) -> Space:
-    """The room of the file system below the directory."""
+    """Return the room of the file system below the directory."""
     with failures.os_errors(f"measuring {root}"):
         found = os.statvfs(root)
     return Space(capacity_bytes=found.f_blocks * found.f_frsize, available_bytes=found.f_bavail * found.f_frsize)
@@ -75,7 +75,7 @@ def _refuses(folder: Path, size_bytes: int) -> bool:
 
 
 def name_within(root: Path, path: Path) -> str | None:
-    """The path relative to the root, links resolved on both sides; None when it lies outside, or nowhere.
+    """Return the path relative to the root, links resolved on both sides; None when it lies outside, or nowhere.
 
     Raises:
         MigrationError: StorageFailed, it cannot be told.
@@ -103,7 +103,7 @@ def _real_root(root: Path) -> str:
 
 
 def file_of(root: Path, volume: str) -> Path:
-    """The path of a volume's file, which lies inside the root.
+    """Return the path of a volume's file, which lies inside the root.
 
     Raises:
         MigrationError: StorageFailed, when the name leads out of the root, by `..` or by a link.
@@ -135,7 +135,7 @@ def create_file(path: Path, size_bytes: int, ownership: Ownership) -> None:
 
 
 def grow_file(path: Path, size_bytes: int) -> None:
-    """Grows a file; one that was removed just now stays so.
+    """Grow a file; one that was removed just now stays so.
 
     Raises:
         MigrationError: StorageFailed, also when what lies there is no file, or is a file that has another name too.
@@ -183,13 +183,13 @@ def can_hold_file(root: Path, size_bytes: int) -> bool:
 
 
 def size_bytes(path: Path) -> int:
-    """The file's apparent size."""
+    """Return the file's apparent size."""
     with failures.os_errors(f"reading the size of {path}"):
         return path.stat().st_size
 
 
 def allocated_bytes(path: Path) -> int:
-    """The blocks that the file takes, in bytes; 0 when it is gone."""
+    """Return the blocks that the file takes, in bytes; 0 when it is gone."""
     with failures.os_errors(f"reading the blocks of {path}"):
         try:
             return path.stat().st_blocks * 512
@@ -198,7 +198,7 @@ def allocated_bytes(path: Path) -> int:
 
 
 def remove_file(root: Path, volume: str) -> None:
-    """Removes the volume's file; one that is gone is as good, and so is a thing that somebody put in its place.
+    """Remove the volume's file; one that is gone is as good, and so is a thing that somebody put in its place.
 
     Raises:
         MigrationError: StorageFailed, also when the name leads out of the root.
@@ -230,7 +230,7 @@ def _folder(root: Path, volume: str) -> Iterator[int]:
 
 
 def files(root: Path) -> tuple[str, ...]:
-    """The names of the regular files right below the root."""
+    """Return the names of the regular files right below the root."""
     with failures.os_errors(f"listing {root}"), os.scandir(root) as entries:
         return tuple(sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False)))
 

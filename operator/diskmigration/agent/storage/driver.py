@@ -56,7 +56,6 @@ class VolumeInUseError(MigrationError):
     """Somebody has the volume open or depends on it, so it was not removed."""
 
     def __init__(self, message: str) -> None:
-        """Says who, and what to do."""
         super().__init__(Reason.STORAGE_FAILED, message)
 
 
@@ -64,7 +63,7 @@ class NoRoomError(MigrationError):
     """The domain has no room for what was asked; the caller knows whether it is the source or the destination."""
 
     def __init__(self, message: str) -> None:
-        """With the reason for which another attempt is made, in case nobody knows."""
+        # Another attempt is made for it, in case nobody knows.
         super().__init__(Reason.STORAGE_FAILED, message)
 
 
@@ -85,28 +84,28 @@ class StorageDriver(Protocol):
         """What its volumes are to QEMU."""
 
     def check(self) -> None:
-        """Raises if the domain cannot be used on this node now, with the reason in plain words."""
+        """Raise if the domain cannot be used on this node now, with the reason in plain words."""
 
     def space(self) -> Space:
-        """The room there is."""
+        """Return the domain's room."""
 
     def is_full(self, volume: str) -> bool:
-        """Whether a volume that is there already cannot be filled any further for want of room."""
+        """Return whether a volume that is there already cannot be filled any further for want of room."""
 
     def can_hold(self, size_bytes: int) -> bool:
-        """Whether one volume can be that large, however much room there is."""
+        """Return whether one volume can be that large, however much room there is."""
 
     def path(self, volume: str) -> Path:
-        """Where QEMU finds the volume: the same path for as long as the volume lives."""
+        """Return where QEMU finds the volume: the same path for as long as the volume lives."""
 
     def volume_at(self, path: Path) -> str | None:
-        """The name of the volume at that path, links resolved; None when it is not one of this domain's.
+        """Return the name of the volume at that path, links resolved; None when it is not one of this domain's.
 
         Raises MigrationError (StorageFailed) where that cannot be told.
         """
 
     def volumes(self) -> tuple[str, ...]:
-        """The names of the domain's volumes."""
+        """Return the names of the domain's volumes."""
 
     def images(self) -> tuple[StoredImage, ...]:
         """Return every volume of the domain that may hold an image, in its folders too; raises unless all are seen."""
@@ -121,13 +120,13 @@ class StorageDriver(Protocol):
         """Return every path by which the volume's bytes can be opened, whether or not it is there."""
 
     def volume_group(self) -> VolumeGroup | None:
-        """The volume group that it is, or None."""
+        """Return the volume group that the domain is, or None."""
 
     def require_ours(self, volume: str) -> None:
-        """Raises MigrationError (VolumeNotHandedOver) unless this project may extend and remove the volume."""
+        """Raise MigrationError (VolumeNotHandedOver) unless this project may extend and remove the volume."""
 
     def rounded(self, size_bytes: int) -> int:
-        """The size that a volume gets of which that size is wished."""
+        """Return the size that a volume of at least that size gets."""
 
     def create(self, volume: str, size_bytes: int, owner: Owner, ownership: Ownership = OWN) -> Path:
         """Make the volume with at least that size where sizes are fixed (block), ready for use; return its path.
@@ -141,7 +140,7 @@ class StorageDriver(Protocol):
         """Return whether libvirt, which is root, can give a volume of this domain to QEMU's user."""
 
     def keep(self, volumes: Sequence[str]) -> None:
-        """From now on somebody's data depends on these volumes: only who knows them by name may remove them."""
+        """Record that somebody's data depends on these volumes: only who knows them by name may remove them."""
 
     def activate(self, volume: str, *, alone: bool = False) -> None:
         """Make the volume ready for use on this node, where no VM does.
@@ -150,19 +149,19 @@ class StorageDriver(Protocol):
         """
 
     def size_bytes(self, volume: str) -> int:
-        """How far QEMU can write: the device's size, or the file's apparent size."""
+        """Return how far QEMU can write: the device's size, or the file's apparent size."""
 
     def allocated_bytes(self, volume: str) -> int:
-        """What the volume takes of the domain's room."""
+        """Return what the volume takes of the domain's room."""
 
     def extend(self, volume: str, size_bytes: int) -> int:
-        """Grows a block volume to at least that size, never shrinks it; returns the size it has then."""
+        """Grow a block volume to at least that size, never shrink it; return the size it has then."""
 
     def remove(self, volume: str) -> None:
-        """Removes the volume, wiped first where the domain wants that; one that is gone is as good.
+        """Remove the volume, wiped first where the domain wants that; one that is gone is as good.
 
         A removal that was interrupted goes on where it was. It takes long where much has to be wiped.
         """
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:
-        """The volumes that migrations of this node began to make or to remove, and have not ended with."""
+        """Return the volumes that migrations of this node began to make or to remove, and did not finish."""

@@ -23,12 +23,12 @@ _Driver = TypeVar("_Driver")
 
 
 def is_no_room(error: OSError) -> bool:
-    """Whether a write was refused because the file cannot grow."""
+    """Return whether a write was refused because the file cannot grow."""
     return error.errno in _ADVICE
 
 
 def is_nothing_there(error: OSError) -> bool:
-    """Whether the path leads to nothing. Any other error leaves open whether something is there."""
+    """Return whether the path leads to nothing. Any other error leaves open whether something is there."""
     return error.errno in _NOTHING_THERE
 
 

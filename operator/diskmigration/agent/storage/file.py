@@ -27,7 +27,7 @@ class FileDriver:
     _known_access: dict[tuple[int, ...], DirectoryAccess] = field(default_factory=dict, repr=False, compare=False)
 
     def check(self) -> None:
-        """The directory is there, and somebody may make files in it."""
+        """Check that the directory is there, and that somebody may make files in it."""
         directory.require_directory(self.root)
         self._access()
 
@@ -45,29 +45,26 @@ class FileDriver:
         return self._known_access[key]
 
     def space(self) -> Space:
-        """The file system's room."""
         return directory.space(self.root)
 
     def is_full(self, volume: str) -> bool:
-        """Whether its file system or its quota is: the files are sparse."""
+        """Return whether its file system or its quota is: the files are sparse."""
         with acting_as(self._access().credentials):
             return directory.is_full(self.root, volume)
 
     def can_hold(self, size_bytes: int) -> bool:
-        """Whether the file system can have a file of that size."""
+        """Return whether the file system can have a file of that size."""
         with acting_as(self._access().credentials):
             return directory.can_hold_file(self.root, size_bytes)
 
     def path(self, volume: str) -> Path:
-        """The file."""
         return directory.file_of(self.root, volume)
 
     def volume_at(self, path: Path) -> str | None:
-        """The file's path below the root."""
+        """Return the file's path below the root."""
         return directory.name_within(self.root, path) if is_regular(path) else None
 
     def volumes(self) -> tuple[str, ...]:
-        """The files right below the root."""
         with acting_as(self._access().credentials):
             return directory.files(self.root)
 
@@ -80,12 +77,10 @@ class FileDriver:
         """None: a file has no other place."""
 
     def image(self, volume: str) -> StoredImage | None:
-        """The file."""
         with acting_as(self._access().credentials):
             return directory.image(self.root, volume)
 
     def paths(self, volume: str) -> tuple[Path, ...]:
-        """The file."""
         return (self.path(volume),)
 
     def volume_group(self) -> None:
@@ -95,7 +90,7 @@ class FileDriver:
         """Every file of the directory is."""
 
     def rounded(self, size_bytes: int) -> int:
-        """Any size can be had."""
+        """Return the size as it is."""
         return size_bytes
 
     def create(
@@ -105,14 +100,14 @@ class FileDriver:
         owner: Owner,  # noqa: ARG002 - a file carries no mark
         ownership: Ownership = OWN,
     ) -> Path:
-        """An empty file."""
+        """Make an empty file."""
         path = self.path(volume)
         with acting_as(self._access().credentials):
             directory.create_file(path, 0, ownership)
         return path
 
     def libvirt_gives_away(self) -> bool:
-        """As long as root is root on the file system."""
+        """Return whether root is root on the file system."""
         return self._access().gives_away
 
     def keep(self, volumes: Sequence[str]) -> None:
@@ -122,11 +117,9 @@ class FileDriver:
         """Nothing to do: a file always is."""
 
     def size_bytes(self, volume: str) -> int:
-        """The file's apparent size."""
         return directory.size_bytes(self.path(volume))
 
     def allocated_bytes(self, volume: str) -> int:
-        """The file's blocks."""
         return directory.allocated_bytes(self.path(volume))
 
     def extend(self, volume: str, size_bytes: int) -> int:

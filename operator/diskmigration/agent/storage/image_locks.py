@@ -100,7 +100,7 @@ def _is_locked_by_writer(path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether any QEMU, or a program of QEMU's, has the image open, if only to read it.
+    """Return whether any QEMU, or a program of QEMU's, has the image open, if only to read it.
 
     Raises:
         OSError: the file or device is there and its locks cannot be asked for.

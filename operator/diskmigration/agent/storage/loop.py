@@ -34,37 +34,36 @@ class LoopDriver:
     _attaching: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def check(self) -> None:
-        """The directory can be written, and the kernel has loop devices."""
+        """Check that the directory can be written, and that the kernel has loop devices."""
         directory.require_writable(self.root)
         if not Path("/dev/loop-control").exists():
             raise MigrationError(Reason.STORAGE_FAILED, "The kernel has no loop devices: load the module `loop`.")
 
     def space(self) -> Space:
-        """The file system's room: the files are sparse."""
+        """Return the file system's room: the files are sparse."""
         return directory.space(self.root)
 
     def is_full(self, volume: str) -> bool:
-        """Whether its file system or its quota is: the files are sparse."""
+        """Return whether its file system or its quota is: the files are sparse."""
         return directory.is_full(self.root, volume)
 
     def can_hold(self, size_bytes: int) -> bool:
-        """Whether the file system can have a file of that size."""
+        """Return whether the file system can have a file of that size."""
         return directory.can_hold_file(self.root, size_bytes)
 
     def path(self, volume: str) -> Path:
-        """The link to the loop device; the device itself for a volume that somebody else attached."""
+        """Return the link to the loop device; the device itself for a volume that somebody else attached."""
         link = self._link(volume)
         device = self._device(volume)
         return link if link.is_symlink() or device is None else device
 
     def volume_at(self, path: Path) -> str | None:
-        """The file behind the loop device."""
+        """Return the file behind the loop device."""
         backing = loop_devices.backing_of(path)
         file = backing.path_within(self.root) if backing is not None else None
         return directory.name_within(self.root, file) if file is not None else None
 
     def volumes(self) -> tuple[str, ...]:
-        """The files right below the root."""
         return directory.files(self.root)
 
     def images(self) -> tuple[StoredImage, ...]:
@@ -72,17 +71,16 @@ class LoopDriver:
         return directory.images(self.root)
 
     def image_at(self, path: Path) -> StoredImage | None:
-        """The file of the link that the path names."""
+        """Return the file of the link that the path names."""
         if path.parent != self.root / _LINKS:
             return None
         return next((image for image in self.images() if image.name == path.name), None)
 
     def image(self, volume: str) -> StoredImage | None:
-        """The file."""
         return directory.image(self.root, volume)
 
     def paths(self, volume: str) -> tuple[Path, ...]:
-        """The device, and the file behind it."""
+        """Return the device, and the file behind it."""
         return (self.path(volume), directory.file_of(self.root, volume))
 
     def volume_group(self) -> None:
@@ -92,7 +90,7 @@ class LoopDriver:
         """Every file of the directory is."""
 
     def rounded(self, size_bytes: int) -> int:
-        """To whole sectors of a loop device."""
+        """Return the size in whole sectors."""
         return _rounded(size_bytes)
 
     def create(
@@ -102,7 +100,7 @@ class LoopDriver:
         owner: Owner,  # noqa: ARG002 - a file carries no mark
         ownership: Ownership = OWN,
     ) -> Path:
-        """A sparse file, its loop device, and the link; each only where an earlier attempt has not made it."""
+        """Make a sparse file, its loop device, and the link; each only where an earlier attempt has not made it."""
         directory.create_file(directory.file_of(self.root, volume), _rounded(size_bytes), ownership)
         with self._attaching:
             device = self._device(volume) or self._attach(volume)
@@ -111,36 +109,35 @@ class LoopDriver:
         return self._link(volume)
 
     def libvirt_gives_away(self) -> bool:
-        """It does so with the device."""
+        """Return True: libvirt changes the owner of the device."""
         return True
 
     def keep(self, volumes: Sequence[str]) -> None:
         """Nothing to do: a file carries no mark."""
 
     def activate(self, volume: str, *, alone: bool = False) -> None:  # noqa: ARG002 - its file is on this node
-        """Attaches the volume where it is not, after the node was started anew say."""
+        """Attach the volume where it is not, as after a restart of the node."""
         with self._attaching:
             self._point_link(volume, self._device(volume) or self._attach(volume))
 
     def size_bytes(self, volume: str) -> int:
-        """The device's size."""
         device = self._required_device(volume)
         with os_errors(f"reading the size of {volume}"):
             return int((loop_devices.SYSFS / device.name / "size").read_text()) * 512
 
     def allocated_bytes(self, volume: str) -> int:
-        """The blocks of the file."""
+        """Return the blocks of the file."""
         return directory.allocated_bytes(directory.file_of(self.root, volume))
 
     def extend(self, volume: str, size_bytes: int) -> int:
-        """Grows the file, then tells the device (LOOP_SET_CAPACITY); QEMU sees a qcow2's device grow at once."""
+        """Grow the file, then tell the device (LOOP_SET_CAPACITY); QEMU sees a qcow2's device grow at once."""
         device = self._required_device(volume)
         directory.grow_file(directory.file_of(self.root, volume), _rounded(size_bytes))
         self._refresh(device, volume)
         return self.size_bytes(volume)
 
     def remove(self, volume: str) -> None:
-        """The link, the device and the file go, in this order: what is left after a crash is found by its file."""
+        """Remove the link, the device and the file, in this order: what is left after a crash is found by its file."""
         is_planted = (self.root / volume).is_symlink()
         if not is_planted:
             link = self._link(volume)
@@ -165,7 +162,7 @@ class LoopDriver:
         return self.root / _LINKS / volume
 
     def _device(self, volume: str) -> Path | None:
-        """The loop device of the volume's file, as the kernel tells it."""
+        """Return the loop device of the volume's file, as the kernel tells it."""
         file = directory.file_of(self.root, volume)
         link = self._link(volume)
         if link.is_symlink() and (backing := loop_devices.backing_of(link)) is not None and backing.is_file(file):

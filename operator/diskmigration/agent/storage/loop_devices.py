@@ -46,7 +46,7 @@ class Backing:
     inode: int
 
     def is_file(self, path: Path) -> bool:
-        """Whether that path leads to the file.
+        """Return whether that path leads to the file.
 
         Raises:
             MigrationError: StorageFailed, it cannot be told.
@@ -55,7 +55,7 @@ class Backing:
         return found is not None and (found.st_dev, found.st_ino) == (self.file_system, self.inode)
 
     def path_within(self, root: Path) -> Path | None:
-        """The file's path below the directory; None when it is not there."""
+        """Return the file's path below the directory; None when it is not there."""
         parts = self.shown_as.parts
         below = (root.joinpath(*parts[first:]) for first in range(1, len(parts)))
         return next((path for path in below if self.is_file(path)), None)
@@ -75,7 +75,7 @@ def backing_of(device: Path) -> Backing | None:
 
 
 def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
-    """The loop devices with a file of that name behind them, whichever directory it is in."""
+    """Return the loop devices with a file of that name behind them, whichever directory it is in."""
     for entry in sorted(SYSFS.glob("loop*")):
         device = Path("/dev") / entry.name
         if _shown(entry).name == name and (backing := _backing(device, entry)) is not None:
@@ -162,7 +162,7 @@ def _status(device: Path) -> bytes:
 
 
 def _shown(entry: Path) -> Path:
-    """The path in sysfs; that of a file that was deleted ends in words that say so."""
+    """Return the path in sysfs; that of a file that was deleted ends in words that say so."""
     try:
         return Path(os.fsdecode((entry / "loop" / "backing_file").read_bytes().removesuffix(b"\n")))
     except OSError:

@@ -217,7 +217,7 @@ _claiming = threading.Lock()
 
 
 def _is_claimed(number: int) -> bool:
-    """Whether the kernel has claimed the device, and so refuses to open it exclusively (open(2), O_EXCL)."""
+    """Return whether the kernel has claimed the device, and so refuses to open it exclusively (open(2), O_EXCL)."""
     entry = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     # The kernel writes a slash of a device's name as "!" here.
     node = Path("/dev") / entry.resolve().name.replace("!", "/")
@@ -282,7 +282,7 @@ def require_sight() -> None:
 
 
 def _listener(path: Path) -> int | None:
-    """The number of the process that listens there, 0 for one that is not visible, None where nobody answers."""
+    """Return the number of the process that listens there, 0 for one that is not visible, None where nobody answers."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_CONNECT_SECONDS)
         connection.connect(str(path))

@@ -40,7 +40,7 @@ class Ownership:
         return self.acl is not None or (self.credentials.gid != 0 and bool(self.mode & stat.S_IWGRP))
 
     def is_alike(self, other: "Ownership") -> bool:
-        """Whether everybody may do the same with both volumes."""
+        """Return whether everybody may do the same with both volumes."""
         return (self.credentials, self.mode, self.acl) == (other.credentials, other.mode, other.acl)
 
 

@@ -8,7 +8,7 @@ from diskmigration.agent.storage.failures import failure, is_nothing_there
 
 
 def resolved(path: Path) -> Path:
-    """The path with its links resolved, as far as they lead.
+    """Return the path with its links resolved, as far as they lead.
 
     Path.resolve raises where they lead in a circle.
     """
@@ -16,7 +16,7 @@ def resolved(path: Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is there, links followed. Path.exists raises where a name is longer than may be."""
+    """Return whether anything is there, links followed. Path.exists raises where a name is longer than may be."""
     try:
         path.stat()
     except OSError:
@@ -25,7 +25,7 @@ def exists(path: Path) -> bool:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file is there, links followed.
+    """Return whether a regular file is there, links followed.
 
     Raises:
         MigrationError: StorageFailed, it cannot be told.

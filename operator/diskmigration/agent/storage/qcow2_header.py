@@ -69,7 +69,7 @@ class Bitmap:
 
 
 def read(path: Path) -> Header:
-    """Reads the header of a volume, which is a file or a block device.
+    """Read the header of a volume, which is a file or a block device.
 
     Raises:
         MigrationError: StorageFailed; DiskNotSupported, where it has none.
@@ -141,7 +141,7 @@ def _read(path: Path, offset: int, length: int) -> bytes:
 
 
 def parse(data: bytes) -> Header:
-    """Reads the beginning of a qcow2 volume.
+    """Read the beginning of a qcow2 volume.
 
     Raises:
         ValueError: it is none, or is damaged.

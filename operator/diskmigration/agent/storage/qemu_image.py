@@ -81,7 +81,7 @@ def name_bytes(chain: Iterable[Image]) -> int:
 
 
 def supports_direct_io(path: Path) -> bool:
-    """Whether the file or device can be opened with O_DIRECT, which cache=none and io=native need."""
+    """Return whether the file or device can be opened with O_DIRECT, which cache=none and io=native need."""
     try:
         os.close(access.open_image(path, os.O_RDONLY | os.O_DIRECT))
     except OSError:
@@ -112,12 +112,12 @@ def blank(size_bytes: int) -> Iterator[Blank]:
 
 
 def is_zero_when_fresh(image: Image) -> bool:
-    """Whether an image that was just made reads as zeroes: a raw block volume holds what somebody left there."""
+    """Return whether an image that was just made reads as zeroes: a raw block volume holds what somebody left there."""
     return image.format is not VolumeFormat.RAW or image.type is not StorageType.BLOCK
 
 
 def require_exact_size(image: Image, size_bytes: int, capacity: int) -> None:
-    """A raw volume on block storage is exactly as large as the disk, or QEMU refuses the pivot.
+    """Check that a raw volume on block storage is exactly as large as the disk, or QEMU refuses the pivot.
 
     Raises:
         MigrationError: InvalidSpec.

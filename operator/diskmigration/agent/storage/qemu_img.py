@@ -38,7 +38,7 @@ def create(
     by_sector: bool = False,
     keep_on: KeepOn = always,
 ) -> None:
-    """Formats an existing volume; nothing is read from the backing volume, which may not be filled yet.
+    """Format an existing volume; nothing is read from the backing volume, which may not be filled yet.
 
     A raw image on a block device needs no formatting, but its capacity must be exact: virtual sizes must match.
     With `by_sector` whatever is written to it lands alone, so that it can be written to before it has a backing volume.
@@ -68,7 +68,7 @@ def create(
 
 
 def measure(chain: Sequence[Image], *, target: VolumeFormat, keep_on: KeepOn = always) -> Measure:
-    """How large a volume of the target format must be to hold the data of the whole chain.
+    """Return how large a volume of the target format must be to hold the data of the whole chain.
 
     Raises:
         StoppedError: `keep_on` said no.
@@ -179,7 +179,7 @@ def _rate(bandwidth_bytes_per_second: int | None) -> list[str]:
 
 
 def _coroutines(bandwidth_bytes_per_second: int | None) -> int:
-    """As many as are of use below the limit.
+    """Return as many as are of use below the limit.
 
     qemu-img counts as done what it has in flight: with too many, a slow copy would seem to be at its end at once.
     """
@@ -237,7 +237,7 @@ def _commit(overlay: Image, base: Image, bandwidth: int | None, watch: Watch) ->
 
 
 def is_equal(one: Sequence[Image], other: Sequence[Image], *, keep_on: KeepOn = always) -> bool:
-    """Whether two chains that nobody writes to hold the same data.
+    """Return whether two chains that nobody writes to hold the same data.
 
     Raises:
         StoppedError: `keep_on` said no.

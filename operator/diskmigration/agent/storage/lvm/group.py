@@ -58,24 +58,24 @@ class VolumeGroup:
     """Thread-safe. There is one object a group, see `named`, as the turns are its own."""
 
     def __init__(self, name: str) -> None:
-        """The name was checked."""
+        """`name` was checked."""
         self.name = name
-        self._turns = PriorityLock()
+        self._lock = PriorityLock()
         self._group = _Reader(self._read_group)
         self._volumes = _Reader(self._read_volumes)
 
     @contextmanager
     def turn(self, *, urgent: bool = False) -> Iterator[None]:
-        """Held over what is looked up and what is changed because of it; only short commands run within."""
-        with self._turns.take(urgent=urgent):
+        """Hold the group's lock over what is looked up and what is changed because of it; run short commands only."""
+        with self._lock.take(urgent=urgent):
             yield
 
     def wait_until_idle(self, *, timeout: float) -> bool:
-        """Whether none of our commands changes the group, within that many seconds."""
-        return self._turns.wait_until_free(timeout=timeout)
+        """Return whether none of our commands changes the group, within that many seconds."""
+        return self._lock.wait_until_free(timeout=timeout)
 
     def describe(self, *, max_age_seconds: float = 0.0) -> GroupReport:
-        """The group, as it was no longer ago than that.
+        """Return the group, as it was no longer ago than that.
 
         Raises:
             MigrationError: StorageFailed.
@@ -83,7 +83,7 @@ class VolumeGroup:
         return self._group.get(max_age_seconds)
 
     def volumes(self, *, max_age_seconds: float = 0.0) -> tuple[VolumeReport, ...]:
-        """Its volumes, as they were no longer ago than that.
+        """Return its volumes, as they were no longer ago than that.
 
         Raises:
             MigrationError: StorageFailed.
@@ -91,7 +91,7 @@ class VolumeGroup:
         return self._volumes.get(max_age_seconds)
 
     def volume(self, name: str, *, max_age_seconds: float = 0.0) -> VolumeReport | None:
-        """One of them, or None.
+        """Return one of its volumes, or None.
 
         Raises:
             MigrationError: StorageFailed.
@@ -100,7 +100,7 @@ class VolumeGroup:
         return next((volume for volume in found if volume.lv_name == name), None)
 
     def change(self, line: Sequence[str], *, doing: str) -> None:
-        """Runs a command that changes the group, while the caller has the turn.
+        """Run a command that changes the group, while the caller has the turn.
 
         Raises:
             MigrationError: StorageFailed; NoRoomError.
@@ -110,7 +110,7 @@ class VolumeGroup:
             raise lvm_errors.failure(ended.said or ended.printed, doing=doing, line=line)
 
     def try_change(self, line: Sequence[str], *, doing: str) -> Ended:
-        """As `change`, but hands out how the command ended.
+        """As `change`, but return how the command ended.
 
         Raises:
             MigrationError: StorageFailed, when it did not end.
@@ -140,13 +140,13 @@ _groups: dict[str, VolumeGroup] = {}
 
 
 def named(name: str) -> VolumeGroup:
-    """The group of that name: the same object for every storage domain on it."""
+    """Return the group of that name: the same object for every storage domain on it."""
     with _guard:
         return _groups.setdefault(name, VolumeGroup(name))
 
 
 def wait_until_all_are_idle(*, timeout: float) -> bool:
-    """Whether none of our commands changes any group, within that many seconds."""
+    """Return whether none of our commands changes any group, within that many seconds."""
     end = time.monotonic() + timeout
     with _guard:
         groups = list(_groups.values())

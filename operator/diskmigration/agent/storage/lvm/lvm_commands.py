@@ -1,4 +1,4 @@
-"""The command lines of lvm2. Pure.
+"""The command lines of lvm2, each by what it does. Pure.
 
 Sizes are handed over in bytes or in extents, never in a unit that lvm.conf could change. A volume is always said as
 `GROUP/VOLUME` behind a `--`, with both names checked, so that no name can be read as an option.
@@ -16,17 +16,17 @@ _SECTOR_BYTES = 512
 
 
 def report_group(group: str) -> list[str]:
-    """One volume group."""
+    """Report one volume group."""
     return ["vgs", *_REPORT, "-o", ",".join(GROUP_FIELDS), "--", group]
 
 
 def report_volumes(group: str) -> list[str]:
-    """Every volume of the group that is not hidden."""
+    """Report every volume of the group that is not hidden."""
     return ["lvs", *_REPORT, "-o", ",".join(VOLUME_FIELDS), "--", group]
 
 
 def create(group: str, volume: str, *, extents: int, tags: Sequence[str], exclusive: bool) -> list[str]:
-    """A linear volume on fresh extents, active.
+    """Make a linear volume on fresh extents, active.
 
     What their last user left there is wiped as far as it could be taken for a file system or the like. That is safe, as
     nothing else can lie on extents that were free.
@@ -41,7 +41,7 @@ def create(group: str, volume: str, *, extents: int, tags: Sequence[str], exclus
 
 
 def extend(group: str, volume: str, *, size_bytes: int) -> list[str]:
-    """To that size, which lvm2 rounds up to whole extents; what is on the volume is not looked at.
+    """Extend the volume to that size, which lvm2 rounds up to whole extents; its data are not looked at.
 
     In bytes, as an extension is urgent and the size of an extent would have to be asked first. It fails where the
     volume has as many extents already.
@@ -51,26 +51,26 @@ def extend(group: str, volume: str, *, size_bytes: int) -> list[str]:
 
 
 def activate(group: str, volumes: Sequence[str], *, exclusive: bool) -> list[str]:
-    """On this node; with an exclusive lock where the group is shared, and so on no other."""
+    """Activate volumes on this node; with an exclusive lock where the group is shared, and so on no other."""
     return ["lvchange", "--activate", "ey" if exclusive else "y", "--", *_named(group, volumes)]
 
 
 def refresh(group: str, volume: str) -> list[str]:
-    """Loads the volume's table anew, and resumes it where a command that was ended in the middle left it suspended."""
+    """Load the volume's table again, and resume it where a command that was killed left it suspended."""
     return ["lvchange", "--refresh", "--", f"{group}/{volume}"]
 
 
 def change_tags(
     group: str, volumes: Sequence[str], *, add: Sequence[str] = (), remove: Sequence[str] = ()
 ) -> list[str]:
-    """Both at once; a tag that is there already, or not there, is no error."""
+    """Add and remove tags; one that is there already, or not there, is no error."""
     added = [word for tag in add for word in ("--addtag", tag)]
     removed = [word for tag in remove for word in ("--deltag", tag)]
     return ["lvchange", *removed, *added, "--", *_named(group, volumes)]
 
 
 def remove(group: str, volume: str) -> list[str]:
-    """Deactivated and removed; the kernel refuses it while anybody has the volume open."""
+    """Deactivate and remove a volume; the kernel refuses it while anybody has the volume open."""
     return ["lvremove", "--yes", "--", f"{group}/{volume}"]
 
 

@@ -58,7 +58,7 @@ _ALL_WORDS = frozenset({("volume group", "not found")})
 
 
 def failure(answer: str, *, doing: str, line: Sequence[str]) -> MigrationError:
-    """The error for a command line that failed: what was being done, lvm2's own answer, and what to do about it."""
+    """Return the error for a command line that failed, with lvm2's own answer and what to do about it."""
     said = " ".join(answer.split()) or "nothing"
     message = f"While {doing}, {line[0]} answered: {said.removesuffix('.')}."
     lowered = _without_names(said, line).lower()
@@ -69,7 +69,7 @@ def failure(answer: str, *, doing: str, line: Sequence[str]) -> MigrationError:
 
 
 def unanswered(*, doing: str, command: str, seconds: float) -> MigrationError:
-    """The error for a command that did not end."""
+    """Return the error for a command that did not end."""
     return MigrationError(
         Reason.STORAGE_FAILED,
         f"While {doing}, {command} did not answer within {seconds:.0f} s. Either another LVM command holds the group's "
@@ -79,12 +79,12 @@ def unanswered(*, doing: str, command: str, seconds: float) -> MigrationError:
 
 
 def says_size_is_there(answer: str) -> bool:
-    """Whether lvextend found the volume as large already."""
+    """Return whether lvextend found the volume as large already."""
     return any(words in answer for words in _SIZE_IS_THERE)
 
 
 def _without_names(said: str, line: Sequence[str]) -> str:
-    """A group or a volume may be named as lvm2 names its lock daemon, say."""
+    """Return the answer without names: a group may have the name of lvm2's lock daemon."""
     operands = line[line.index("--") + 1 :] if "--" in line else ()
     names = {name for operand in operands for name in operand.split("/")}
     if not names:

@@ -28,7 +28,7 @@ _LONGEST_OWN_VOLUME = volume_name(str(UUID(int=0)), 99, SNAPSHOT, VolumeFormat.Q
 
 
 def check_volume_group(name: str) -> None:
-    """Refuses a name that no volume group can have, or under which our volumes' names would be too long.
+    """Refuse a name that no volume group can have, or under which our volumes' names would be too long.
 
     Raises:
         MigrationError: StorageFailed.
@@ -45,7 +45,7 @@ def check_volume_group(name: str) -> None:
 
 
 def check_volume(group: str, name: str) -> None:
-    """Refuses a name that no logical volume made by a user can have: it could be read as an option or another volume.
+    """Refuse a name that no logical volume made by a user can have: it could be read as an option or another volume.
 
     Raises:
         MigrationError: StorageFailed.
@@ -64,12 +64,12 @@ def check_volume(group: str, name: str) -> None:
 
 
 def device_name(group: str, volume: str) -> str:
-    """The volume's name in the device-mapper: each hyphen doubled, one hyphen between."""
+    """Return the volume's name in the device-mapper: each hyphen doubled, one hyphen between."""
     return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
 
 
 def split_device_name(name: str) -> tuple[str, str] | None:
-    """Group and volume of a device-mapper name; None for what is no plain volume, a hidden layer say."""
+    """Return group and volume of a device-mapper name; None for what is no plain volume, as a hidden layer."""
     parts = [part.replace("--", "-") for part in re.findall(r"(?:--|[^-])+", name)]
     return (parts[0], parts[1]) if len(parts) == 2 and device_name(parts[0], parts[1]) == name else None
 

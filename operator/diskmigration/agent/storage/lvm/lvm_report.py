@@ -62,7 +62,7 @@ class GroupReport(_Row):
         return self.lock_type in ("sanlock", "dlm", "idm")
 
     def extents(self, size_bytes: int) -> int:
-        """So many extents hold that size."""
+        """Return how many extents hold that size."""
         return -(-size_bytes // self.vg_extent_size)
 
 
@@ -105,7 +105,7 @@ class _Document(_Row):
 
 
 def read_group(printed: str, group: str) -> GroupReport:
-    """The group of that name from what `vgs` printed.
+    """Return the group of that name from what `vgs` printed.
 
     Raises:
         MigrationError: StorageFailed, also where it is not in the report, or several groups have its name.
@@ -121,7 +121,7 @@ def read_group(printed: str, group: str) -> GroupReport:
 
 
 def read_volumes(printed: str, group: str) -> tuple[VolumeReport, ...]:
-    """Every volume from what `lvs` printed, in its order.
+    """Return every volume from what `lvs` printed, in its order.
 
     Raises:
         MigrationError: StorageFailed.

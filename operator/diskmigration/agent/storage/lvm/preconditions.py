@@ -12,14 +12,14 @@ LOCK_DAEMON = Path("/run/lvm/lvmlockd.socket")
 
 
 def require_usable(found: GroupReport, *, has_lock_daemon: bool) -> None:
-    """Raises MigrationError (StorageFailed) unless volumes of the group can be made and extended on this node."""
+    """Raise MigrationError (StorageFailed) unless volumes of the group can be made and extended on this node."""
     obstacle = _obstacle(found, has_lock_daemon=has_lock_daemon)
     if obstacle is not None:
         raise MigrationError(Reason.STORAGE_FAILED, f"The volume group {found.vg_name} {obstacle}")
 
 
 def require_ours(found: VolumeReport, group: str) -> None:
-    """Raises MigrationError (VolumeNotHandedOver) unless the volume carries our tag."""
+    """Raise MigrationError (VolumeNotHandedOver) unless the volume carries our tag."""
     if not found.ownership.is_ours:
         raise MigrationError(
             Reason.VOLUME_NOT_HANDED_OVER,
@@ -30,7 +30,7 @@ def require_ours(found: VolumeReport, group: str) -> None:
 
 
 def require_made_for(found: VolumeReport, group: str, owner: Owner) -> None:
-    """Raises MigrationError (StorageFailed) unless this migration made the volume, and so may format it."""
+    """Raise MigrationError (StorageFailed) unless this migration made the volume, and so may format it."""
     owned = found.ownership
     if not (owned.is_ours and owned.migration == owner.migration) or owned.is_doomed:
         raise MigrationError(
@@ -42,7 +42,7 @@ def require_made_for(found: VolumeReport, group: str, owner: Owner) -> None:
 
 
 def require_closed(found: VolumeReport, group: str) -> None:
-    """Raises VolumeInUseError while anybody has the volume open, or may have, or another node has it active.
+    """Raise VolumeInUseError while anybody has the volume open, or may have, or another node has it active.
 
     Of a volume that is not active on this node lvm2 does not tell whether it is open, and nobody can have it open here.
     Whether another node has it active is told in shared groups alone.

@@ -1,4 +1,4 @@
-"""One command at a time that changes a volume group: the urgent ones first."""
+"""A lock for which urgent waiters do not queue: one command at a time changes a volume group."""
 
 import threading
 from collections.abc import Iterator
@@ -6,17 +6,16 @@ from contextlib import contextmanager
 
 
 class PriorityLock:
-    """A lock of which the urgent waiters come before all others: a guest runs full while an extension waits."""
+    """A lock that urgent waiters get before all others: a guest runs full while an extension waits. Thread-safe."""
 
     def __init__(self) -> None:
-        """Nobody has it."""
         self._condition = threading.Condition()
         self._is_taken = False
         self._urgent_waiting = 0
 
     @contextmanager
     def take(self, *, urgent: bool = False) -> Iterator[None]:
-        """Holds the turn."""
+        """Hold the lock for the block."""
         with self._condition:
             self._urgent_waiting += urgent
             try:
@@ -32,6 +31,6 @@ class PriorityLock:
                 self._condition.notify_all()
 
     def wait_until_free(self, *, timeout: float) -> bool:
-        """Whether nobody has it, within that many seconds."""
+        """Wait until nobody has the lock, and return whether that came within so many seconds."""
         with self._condition:
             return self._condition.wait_for(lambda: not self._is_taken, timeout)

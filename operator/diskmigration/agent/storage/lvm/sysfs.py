@@ -26,7 +26,7 @@ class ActiveVolume:
 
 
 def active_at(path: Path) -> ActiveVolume | None:
-    """The logical volume behind that path, links followed; None for everything else.
+    """Return the logical volume behind that path, links followed; None for everything else.
 
     Raises:
         MigrationError: StorageFailed, it cannot be told.

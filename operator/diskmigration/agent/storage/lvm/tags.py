@@ -37,7 +37,7 @@ class Ownership:
 
 
 def of_new_volume(owner: Owner) -> tuple[str, ...]:
-    """The tags with which a volume is made."""
+    """Return the tags with which a volume is made."""
     return (
         OURS,
         INCOMPLETE,
@@ -48,17 +48,17 @@ def of_new_volume(owner: Owner) -> tuple[str, ...]:
 
 
 def of_progress(wiped_bytes: int) -> str:
-    """The tag that notes how far a wiping has come."""
+    """Return the tag that notes how far a wiping has come."""
     return f"{_WIPED}{wiped_bytes}"
 
 
 def is_of_progress(tag: str) -> bool:
-    """Whether the tag notes how far a wiping has come."""
+    """Return whether the tag notes how far a wiping has come."""
     return tag.startswith(_WIPED)
 
 
 def read(tags: Iterable[str]) -> Ownership:
-    """What the tags say; those of others say nothing."""
+    """Return what the tags say; those of others say nothing."""
     known = frozenset(tags)
     noted = (_after(known, _WIPED), "0")
     return Ownership(

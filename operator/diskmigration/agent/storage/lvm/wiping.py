@@ -26,7 +26,7 @@ def steps(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def wipe(path: Path, *, size_bytes: int, start: int, how: WipeAfterDelete, note: Callable[[int], None]) -> None:
-    """Wipes a device from `start` to its end; `note` gets the offset that it has come to, each NOTE_BYTES.
+    """Wipe a device from `start` to its end; `note` gets the offset that it has come to, each NOTE_BYTES.
 
     A device that cannot discard is zeroed instead: whoever asked for one of the two wants the data gone. blkdiscard
     opens the device exclusively, so a mounted one is refused.
