@@ -13,7 +13,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.migration.adoption import adopt_journals
-from diskmigration.agent.migration.attempt import Node
+from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.migration.worker import Worker

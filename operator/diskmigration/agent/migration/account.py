@@ -8,6 +8,7 @@ from diskmigration.agent.migration import report
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.progress import Meter
+from diskmigration.agent.migration.stalled import stalled
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase
 from diskmigration.api.errors import MigrationError, Reason
@@ -58,10 +59,10 @@ class Account:
                 phase=phase,
                 journal=attempt.journal,
                 figures=figures,
-                meter=attempt.meter,
+                meter=attempt.status.meter,
                 message=message,
                 now=now,
-                stalled=attempt.stalled(),
+                stalled=stalled(attempt),
                 falls_behind=attempt.convergence.falls_behind,
             )
             self._statuses.show(migration, self.status)

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
-from diskmigration.api.disk_migration import CopyMode, Phase
+from diskmigration.api.disk_migration import CopyMode
 
 
 class Place(StrEnum):
@@ -63,8 +63,8 @@ class Situation:
 
     `was_in_step` tells that this very job was once: under a busy guest the two sides are rarely equal when one looks,
     but from then on QEMU brings them together at the pivot. `falls_behind` tells that the guest writes faster than the
-    job copies. `is_lost` tells that libvirt has lost track of the VM's
-    QEMU: what libvirt says is not so, and nothing may be done until that has ended.
+    job copies. `is_lost` tells that libvirt has lost track of the VM's QEMU: what libvirt says is not so, and nothing
+    may be done until that has ended.
 
     Of a VM that is shut off, `has_cold_copy` tells that the whole disk was copied, and that nobody could write to it
     since; `was_in_step` that it was copied once. `is_saved` tells that its memory was saved, which names its disks.
@@ -277,26 +277,3 @@ def newly_known(journal: Journal, place: Place, *, is_same_run: bool) -> dict[st
     is_back = place is Place.SOURCE and journal.takes_snapshot and (journal.stage is not Stage.BEGUN)
     is_through = place is Place.DESTINATION and journal.overlay is not None
     return {"is_merged": True} if is_back or is_through else {}
-
-
-def phase_of(step: Step) -> Phase:
-    """The phase that people read while the step is under way."""
-    return _PHASES.get(step, Phase.CLEANING_UP)
-
-
-_PHASES = {
-    Step.TAKE_SNAPSHOT: Phase.SNAPSHOTTING,
-    Step.FORGO_SNAPSHOT: Phase.SNAPSHOTTING,
-    Step.PREPARE_DESTINATION: Phase.PREPARING_DESTINATION,
-    Step.COPY_CHAIN: Phase.COPYING_CHAIN,
-    Step.START_REPLICATION: Phase.REPLICATING,
-    Step.DROP_REPLICATION: Phase.REPLICATING,
-    Step.SWITCH_COPY_MODE: Phase.REPLICATING,
-    Step.AWAIT_SYNC: Phase.REPLICATING,
-    Step.AWAIT_CUTOVER: Phase.SYNCHRONIZED,
-    Step.COPY_COLD: Phase.REPLICATING,
-    Step.PIVOT: Phase.PIVOTING,
-    Step.PIVOT_COLD: Phase.PIVOTING,
-    Step.SETTLE_COLD_SWITCH: Phase.PIVOTING,
-    Step.MERGE: Phase.MERGING,
-}

@@ -1,9 +1,15 @@
-"""Check whether QEMU has taken over a VM's disk. It takes over that of a VM that arrived paused when it is resumed."""
+"""What QEMU does with a VM's disk: whether it has taken it over, and how far it has written it.
 
+QEMU takes over the disk of a VM that arrived paused when the VM is resumed.
+"""
+
+from functools import partial
 from pathlib import Path
 
-from diskmigration.agent.hypervisor.errors import VirtualMachinePausedError
+from diskmigration.agent.hypervisor import statistics
+from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, VirtualMachinePausedError
 from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.storage.openers import openers_of
 from diskmigration.api.hypervisor import VirtualMachineState
 
@@ -29,3 +35,18 @@ def require_active_disk(attempt: Attempt) -> None:
             f"The VM came to this node paused, and its QEMU has not taken over {path} yet. Resume it (`virsh resume`): "
             "the migration then goes on."
         )
+
+
+def written_since_open(attempt: Attempt, volume: JournalVolume) -> int:
+    """Return the highest offset that QEMU has written to a volume since it opened it, in bytes.
+
+    Raises:
+        HypervisorUnavailableError: libvirt does not tell.
+    """
+    doing = f"asking how far {volume.path} is written"
+    layer = attempt.read(doing, partial(statistics.of_domain, attempt.domain)).layer(volume.path, attempt.target)
+    if layer is None or layer.allocated_bytes is None:
+        raise HypervisorUnavailableError(
+            f"libvirt does not tell how far {volume.path} is written: its QEMU is busy. It is asked again."
+        )
+    return layer.allocated_bytes

@@ -1,4 +1,4 @@
-"""A block job that failed as its storage domain is full: libvirt says that it failed, and not why."""
+"""Work that failed as its storage domain is full. Of a block job libvirt says only that it failed, and not why."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,19 @@ _OF_BLOCK_JOBS = frozenset({Reason.BLOCK_JOB_FAILED, Reason.PIVOT_FAILED, Reason
 
 
 @contextmanager
+def lacking_room(reason: Reason) -> Iterator[None]:
+    """Say whose room is missing: SourceFull or DestinationFull, as the caller knows.
+
+    Raises:
+        MigrationError: with that reason.
+    """
+    try:
+        yield
+    except NoRoomError as error:
+        raise MigrationError(reason, error.message) from error
+
+
+@contextmanager
 def seen_if_full(home: OpenDomain, volume: str, reason: Reason) -> Iterator[None]:
     """Gives what fails in the block the reason SourceFull or DestinationFull where the volume cannot grow any further.
 
@@ -18,9 +31,8 @@ def seen_if_full(home: OpenDomain, volume: str, reason: Reason) -> Iterator[None
         MigrationError: with that reason, or as it was raised.
     """
     try:
-        yield
-    except NoRoomError as error:
-        raise MigrationError(reason, error.message) from error
+        with lacking_room(reason):
+            yield
     except MigrationError as error:
         if error.reason not in _OF_BLOCK_JOBS or not home.driver.is_full(volume):
             raise

@@ -56,8 +56,8 @@ def _await_resume(run: Run, error: VirtualMachinePausedError) -> None:
     """Wait until somebody has resumed the VM, without using up an attempt."""
     attempt = run.attempt
     if attempt is not None:
-        attempt.awaits_resume = error
-        attempt.meter = attempt.meter.restarted(now=time.monotonic())
+        attempt.status.awaits_resume = error
+        attempt.status.note_beat()
     run.show(run.phase, message="" if attempt is not None else error.message)
     run.wait(_RESUME_SECONDS)
 
@@ -137,9 +137,9 @@ def _retry(run: Run, attempt: Attempt, error: MigrationError) -> None:
     if isinstance(error, HypervisorUnavailableError):
         run.await_answer(error)
         return
-    attempt.note_failure(error)
+    attempt.status.note_failure(error)
     run.show(run.phase, message=error.message)
-    back_off(run, attempt, limits.backoff_seconds(attempt.failures))
+    back_off(run, attempt, limits.backoff_seconds(attempt.status.failures))
 
 
 def back_off(run: Run, attempt: Attempt, seconds: float) -> None:

@@ -13,8 +13,9 @@ from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.account import Account
-from diskmigration.agent.migration.attempt import Attempt, Node
+from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import Place
+from diskmigration.agent.migration.node import Node
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import Reason
@@ -90,7 +91,7 @@ class Run:
     def passed_limit(self, attempt: Attempt) -> Failure | None:
         """The failure of a migration that took too long, or of which no byte has moved for too long."""
         seconds = self.latest.spec.progress_timeout_seconds
-        if attempt.meter.is_stuck(now=time.monotonic(), timeout_seconds=seconds):
+        if attempt.status.meter.is_stuck(now=time.monotonic(), timeout_seconds=seconds):
             return self.passed_deadline() or Failure(
                 reason=Reason.NO_PROGRESS,
                 message=f"No byte was copied for progressTimeoutSeconds ({seconds} s). "
@@ -120,8 +121,7 @@ class Run:
         if not message and self._unanswered is not None:
             message = self._unanswered.message
         if not message and attempt is not None:
-            trouble = attempt.trouble.message if attempt.trouble is not None else ""
-            message = attempt.waiting() or attempt.activity or trouble
+            message = attempt.status.message()
         self.account.show(self.latest, attempt, phase, is_past_pivot=self.is_past_pivot, message=message)
 
     def end(self, phase: Phase, reason: Reason, message: str) -> bool:
@@ -144,7 +144,5 @@ class Run:
     def note_answer(self) -> None:
         """Go on after a time in which nobody could look: no byte was due in it."""
         if self._unanswered is not None and self.attempt is not None:
-            now = time.monotonic()
-            seconds = now - self._unanswered.at + ANSWER_SECONDS
-            self.attempt.meter = self.attempt.meter.excused(seconds, now=now)
+            self.attempt.status.excuse(time.monotonic() - self._unanswered.at + ANSWER_SECONDS)
         self._unanswered = None

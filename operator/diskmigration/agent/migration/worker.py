@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import limits
-from diskmigration.agent.migration.attempt import Attempt, Node
+from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import (
     Elsewhere,
     Place,
@@ -22,14 +22,16 @@ from diskmigration.agent.migration.decision import (
     drops_active_layer,
     is_replication,
     next_step,
-    phase_of,
     place_of,
 )
 from diskmigration.agent.migration.ending import end_attempt, finish, give_up_for_foreign_work, settle
 from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.opening import ASK_HOSTS_SECONDS, open_attempt
+from diskmigration.agent.migration.phases import phase_of
 from diskmigration.agent.migration.recovery import recover
 from diskmigration.agent.migration.run import LOOK_SECONDS, Run
+from diskmigration.agent.migration.stalled import doubt
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch
@@ -224,7 +226,7 @@ class Worker:
         situation = Situation(
             active_path=path,
             job=job,
-            cutover_is_open=attempt.doubt() is None
+            cutover_is_open=doubt(attempt) is None
             and limits.cutover_is_open(run.latest.spec.cutover, now=datetime.now(UTC)),
             was_in_step=attempt.was_in_step,
             falls_behind=attempt.convergence.falls_behind,
@@ -289,7 +291,7 @@ def _waits_or_ends(run: Run, attempt: Attempt, step: Step, job: BlockJob | None,
 
 def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
     if attempt.step is not step:
-        attempt.forget_activity()
+        attempt.status.forget_activity()
     run.show(phase_of(step))
     attempt.step = step
     if step is not Step.PIVOT_COLD:
@@ -298,7 +300,7 @@ def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
     if job is None and drops_active_layer(step) and has_internal_snapshot(attempt):
         end_attempt(run, attempt, leave_snapshot(attempt))
     elif step is Step.AWAIT_CUTOVER and job is None:
-        attempt.meter = attempt.meter.restarted(now=time.monotonic())
+        attempt.status.note_beat()
         run.wait(LOOK_SECONDS)
     elif step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
         apply_bandwidth(attempt, job)
@@ -307,4 +309,4 @@ def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
     else:
         _ACTS[step](attempt)
         if not attempt.has_merge:
-            attempt.note_success()
+            attempt.status.note_success()

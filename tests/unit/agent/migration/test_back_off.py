@@ -12,8 +12,10 @@ import pytest
 from diskmigration.agent.extender.machine import VolumeStatus
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import BlockJobChanged, DomainEvent, IoErrorMet, LifecycleChanged
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt_status import AttemptStatus
+from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.recovery import back_off
+from diskmigration.agent.migration.stalled import stalled
 from diskmigration.agent.migration.worker import Worker
 from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent.builders import UID, migration
@@ -86,19 +88,23 @@ def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
 
 
 def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_well() -> None:
-    attempt = Attempt.__new__(Attempt)
-    attempt.failures, attempt.trouble, attempt.awaits_resume = 0, None, None
-    attempt.activity = "Merging a into b."
     quiet: Any = SimpleNamespace(status_of=lambda _: VolumeStatus())
-    attempt.node = SimpleNamespace(extender=quiet)  # type: ignore[assignment]  # all that is asked of it is there
-    attempt.journal = SimpleNamespace(volumes=(), at_source=(), at_destination=())  # type: ignore[assignment]  # as above
+    status = AttemptStatus(Meter(), find_wait=lambda: None, on_change=lambda: None)
+    attempt: Any = SimpleNamespace(
+        node=SimpleNamespace(extender=quiet),
+        journal=SimpleNamespace(volumes=(), at_source=(), at_destination=()),
+        status=status,
+    )
+    status.show_activity("Merging a into b.")
     error = MigrationError(Reason.MERGE_FAILED, "It failed.")
-    attempt.note_failure(error)
-    assert attempt.trouble is error
-    assert attempt.activity == ""
-    assert attempt.stalled() is None
-    attempt.note_failure(error)
-    assert attempt.stalled() is error
-    attempt.note_success()
-    assert attempt.failures == 0
-    assert attempt.stalled() is None
+    status.note_failure(error)
+    assert status.message() == "It failed."
+    assert stalled(attempt) is None
+    status.note_failure(error)
+    assert stalled(attempt) is error
+    status.show_activity("Merging a into b.")
+    assert status.message() == "Merging a into b."
+    status.note_success()
+    assert status.message() == ""
+    assert status.failures == 0
+    assert stalled(attempt) is None

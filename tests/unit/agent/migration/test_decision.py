@@ -18,11 +18,11 @@ from diskmigration.agent.migration.decision import (
     is_put_back,
     newly_known,
     next_step,
-    phase_of,
     place_of,
     volume_in_doubt,
 )
 from diskmigration.agent.migration.journal import ColdSwitch, Journal, Stage
+from diskmigration.agent.migration.phases import phase_of
 from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import Reason
 from tests.unit.agent.builders import LOST_COPY_JOB, PULL_JOB, commit_job, copy_job, journal, migration

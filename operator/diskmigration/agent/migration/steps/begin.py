@@ -13,7 +13,6 @@ from diskmigration.agent.hypervisor.source_xml import named_sources
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import shut_off_disk
-from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.checks.capabilities import require_possible
 from diskmigration.agent.migration.checks.disk import (
     require_chain_of_headers,
@@ -32,6 +31,7 @@ from diskmigration.agent.migration.checks.placement import require_allowed, sour
 from diskmigration.agent.migration.checks.records import require_carried_bitmaps, require_no_snapshots
 from diskmigration.agent.migration.checks.room import require_room, require_volume_size
 from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
 from diskmigration.agent.migration.steps.find_vm import require_nothing_left

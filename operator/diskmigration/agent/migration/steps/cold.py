@@ -7,8 +7,9 @@ counts only if nobody can have written to the source since before the copy: see 
 import logging
 import time
 
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.disturbance import disturbance, has_started_since, mark_of
+from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
 from diskmigration.agent.migration.steps.copy_volume import copy_volume
@@ -60,7 +61,7 @@ def copy_cold(attempt: Attempt) -> None:
     size = qemu_img.measure(measured, target=mirror.format, keep_on=attempt.keep_on).required_bytes
 
     def show(share: float) -> None:
-        attempt.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
+        attempt.status.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
 
     show(0.0)
     with lacking_room(Reason.DESTINATION_FULL):
@@ -70,7 +71,7 @@ def copy_cold(attempt: Attempt) -> None:
             mirror,
             bandwidth=bandwidth,
             on_progress=show,
-            on_beat=attempt.note_beat,
+            on_beat=attempt.status.note_beat,
             keep_on=lambda: attempt.keeps_on_at(bandwidth) and not has_started_since(attempt, since),
         )
     if is_whole:

@@ -73,15 +73,20 @@ def merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, 
     if base.type is StorageType.BLOCK and not attempt.journal.has_cold_merge:
         attempt.record(has_cold_merge=True)
     bandwidth = attempt.latest().spec.bandwidth
+
+    def show(share: float) -> None:
+        what = f"Merging {overlay.path} into {base.path}"
+        attempt.status.show_merge(what, since=attempt.journal.merge_since, share=share)
+
     merge_cold(
         overlay=overlay,
         base=base,
         home=home,
         keep_on=lambda: attempt.keeps_on_at(bandwidth),
         bandwidth=bandwidth,
-        on_progress=lambda share: attempt.show_merge(overlay.path, base.path, share=share),
+        on_progress=show,
         first_end=attempt.journal.merge_base_end,
-        has_failed=attempt.failures > 0,
+        has_failed=attempt.status.failures > 0,
     )
     attempt.reach(Moment.ACTED)
     if (why := disturbance(attempt, overlay, since)) is not None:

@@ -6,7 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
-from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
+from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt
+from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.copy_volume import copy_volume, stands_alone
@@ -93,15 +94,15 @@ class _Progress:
             self._done[name] = int(self._sizes[name] * share)
             now, copied, total = time.monotonic(), sum(self._done.values()), sum(self._sizes.values())
             if now < self._shown_at + _SHOW_SECONDS:
-                self._attempt.measure(now=now, copied=copied, total=total)
+                self._attempt.status.measure(now=now, copied=copied, total=total)
                 return
             self._shown_at = now
-            self._attempt.show_progress(now=now, copied=copied, total=total)
+            self._attempt.status.show_progress(now=now, copied=copied, total=total)
 
     def note_beat(self) -> None:
         """A copy reads or writes, but has not come a percent further."""
         with self._guard:
-            self._attempt.note_beat()
+            self._attempt.status.note_beat()
 
     def stop(self) -> None:
         """The others are not gone on with."""

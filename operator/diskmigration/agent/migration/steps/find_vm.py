@@ -4,8 +4,8 @@ from diskmigration.agent.hypervisor.domain import Domain, every_domain, find
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import last_writes
-from diskmigration.agent.migration.attempt import Node
 from diskmigration.agent.migration.journal import Journal
+from diskmigration.agent.migration.node import Node
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.errors import MigrationError, Reason

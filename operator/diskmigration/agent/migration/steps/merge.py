@@ -9,7 +9,7 @@ from functools import partial
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.migration.attempt import Attempt
-from diskmigration.agent.migration.disk_activity import require_active_disk
+from diskmigration.agent.migration.disk_activity import require_active_disk, written_since_open
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.moments import Moment
@@ -88,9 +88,9 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
         overlay=overlay,
         base=base,
         home=home,
-        written=Written(attempt.written_since_open(overlay), attempt.written_since_open(base)),
+        written=Written(written_since_open(attempt, overlay), written_since_open(attempt, base)),
         first_end=attempt.journal.merge_base_end,
-        has_failed=attempt.failures > 0,
+        has_failed=attempt.status.failures > 0,
         keep_on=attempt.keep_on,
     )
     require_active_disk(attempt)
@@ -104,7 +104,7 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
             bandwidth_bytes_per_second=bandwidth,
         )
         attempt.act(f"starting the merge of {overlay.path} into {base.path}", start)
-    attempt.awaits_resume = None
+    attempt.status.awaits_resume = None
     attempt.has_merge = True
     attempt.merge_bandwidth = bandwidth
     attempt.node.extender.observe_soon(attempt.domain.uuid)
@@ -127,7 +127,12 @@ def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: Jo
         _pivot(attempt, base)
     elif latest is not None and not _is_in_step(latest):
         _apply_bandwidth(attempt)
-        attempt.show_merge(overlay.path, base.path, copied=latest.current_bytes, total=latest.end_bytes)
+        attempt.status.show_merge(
+            f"Merging {overlay.path} into {base.path}",
+            since=attempt.journal.merge_since,
+            copied=latest.current_bytes,
+            total=latest.end_bytes,
+        )
         attempt.wait(_ROUND_SECONDS)
 
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.extender.watermark import largest_useful_size
+from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.disk_activity import written_since_open
+from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.sizing import fresh_volume_size, frozen_volume_size, written_volume_size
 from diskmigration.agent.storage import qemu_img
@@ -36,7 +39,7 @@ def _filled_size(attempt: Attempt) -> int:
     mirror = journal.mirror
     spec = journal.migration.spec.destination
     layers = journal.source if journal.flattens and not journal.takes_snapshot else (journal.mirrored,)
-    held = sum(attempt.held_at_most(volume, attempt.source.driver) for volume in layers)
+    held = sum(_held_at_most(attempt, volume) for volume in layers)
     if spec.provisioning is Provisioning.THICK and not journal.takes_snapshot:
         return frozen_volume_size(
             required=held,
@@ -47,11 +50,26 @@ def _filled_size(attempt: Attempt) -> int:
         )
     is_alike = mirror.type is journal.mirrored.type
     return written_volume_size(
-        allocated=attempt.written_since_open(journal.mirrored) if is_alike and attempt.is_running() else held,
+        allocated=written_since_open(attempt, journal.mirrored) if is_alike and attempt.is_running() else held,
         at_least=held,
         capacity=mirror.capacity_bytes,
         chunk=_chunk(attempt),
     )
+
+
+def _held_at_most(attempt: Attempt, volume: JournalVolume) -> int:
+    """An upper bound of what a qcow2 copy of a volume of the source that is being written to holds, in bytes.
+
+    A raw file has holes, which a mirror skips; a block device shows none, so the mirror copies all of it.
+    """
+    driver = attempt.source.driver
+    if volume.format is VolumeFormat.QCOW2:
+        return driver.size_bytes(volume.name)
+    if volume.type is not StorageType.FILE:
+        return largest_useful_size(driver.size_bytes(volume.name))
+    # Blocks that were allocated ahead hold nothing, and a mirror skips them like holes.
+    measured = qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2, keep_on=attempt.keep_on).required_bytes
+    return min(largest_useful_size(driver.allocated_bytes(volume.name)), measured)
 
 
 def fresh_mirror_size(attempt: Attempt) -> int:

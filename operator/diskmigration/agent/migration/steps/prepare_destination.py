@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt, lacking_room
+from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt
 from diskmigration.agent.migration.checks.room import require_room
+from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size

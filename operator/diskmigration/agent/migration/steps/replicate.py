@@ -78,14 +78,14 @@ def measure_replication(attempt: Attempt, job: BlockJob) -> None:
     attempt.has_replication = True
     internal = sum(attempt.journal.copy_bytes)
     now = time.monotonic()
-    attempt.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
+    attempt.status.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
     attempt.convergence = attempt.convergence.advanced(
         now=now, copied=job.current_bytes, remaining=job.end_bytes - job.current_bytes
     )
     if job.is_ready:
         attempt.was_in_step = True
         attempt.convergence = Convergence()
-        attempt.meter = attempt.meter.restarted(now=now)
+        attempt.status.note_beat()
 
 
 def apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
@@ -126,7 +126,7 @@ def abort_replication(attempt: Attempt) -> None:
     began_at = datetime.now(UTC)
     while attempt.look()[1] is not None:
         attempt.wait(1.0)
-        attempt.show_activity(
+        attempt.status.show_activity(
             f"Waiting for QEMU to end the mirror to {attempt.journal.mirror.path} since {began_at:%Y-%m-%dT%H:%M:%SZ}: "
             "it waits for what it has asked of the storage."
         )

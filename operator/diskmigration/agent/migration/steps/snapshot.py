@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from functools import partial
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
-from diskmigration.agent.migration.attempt import Attempt, lacking_room
+from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.disk_activity import require_active_disk
+from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.last_writes import require_unwritten
 from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.removal import own

@@ -1,0 +1,114 @@
+"""What the status tells of an attempt beside its journal: how far it is, what takes long, and what has failed."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from diskmigration.agent import metrics
+from diskmigration.agent.migration.progress import MergeProgress, Meter
+from diskmigration.agent.storage.process_limit import Wait
+from diskmigration.api.errors import MigrationError
+
+
+class AttemptStatus:
+    """Thread-safe where copies take their readings, side by side in threads of their own; the worker has the rest."""
+
+    def __init__(self, meter: Meter, *, find_wait: Callable[[], Wait | None], on_change: Callable[[], None]) -> None:
+        """`find_wait` tells of a qemu-img that waits for its turn; `on_change` has the status written."""
+        self.meter = meter
+        # What the status says of a step that takes long, or nothing.
+        self.activity = ""
+        self.failures = 0
+        self.trouble: MigrationError | None = None
+        # Why a step waits until somebody resumes the VM.
+        self.awaits_resume: MigrationError | None = None
+        self._merge = MergeProgress()
+        self._find_wait = find_wait
+        self._on_change = on_change
+        self._guard = threading.Lock()
+        self._shown_wait = ""
+
+    def message(self) -> str:
+        """Return what is waited for, what takes long, or what has failed and has not ended well since; or ""."""
+        wait = self._find_wait()
+        trouble = self.trouble.message if self.trouble is not None else ""
+        return (wait.message if wait is not None else "") or self.activity or trouble
+
+    def measure(self, *, now: float, copied: int, total: int) -> None:
+        """Record copied and total bytes of the whole move."""
+        with self._guard:
+            before = self.meter.copied
+            self.meter = self.meter.advanced(now=now, copied=copied, total=total)
+            metrics.COPIED_BYTES.inc(self.meter.copied - before)
+
+    def show_progress(self, *, now: float, copied: int, total: int) -> None:
+        """Record copied and total bytes of the whole move, and have them shown."""
+        self.measure(now=now, copied=copied, total=total)
+        self._on_change()
+
+    def note_beat(self) -> None:
+        """Record that something was read or written, or that nothing is due: the copy is not stuck."""
+        with self._guard:
+            self.meter = self.meter.restarted(now=time.monotonic())
+
+    def excuse(self, seconds: float) -> None:
+        """Record that nobody could look for so long: no byte was due in that time."""
+        with self._guard:
+            self.meter = self.meter.excused(seconds, now=time.monotonic())
+
+    def note_wait(self) -> None:
+        """Show that a qemu-img waits for its turn, or does not any more."""
+        wait = self._find_wait()
+        message = wait.message if wait is not None else ""
+        if wait is not None and wait.is_idle:
+            self.note_beat()
+        with self._guard:
+            has_changed, self._shown_wait = message != self._shown_wait, message
+        if has_changed:
+            self._on_change()
+
+    def show_activity(self, activity: str) -> None:
+        """Have the status say what a step that takes long does, until it has ended or failed."""
+        if activity != self.activity:
+            self.activity = activity
+            self._on_change()
+
+    def show_merge(
+        self,
+        what: str,
+        *,
+        since: datetime | None,
+        share: float | None = None,
+        copied: int = 0,
+        total: int = 0,
+    ) -> None:
+        """Show how far a merge is: the `share` that is done, or bytes; QEMU has no total before it has looked."""
+        is_known = total > 1
+        self._merge = self._merge.advanced(
+            now=time.monotonic(),
+            what=what,
+            since=since,
+            share=copied / total if is_known else share,
+            copied=copied,
+            total=total if is_known else 0,
+        )
+        self.show_activity(self._merge.message)
+
+    def forget_activity(self) -> None:
+        """Record that what a step told of itself is over."""
+        self.activity = ""
+        self._merge = MergeProgress()
+
+    def note_failure(self, error: MigrationError) -> None:
+        """Record that a step has failed that has to end well some time; it is told until it does."""
+        self.failures += 1
+        self.trouble = error
+        self.forget_activity()
+
+    def note_success(self) -> None:
+        """Record that a step has ended well."""
+        self.awaits_resume = None
+        self.failures = 0
+        self.trouble = None
+        self.forget_activity()

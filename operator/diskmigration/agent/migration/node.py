@@ -1,0 +1,25 @@
+"""What all migrations on this node share."""
+
+from dataclasses import dataclass, field
+
+from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.hypervisor.starts import Starts
+from diskmigration.agent.migration.removal import Remover
+from diskmigration.agent.migration.turns import Turns
+from diskmigration.agent.other_hosts import OtherHosts
+from diskmigration.agent.storage.domains import StorageDomains
+
+
+@dataclass(frozen=True)
+class Node:
+    """This node's libvirt, storage domains and extender, and what else migrations work with."""
+
+    name: str
+    connection: Connection
+    domains: StorageDomains
+    extender: Extender
+    other_hosts: OtherHosts
+    remover: Remover
+    starts: Starts
+    turns: Turns = field(default_factory=Turns)
