@@ -39,6 +39,7 @@ def open_attempt(run: Run) -> Attempt | None:
             settled_attempt=run.settled_attempt,
             keep_on=run.keep_on,
             reader=run.reader,
+            on_wait=lambda message: run.show(run.phase, message=message),
         )
     if journal is None:
         destination = run.latest.spec.destination.storage_domain

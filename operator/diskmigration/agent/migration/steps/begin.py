@@ -36,7 +36,7 @@ from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
 from diskmigration.agent.migration.steps.find_vm import require_nothing_left
 from diskmigration.agent.migration.volume_access import libvirt_changes_owners, require_files_openable
-from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_image, qemu_img
+from diskmigration.agent.storage import image_locks, paths, qcow2_header, qemu_image, qemu_img, qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Identity, Owner, StorageDriver
 from diskmigration.agent.storage.identity import identity_or_name
@@ -54,9 +54,11 @@ def begin(
     settled_attempt: int,
     keep_on: Callable[[], bool],
     reader: BoundedReader,
+    on_wait: Callable[[str], None],
 ) -> Journal | None:
     """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
 
+    `on_wait` is told what is waited for, each time that `keep_on` is asked meanwhile.
     `settled_attempt` is the last attempt that has ended: what it has left was seen to be nobody's last writes.
 
     Raises:
@@ -86,7 +88,13 @@ def begin(
     for volume in journal.may_change:
         source.driver.require_ours(volume.name)
     _require_nothing_is_lost(domain, description, journal)
-    _require_room(journal, source.driver, destination.driver, keep_on)
+
+    def keep_on_waiting() -> bool:
+        if (wait := qemu_img_process.wait_of(Path(volume.path) for volume in journal.source)) is not None:
+            on_wait(wait.message)
+        return keep_on()
+
+    _require_room(journal, source.driver, destination.driver, keep_on_waiting)
     _require_access(node, domain, journal, source.driver, destination.driver)
     journal = journal.model_copy(update={"libvirt_changes_owners": libvirt_changes_owners(domain, journal)})
     journals.write(domain, journal)

@@ -1,5 +1,7 @@
 """Pivoting: the destination becomes the active layer. Whether it has is asked of libvirt, never assumed."""
 
+import time
+from datetime import UTC, datetime
 from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
@@ -14,6 +16,8 @@ from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import MigrationError, Reason
 
 _SETTLE_SECONDS = 0.2
+_TELL_SECONDS = 2.0
+"""A pivot that takes no longer is told by its phase alone."""
 
 
 def pivot(attempt: Attempt) -> None:
@@ -44,6 +48,8 @@ def settle_pivot(attempt: Attempt) -> None:
     journal = attempt.journal
     activate_all(attempt)
     path, other_path = attempt.active_path(), journal.pivoting_to or ""
+    now = datetime.now(UTC)
+    attempt.status.show_activity(f"Comparing {path} with {other_path} since {now:%Y-%m-%dT%H:%M:%SZ}.")
     sides = (journal.chain_of(journal.volume(side)) for side in (path, other_path))
     if qemu_img.is_equal(*sides, keep_on=attempt.keep_on):
         attempt.record(pivoting_to=None)
@@ -89,8 +95,13 @@ def pivot_to(attempt: Attempt, volume: JournalVolume, **known: bool) -> None:
         # libvirt saw that the VM had ended before it asked QEMU: of what had begun, it says something else.
         attempt.record(pivoting_to=None)
         raise
+    since, began_at = datetime.now(UTC), time.monotonic()
     while (found := attempt.look())[1] is not None:
         attempt.wait(_SETTLE_SECONDS)
+        if time.monotonic() > began_at + _TELL_SECONDS:
+            attempt.status.show_activity(
+                f"Waiting for QEMU to complete the pivot to {volume.path} since {since:%Y-%m-%dT%H:%M:%SZ}."
+            )
     disk, _ = found
     if disk.mirror is not None:
         raise HypervisorUnavailableError(f"libvirtd was restarted while {attempt.target} was pivoted.")
