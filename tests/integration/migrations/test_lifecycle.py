@@ -42,6 +42,11 @@ class Held:
         self.machine.verify()
 
 
+# Little, as a merge keeps to the bandwidth too.
+MARK = {"offset": 60 * MEBIBYTE, "length": MEBIBYTE // 16, "pattern": 60}
+"""What the guest of a held migration writes."""
+
+
 def hold(stack: Stack, machine: Machine, to: str, phase: str, **spec: Any) -> Held:
     """A migration that stays in CopyingChain, Replicating (of a Direct one) or Synchronized."""
     ways: dict[str, dict[str, Any]] = {
@@ -53,8 +58,7 @@ def hold(stack: Stack, machine: Machine, to: str, phase: str, **spec: Any) -> He
     chain, inactive = machine.chain(), machine.chain(inactive=True)
     migration = stack.migrate(machine, to, **{**ways[phase], **spec})
     migration.wait_for_phase(phase)
-    # Little, as a merge keeps to the bandwidth too.
-    machine.write(offset=60 * MEBIBYTE, length=MEBIBYTE // 16, pattern=60)
+    machine.write(**MARK)
     return Held(migration, machine, chain, inactive, files)
 
 

@@ -8,16 +8,13 @@ from pathlib import Path
 import pytest
 
 from testbed import qemu_io
-from tests.integration.migrations.machines import MEBIBYTE, Machine
+from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import FINAL, Migration, Stack
-from tests.integration.migrations.test_lifecycle import Held, hold
+from tests.integration.migrations.test_lifecycle import MARK, Held, hold
 from tests.integration.migrations.volumes import made_volume
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
-
-MARK = {"offset": 60 * MEBIBYTE, "length": 3 * MEBIBYTE, "pattern": 60}
-"""What a guest wrote after its snapshot, as `hold` writes it."""
 
 
 def holds_mark(volume: Path) -> bool:

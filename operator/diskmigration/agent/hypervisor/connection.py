@@ -72,11 +72,13 @@ def _unreachable(uri: str, error: libvirt.libvirtError) -> HypervisorUnavailable
 
 def _release(lost: libvirt.virConnect) -> None:
     """Free a connection that was lost: its callbacks hold it, and it holds them."""
-    for callback in list(lost.domainEventCallbackID):
+    # The binding makes it with the first callback.
+    callbacks: dict[int, object] = getattr(lost, "domainEventCallbackID", {})
+    for callback in list(callbacks):
         # Forgets the callback, and fails then, as libvirtd cannot be told.
         with suppress(libvirt.libvirtError):
             lost.domainEventDeregisterAny(callback)
-    lost.domainEventCallbackID.clear()
+    callbacks.clear()
 
 
 class Connection:
