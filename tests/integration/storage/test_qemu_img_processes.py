@@ -146,7 +146,7 @@ def test_storage_that_hangs_keeps_its_own_work_alone(scratch: Path, *, is_stoppe
     with file_system(scratch) as mount, ThreadPoolExecutor(2 * LIMIT) as pool:
         with frozen(mount):
             hanging = [pool.submit(form, number) for number in range(2 * LIMIT)]
-            wait_until(lambda: qemu_img_process.running() == LIMIT, "as many as may hang on one storage do")
+            wait_until(lambda: len(hanging_with(str(mount))) == LIMIT, "as many as may hang on one storage do")
             if is_stopped:
                 wanted.clear()
                 wait_until(lambda: all(each.done() for each in hanging), "nobody waits for them any more")

@@ -99,6 +99,8 @@ class Attempt:
         self.has_merge = False
         # What it was last limited to; somebody else may have changed that since, and means it.
         self.merge_bandwidth: int | None = None
+        # How many bytes the merge had to copy when it was first looked at; None before QEMU has counted them.
+        self.merge_bytes: int | None = None
         self.convergence = Convergence()
         self.cold_copy_mark: Mark | None = None
         # The destination's volumes that were formatted here, and that nothing was written to since.

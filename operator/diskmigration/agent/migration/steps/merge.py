@@ -21,6 +21,8 @@ from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.api.errors import MigrationError, Reason
 
 _ROUND_SECONDS = 1.0
+_NOT_COUNTED_YET = 1
+"""libvirt's total of a job that QEMU has not counted yet is 0 or 1. Source: qemuBlockJobInfoTranslate."""
 
 
 def merge_at_destination(attempt: Attempt) -> None:
@@ -106,7 +108,7 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
         attempt.act(f"starting the merge of {overlay.path} into {base.path}", start)
     attempt.status.awaits_resume = None
     attempt.has_merge = True
-    attempt.merge_bandwidth = bandwidth
+    attempt.merge_bandwidth, attempt.merge_bytes = bandwidth, None
     attempt.node.extender.observe_soon(attempt.domain.uuid)
     attempt.reach(Moment.MIDWAY)
 
@@ -116,7 +118,8 @@ def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: Jo
     if not attempt.has_merge:
         # An agent before this one has started it.
         attempt.has_merge = True
-        attempt.merge_bandwidth = job.bandwidth_bytes_per_second
+        attempt.merge_bandwidth, attempt.merge_bytes = job.bandwidth_bytes_per_second, None
+    _apply_bandwidth(attempt, job)
     until = time.monotonic() + _ROUND_SECONDS
     latest: BlockJob | None = job
     while latest is not None and not latest.is_ready and _is_in_step(latest) and time.monotonic() < until:
@@ -126,7 +129,6 @@ def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: Jo
     if latest is not None and latest.is_ready:
         _pivot(attempt, base)
     elif latest is not None and not _is_in_step(latest):
-        _apply_bandwidth(attempt)
         attempt.status.show_merge(
             f"Merging {overlay.path} into {base.path}",
             since=attempt.journal.merge_since,
@@ -136,8 +138,15 @@ def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: Jo
         attempt.wait(_ROUND_SECONDS)
 
 
-def _apply_bandwidth(attempt: Attempt) -> None:
-    bandwidth = attempt.latest().spec.bandwidth
+def _apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
+    """Keep the merge to the bandwidth until all is copied that was there when it began.
+
+    What is left is what the guest writes meanwhile. A limit below that would let the merge never end.
+    """
+    if attempt.merge_bytes is None and job.end_bytes > _NOT_COUNTED_YET:
+        attempt.merge_bytes = job.end_bytes
+    has_copied_all = attempt.merge_bytes is not None and job.current_bytes >= attempt.merge_bytes
+    bandwidth = None if has_copied_all or _is_in_step(job) else attempt.latest().spec.bandwidth
     if bandwidth != attempt.merge_bandwidth:
         change = partial(block_jobs.set_bandwidth, attempt.domain, target=attempt.target, bytes_per_second=bandwidth)
         attempt.act(f"setting the bandwidth of {attempt.target}'s merge", change)
