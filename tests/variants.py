@@ -18,6 +18,7 @@ def every_second_by_day(variants: Iterable[Any]) -> list[Any]:
 
 def _at_night(variant: Any) -> Any:
     if isinstance(variant, type(pytest.param())):
-        return variant
+        marks = variant.marks if variant.marks else ()
+        return pytest.param(*variant.values, marks=(*marks, pytest.mark.nightly), id=variant.id)
     values = variant if isinstance(variant, tuple) else (variant,)
     return pytest.param(*values, marks=pytest.mark.nightly)
