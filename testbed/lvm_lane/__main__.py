@@ -34,7 +34,7 @@ def main() -> None:
     """Read the command line, run the lane, and exit with pytest's status."""
     parser = argparse.ArgumentParser(prog="python -m testbed.lvm_lane", description=__doc__)
     parser.add_argument("--results", type=Path, default=_REPOSITORY / "dist" / "lvm-lane", help="%(default)s")
-    parser.add_argument("--timeout-seconds", type=float, default=2400, help="for the tests; %(default)s")
+    parser.add_argument("--timeout-seconds", type=float, default=3000, help="for the tests; %(default)s")
     arguments, for_pytest = parser.parse_known_args()
     # So that what was made is removed: Python's own answer to it is to end at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("The LVM lane was told to end."))
