@@ -149,61 +149,36 @@ def monitor_says(host: LibvirtHost, machine: str, changes: Mapping[bytes, bytes]
 
 
 class Gate:
-    """Passes on what libvirtd and a QEMU say to each other; one command waits at it. Made by `held_before`."""
+    """One command that libvirtd gives a QEMU waits at it. Made by `held_before`."""
 
-    def __init__(self, path: Path, command: str) -> None:
+    def __init__(self, command: str) -> None:
         self.is_reached = threading.Event()
         self._is_open = threading.Event()
-        self._path = path
         self._command = command
-        self._real = path.with_name("monitor.real")
-        path.rename(self._real)
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(path))
-        self._server.listen(1)
-        self._connections = [self._server]
-        threading.Thread(target=self._accept, daemon=True).start()
 
     def open(self) -> None:
         """Let the command through, and all that come after it."""
         self._is_open.set()
 
-    def close(self) -> None:
-        """Let libvirtd, which does not run, find QEMU itself again."""
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        self._real.rename(self._path)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            libvirtd, _ = self._server.accept()
-            qemu = socket.socket(socket.AF_UNIX)
-            qemu.connect(str(self._real))
-            self._connections += [libvirtd, qemu]
-            threading.Thread(target=self._pass_on, args=(libvirtd, qemu), daemon=True).start()
-            self._pass_on(qemu, libvirtd)
-
-    def _pass_on(self, reader: socket.socket, writer: socket.socket) -> None:
-        with suppress(OSError), reader.makefile("rb") as lines:
-            for line in lines:
-                if json.loads(line).get("execute") == self._command:
-                    self.is_reached.set()
-                    self._is_open.wait()
-                writer.sendall(line)
+    def pass_on(self, line: bytes, is_qemu: bool) -> bytes:
+        """Return the line, as a `Relay` asks for it, once it may pass."""
+        if not is_qemu and json.loads(line).get("execute") == self._command:
+            self.is_reached.set()
+            self._is_open.wait()
+        return line
 
 
 @contextmanager
 def held_before(host: LibvirtHost, machine: str, command: str) -> Iterator[Gate]:
     """Have the VM's QEMU not answer from a command of QMP on, until the gate is opened; libvirtd is started again."""
+    gate = Gate(command)
     host.stop_daemon()
-    gate = Gate(host.monitor_socket(machine), command)
+    relay = Relay(host.monitor_socket(machine), gate.pass_on)
     host.start_daemon()
     try:
         yield gate
     finally:
         gate.open()
         host.stop_daemon()
-        gate.close()
+        relay.close()
         host.start_daemon()
