@@ -111,20 +111,12 @@ def under_way(
     since = before.last_progress_time
     if since is None or (before.progress or Progress()).copied_bytes < progress.copied_bytes:
         since = now
-    return before.model_copy(
+    shown = _in_phase(
+        before, migration, phase=phase, synchronized=synchronized, message=message, now=now, stalled=stalled
+    )
+    return shown.model_copy(
         update={
-            "observed_generation": migration.metadata.generation,
-            "phase": phase,
-            "conditions": _conditions(
-                before.conditions,
-                migration,
-                succeeded=ConditionStatus.UNKNOWN,
-                synchronized=synchronized,
-                reason=phase.value,
-                message=message,
-                now=now,
-                stalled=stalled,
-            )
+            "conditions": shown.conditions
             + _converging(before.conditions, migration, journal, falls_behind=falls_behind, now=now),
             "synchronized_time": before.synchronized_time or (now if synchronized else None),
             "last_progress_time": since,
@@ -148,6 +140,19 @@ def not_begun(
     before: DiskMigrationStatus, migration: DiskMigration, *, phase: Phase, message: str, now: datetime
 ) -> DiskMigrationStatus:
     """The status while no attempt is under way; `message` tells what it waits for."""
+    return _in_phase(before, migration, phase=phase, synchronized=False, message=message, now=now)
+
+
+def _in_phase(
+    before: DiskMigrationStatus,
+    migration: DiskMigration,
+    *,
+    phase: Phase,
+    synchronized: bool,
+    message: str,
+    now: datetime,
+    stalled: MigrationError | None = None,
+) -> DiskMigrationStatus:
     return before.model_copy(
         update={
             "observed_generation": migration.metadata.generation,
@@ -156,10 +161,11 @@ def not_begun(
                 before.conditions,
                 migration,
                 succeeded=ConditionStatus.UNKNOWN,
-                synchronized=False,
+                synchronized=synchronized,
                 reason=phase.value,
                 message=message,
                 now=now,
+                stalled=stalled,
             ),
         }
     )
