@@ -11,7 +11,7 @@ from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus
 from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
-from diskmigration.cluster.events import EventRecorder, Reporter
+from diskmigration.cluster.events import Event, EventRecorder, Reporter
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
@@ -119,12 +119,14 @@ class StatusWriter:
         """Record what has happened, so that `kubectl describe` tells the story."""
         for happening in entry.happenings(status):
             self._events.record(
-                DISK_MIGRATIONS,
-                entry.migration.metadata,
-                reason=happening.reason,
-                note=happening.note,
-                action="Migrate",
-                event_type=happening.event_type,
+                Event(
+                    DISK_MIGRATIONS,
+                    entry.migration.metadata,
+                    reason=happening.reason,
+                    note=happening.note,
+                    action="Migrate",
+                    event_type=happening.event_type,
+                )
             )
 
     def _next(self) -> Entry:

@@ -4,11 +4,9 @@ import logging
 import queue
 import threading
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster import resources
@@ -42,6 +40,21 @@ class Reporter:
     instance: str
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to an object; `plural` names its kind.
+
+    `reason` and `action` are CamelCase; a note of more than 1,024 bytes is cut, as the server would refuse it.
+    """
+
+    plural: str
+    metadata: ObjectMeta
+    reason: str
+    note: str
+    action: str
+    event_type: EventType = EventType.NORMAL
+
+
 class EventRecorder:
     """Records Events on a thread of its own, so that nobody waits for them; under load it drops them."""
 
@@ -49,80 +62,40 @@ class EventRecorder:
         """Nothing is recorded before `start`."""
         self._cluster = cluster
         self._reporter = reporter
-        self._backlog: queue.Queue[Callable[[], None]] = queue.Queue(BACKLOG)
+        self._backlog: queue.Queue[Event] = queue.Queue(BACKLOG)
 
     def start(self) -> None:
         """Start recording."""
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
-    def record(
-        self,
-        plural: str,
-        metadata: ObjectMeta,
-        *,
-        reason: str,
-        note: str,
-        action: str,
-        event_type: EventType = EventType.NORMAL,
-    ) -> None:
-        """Have one recorded soon, as `record_event`; return at once."""
-        record = partial(
-            record_event,
-            self._cluster,
-            self._reporter,
-            plural,
-            metadata,
-            reason=reason,
-            note=note,
-            action=action,
-            event_type=event_type,
-        )
+    def record(self, event: Event) -> None:
+        """Have one recorded soon; return at once."""
         try:
-            self._backlog.put_nowait(record)
+            self._backlog.put_nowait(event)
         except queue.Full:
-            _log.warning("an Event was dropped", extra={"reason": reason, "object": metadata.name})
+            _log.warning("an Event was dropped", extra={"reason": event.reason, "object": event.metadata.name})
 
     def _run(self) -> None:
         while True:
             with surviving("the thread that records Events"):
-                self._backlog.get()()
+                record_event(self._cluster, self._reporter, self._backlog.get())
 
 
-def record_event(
-    cluster: Cluster,
-    reporter: Reporter,
-    plural: str,
-    metadata: ObjectMeta,
-    *,
-    reason: str,
-    note: str,
-    action: str,
-    event_type: EventType = EventType.NORMAL,
-) -> None:
-    """Tells of one thing that happened to an object. Best effort: a failure is logged and nothing else.
-
-    `reason` and `action` are CamelCase; a note of more than 1,024 bytes is cut, as the server would refuse it.
-    """
+def record_event(cluster: Cluster, reporter: Reporter, event: Event) -> None:
+    """Tell of one thing that happened to an object. Best effort: a failure is logged and nothing else."""
+    extra = {"reason": event.reason, "object": event.metadata.name}
     try:
-        body = _event(reporter, plural, metadata, reason=reason, note=note, action=action, event_type=event_type)
+        body = _body(reporter, event)
         cluster.create(resources.EVENTS, body, namespace=body["metadata"]["namespace"])
     except ClusterError as error:
-        _log.warning("an Event was lost", extra={"reason": reason, "object": metadata.name, "error": str(error)})
+        _log.warning("an Event was lost", extra={**extra, "error": str(error)})
     except Exception:  # noqa: BLE001 - whoever tells of something has other work to go on with
-        _log.exception("an Event was lost", extra={"reason": reason, "object": metadata.name})
+        _log.exception("an Event was lost", extra=extra)
 
 
-def _event(
-    reporter: Reporter,
-    plural: str,
-    metadata: ObjectMeta,
-    *,
-    reason: str,
-    note: str,
-    action: str,
-    event_type: EventType,
-) -> JsonObject:
-    resource = resources.BY_PLURAL[plural]
+def _body(reporter: Reporter, event: Event) -> JsonObject:
+    metadata = event.metadata
+    resource = resources.BY_PLURAL[event.plural]
     namespace = metadata.namespace or NAMESPACE_OF_CLUSTER_SCOPED
     regarding = {
         "apiVersion": resource.api_version,
@@ -136,11 +109,11 @@ def _event(
         "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "reportingController": reporter.controller,
         "reportingInstance": _cut(reporter.instance, INSTANCE_LIMIT_BYTES),
-        "action": action,
-        "reason": reason,
+        "action": event.action,
+        "reason": event.reason,
         "regarding": regarding,
-        "note": _cut(note, NOTE_LIMIT_BYTES),
-        "type": event_type.value,
+        "note": _cut(event.note, NOTE_LIMIT_BYTES),
+        "type": event.event_type.value,
     }
 
 

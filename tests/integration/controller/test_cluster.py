@@ -244,12 +244,14 @@ def test_an_event_is_told_to_who_describes_the_object(
     events.record_event(
         admin,
         events.Reporter("diskmigration.dev/test", "here"),
-        names.DISK_MIGRATIONS,
-        metadata,
-        reason="Tried",
-        note="ä" * 2000,
-        action="Try",
-        event_type=events.EventType.WARNING,
+        events.Event(
+            names.DISK_MIGRATIONS,
+            metadata,
+            reason="Tried",
+            note="ä" * 2000,
+            action="Try",
+            event_type=events.EventType.WARNING,
+        ),
     )
     said = wait_until(
         lambda: json.loads(
@@ -280,7 +282,8 @@ def test_an_event_that_may_not_be_written_stops_nobody(
 ) -> None:
     account = nobody(control_plane, world)
     reporter = events.Reporter("diskmigration.dev/test", "here")
-    events.record_event(account, reporter, names.DISK_MIGRATIONS, made(world), reason="Tried", note="", action="Try")
+    tried = events.Event(names.DISK_MIGRATIONS, made(world), reason="Tried", note="", action="Try")
+    events.record_event(account, reporter, tried)
     assert "an Event was lost" in caplog.text
 
 

@@ -21,7 +21,7 @@ from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
-from diskmigration.cluster.events import Reporter, record_event
+from diskmigration.cluster.events import Event, Reporter, record_event
 from diskmigration.observability import loops
 from tests.unit.agent.builders import migration
 from tests.unit.agent.waiting import PATIENCE_SECONDS
@@ -174,4 +174,5 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(error: Exception) -> 
 def test_who_tells_of_something_goes_on_whatever_comes_of_it(error: Exception) -> None:
     cluster: Any = SimpleNamespace(create=Flaky(error))
     reporter, about = Reporter("agent", "node-a"), migration().metadata
-    record_event(cluster, reporter, "diskmigrations", about, reason="Failed", note="It failed.", action="Migrate")
+    failed = Event("diskmigrations", about, reason="Failed", note="It failed.", action="Migrate")
+    record_event(cluster, reporter, failed)
