@@ -4,11 +4,11 @@ libvirt asks a QEMU over its monitor and waits without a time-out: one whose mai
 until it goes on. The call is left to itself then, on a thread of its own, and is the only one until it has ended.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
+from diskmigration.agent import background
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ class BoundedReader:
         if self._pending is not None:
             # What it brings is old: it is only waited for.
             self._await(self._pending, doing)
-        answer = _start(ask, name=f"read for {self._name}")
+        answer = background.start(ask, name=f"read for {self._name}")
         self._pending = answer
         self._await(answer, doing)
         return answer.result()
@@ -58,7 +58,7 @@ def act(
 
     `on_wait` is called again and again as long as there is no answer, and may raise; `doing` is for its message.
     """
-    answer = _start(call, name=doing)
+    answer = background.start(call, name=doing)
     while not wait([answer], timeout=seconds).done:
         on_wait(_unanswered(doing, seconds))
     return answer.result()
@@ -69,16 +69,3 @@ def _unanswered(doing: str, seconds: float) -> HypervisorUnavailableError:
         f"While {doing}, libvirt did not answer within {seconds:.0f} s: the VM's QEMU stands still, or libvirtd does. "
         "It is waited for, and nothing that was copied is lost."
     )
-
-
-def _start(call: Callable[[], _T], *, name: str) -> "Future[_T]":
-    answer: Future[_T] = Future()
-    threading.Thread(target=_answer, args=(answer, call), name=name, daemon=True).start()
-    return answer
-
-
-def _answer(answer: "Future[_T]", ask: Callable[[], _T]) -> None:
-    try:
-        answer.set_result(ask())
-    except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
-        answer.set_exception(error)

@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
+
+from diskmigration.agent import background
 
 _T = TypeVar("_T")
 
@@ -27,7 +30,7 @@ class NoAnswerError(Exception):
 class _Pending:
     begun_at: float
     since: datetime
-    future: "Future[Any]" = field(default_factory=Future)
+    future: "Future[Any]"
 
 
 class BoundedReads:
@@ -48,9 +51,7 @@ class BoundedReads:
         while True:
             with self._guard:
                 earlier = self._pending.get(key)
-                own = self._pending.setdefault(key, _Pending(time.monotonic(), datetime.now(UTC)))
-            if earlier is None:
-                threading.Thread(target=self._run, args=(key, own.future, call), name=self._name, daemon=True).start()
+                own = earlier or self._begin(key, call)
             left = own.begun_at + seconds - time.monotonic()
             if not wait([own.future], max(left, 0.0)).done:
                 raise NoAnswerError(own.since)
@@ -59,14 +60,15 @@ class BoundedReads:
                 result: _T = own.future.result()
                 return result
 
-    def _run(self, key: Hashable, future: "Future[Any]", call: Callable[[], Any]) -> None:
+    def _begin(self, key: Hashable, call: Callable[[], Any]) -> _Pending:
+        """Under the guard, so that the read cannot end before it is noted."""
+        future = background.start(partial(self._run, key, call), name=self._name)
+        self._pending[key] = _Pending(time.monotonic(), datetime.now(UTC), future)
+        return self._pending[key]
+
+    def _run(self, key: Hashable, call: Callable[[], Any]) -> Any:
         try:
-            outcome, error = call(), None
-        except BaseException as raised:  # noqa: BLE001 - it is for whoever waits, whatever it is
-            outcome, error = None, raised
-        with self._guard:
-            del self._pending[key]
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(outcome)
+            return call()
+        finally:
+            with self._guard:
+                del self._pending[key]
