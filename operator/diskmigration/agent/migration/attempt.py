@@ -56,6 +56,18 @@ class Mark:
     writes: str | None
 
 
+@dataclass(frozen=True)
+class LiveMerge:
+    """A merge that QEMU makes.
+
+    `bandwidth` is what it was last limited to: somebody else may have changed that since, and means it. `total_bytes`
+    is what it had to copy when it was first looked at, and None before QEMU has counted that.
+    """
+
+    bandwidth: int | None
+    total_bytes: int | None = None
+
+
 class Attempt:
     """The journal is replaced, never changed in place, and each new one is written to libvirt before it counts."""
 
@@ -96,11 +108,7 @@ class Attempt:
         self._reader = reader
         self.has_replication = False
         self.was_in_step = False
-        self.has_merge = False
-        # What it was last limited to; somebody else may have changed that since, and means it.
-        self.merge_bandwidth: int | None = None
-        # How many bytes the merge had to copy when it was first looked at; None before QEMU has counted them.
-        self.merge_bytes: int | None = None
+        self.merge: LiveMerge | None = None
         self.convergence = Convergence()
         self.cold_copy_mark: Mark | None = None
         # The destination's volumes that were formatted here, and that nothing was written to since.

@@ -308,5 +308,5 @@ def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
         run.wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
     else:
         _ACTS[step](attempt)
-        if not attempt.has_merge:
+        if attempt.merge is None:
             attempt.status.note_success()

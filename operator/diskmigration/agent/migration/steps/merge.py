@@ -4,11 +4,12 @@ Each call does what is due now, and returns: start the job, keep it to the bandw
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.attempt import Attempt, LiveMerge
 from diskmigration.agent.migration.disk_activity import require_active_disk, written_since_open
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
@@ -34,7 +35,7 @@ def merge_at_destination(attempt: Attempt) -> None:
     """
     overlay = attempt.journal.overlay
     assert overlay is not None  # noqa: S101 - decided only where there is one
-    if not attempt.has_merge:
+    if attempt.merge is None:
         # Again, as it may have been somebody else who pivoted.
         attempt.keep_destination()
     with seen_if_full(attempt.destination, attempt.journal.destination[-1].name, Reason.DESTINATION_FULL):
@@ -56,13 +57,13 @@ def merge_back(attempt: Attempt) -> None:
 
 def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
     if not attempt.is_running():
-        attempt.has_merge = False
+        attempt.merge = None
         merge_off(attempt, overlay=overlay, base=base, home=home)
         return
     disk, job = attempt.look()
     if disk.active is None or disk.active.path != overlay.path:
         # It was pivoted or put elsewhere just now: the next round sees where.
-        attempt.has_merge = False
+        attempt.merge = None
         return
     if job is None:
         _start(attempt, overlay=overlay, base=base, home=home)
@@ -77,8 +78,8 @@ def _merge(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
 
 
 def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
-    if attempt.has_merge:
-        attempt.has_merge = False
+    if attempt.merge is not None:
+        attempt.merge = None
         raise MigrationError(
             Reason.MERGE_FAILED,
             f"The merge of {overlay.path} into {base.path} ended before its time: QEMU met an error there (its log "
@@ -107,19 +108,15 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
         )
         attempt.act(f"starting the merge of {overlay.path} into {base.path}", start)
     attempt.status.awaits_resume = None
-    attempt.has_merge = True
-    attempt.merge_bandwidth, attempt.merge_bytes = bandwidth, None
+    attempt.merge = LiveMerge(bandwidth)
     attempt.node.extender.observe_soon(attempt.domain.uuid)
     attempt.reach(Moment.MIDWAY)
 
 
 def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: JournalVolume) -> None:
     """Pivot a merge that is through; else see that it keeps to its bandwidth, and tell how far it is."""
-    if not attempt.has_merge:
-        # An agent before this one has started it.
-        attempt.has_merge = True
-        attempt.merge_bandwidth, attempt.merge_bytes = job.bandwidth_bytes_per_second, None
-    _apply_bandwidth(attempt, job)
+    # Where there is none, an agent before this one has started it.
+    _apply_bandwidth(attempt, job, attempt.merge or LiveMerge(job.bandwidth_bytes_per_second))
     until = time.monotonic() + _ROUND_SECONDS
     latest: BlockJob | None = job
     while latest is not None and not latest.is_ready and _is_in_step(latest) and time.monotonic() < until:
@@ -138,19 +135,20 @@ def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: Jo
         attempt.wait(_ROUND_SECONDS)
 
 
-def _apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
+def _apply_bandwidth(attempt: Attempt, job: BlockJob, merge: LiveMerge) -> None:
     """Keep the merge to the bandwidth until all is copied that was there when it began.
 
     What is left is what the guest writes meanwhile. A limit below that would let the merge never end.
     """
-    if attempt.merge_bytes is None and job.end_bytes > _NOT_COUNTED_YET:
-        attempt.merge_bytes = job.end_bytes
-    has_copied_all = attempt.merge_bytes is not None and job.current_bytes >= attempt.merge_bytes
+    if merge.total_bytes is None and job.end_bytes > _NOT_COUNTED_YET:
+        merge = replace(merge, total_bytes=job.end_bytes)
+    attempt.merge = merge
+    has_copied_all = merge.total_bytes is not None and job.current_bytes >= merge.total_bytes
     bandwidth = None if has_copied_all or _is_in_step(job) else attempt.latest().spec.bandwidth
-    if bandwidth != attempt.merge_bandwidth:
+    if bandwidth != merge.bandwidth:
         change = partial(block_jobs.set_bandwidth, attempt.domain, target=attempt.target, bytes_per_second=bandwidth)
         attempt.act(f"setting the bandwidth of {attempt.target}'s merge", change)
-        attempt.merge_bandwidth = bandwidth
+        attempt.merge = replace(merge, bandwidth=bandwidth)
 
 
 def _is_in_step(job: BlockJob) -> bool:
@@ -159,7 +157,7 @@ def _is_in_step(job: BlockJob) -> bool:
 
 def _pivot(attempt: Attempt, base: JournalVolume) -> None:
     with attempt.turn():
-        attempt.has_merge = False
+        attempt.merge = None
         pivot_to(attempt, base, is_merged=True)
     attempt.reach(Moment.ACTED)
     _tell_of_detect_zeroes(attempt, base)
