@@ -116,7 +116,7 @@ class Announcer:
                     _log.warning("the Hypervisor was not written", extra={"error": str(error)})
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
-            # What changes at one time is one write.
+            # Changes within that time are one write.
             time.sleep(max(0.0, began_at + FACTS_SECONDS - time.monotonic()))
 
     def _read_labels(self) -> None:

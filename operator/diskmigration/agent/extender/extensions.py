@@ -68,7 +68,7 @@ class DiskExtensions:
     def request(self, path: str, begin: Callable[[], None], *, after: str | None, seconds: float) -> None:
         """Begin an extension now; or after that of the volume at `after`, if that is under way, within that time.
 
-        Of a volume whose extension waits, the newer request counts: more may be due.
+        A newer request replaces one that waits for the same volume: more may be due.
         """
         with self._lock:
             pending = self._pending.setdefault(path, _Pending(begin))
@@ -236,7 +236,7 @@ class VmExtensions:
 
     def _extend(self, disk: ThinDisk, volume: OpenVolume, size: int) -> int:
         passed_at = histories.due_since(self._known.current(), disk, now=time.monotonic())
-        # What an observation finds has sent no event, or not yet: when the threshold was passed is estimated.
+        # An observation finds what no event has told. The time at which the threshold was passed is estimated then.
         due_since = self.disk(disk.target).note_due(passed_at)
         name, driver = volume.domain.name, volume.domain.driver
         began_at = time.monotonic()

@@ -38,7 +38,7 @@ _OBSERVE = "observe"
 
 @dataclass(frozen=True)
 class Environment:
-    """What all VMs of the node share. Events have threads of their own, as an observation may wait for QEMU.
+    """The parts that all VMs of the node share. Events have threads of their own, as an observation may wait for QEMU.
 
     `describe` returns a VM's XML, or None where it may have changed since it was read.
     """
@@ -53,7 +53,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class VolumeStatus:
-    """What is known of one volume of a running VM.
+    """The extender's knowledge of one volume of a running VM.
 
     `extensions` counts since the VM runs, or since the agent does. `trouble` is why the volume could not be extended
     when that was last due, and `implausible` what libvirt lastingly reports of it that cannot be. `full_domain` is the
