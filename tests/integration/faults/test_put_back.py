@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ COVERING = [
     Cell("Merge.midway", True, True, *DIRECTIONS[1]),
     Cell("Merge.acted", False, True, *DIRECTIONS[0]),
     Cell("CleanUpSource.before", True, False, *DIRECTIONS[1]),
+    Cell("Pivot.before", False, True, *DIRECTIONS[0]),
     Cell("MergeBack.midway", False, False, *DIRECTIONS[0]),
     Cell("DiscardDestination.before", True, False, *DIRECTIONS[1]),
 ]
@@ -90,7 +92,7 @@ def play(stack: Stack, holds: Holds, machines: Machines, cell: Cell) -> None:
     stack.host.virsh("define", str(old))
     stack.host.virsh("destroy", machine.name)
     # What it names may be gone already.
-    if cell.starts and all(volume.exists() for volume in machine.volumes):
+    if cell.starts and all(map(is_there, machine.volumes)):
         stack.host.virsh("start", machine.name, "--paused")
     holds.release()
     if cell.restarts:
@@ -104,6 +106,13 @@ def play(stack: Stack, holds: Holds, machines: Machines, cell: Cell) -> None:
     attach_last_written(stack, machine, cell, message, has_moved=migration.phase() == "Succeeded")
     stack.host.virsh("start", machine.name, "--paused")
     machine.verify()
+
+
+def is_there(volume: Path) -> bool:
+    """Return whether the file is there, or the loop device has one: its node stays when it is detached."""
+    if not volume.is_block_device():
+        return volume.exists()
+    return Path("/sys/block", volume.name, "loop/backing_file").exists()
 
 
 def begin(stack: Stack, machine: Machine, cell: Cell) -> Migration:

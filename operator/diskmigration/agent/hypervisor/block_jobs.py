@@ -13,7 +13,15 @@ import libvirt
 
 from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.domain import Domain
-from diskmigration.api.errors import Reason
+from diskmigration.api.errors import MigrationError, Reason
+
+
+class JobGoneError(MigrationError):
+    """The disk has no block job: nothing was asked of QEMU."""
+
+    def __init__(self, target: str) -> None:
+        """`target` is the disk's target device."""
+        super().__init__(Reason.PIVOT_FAILED, f"The block job of {target} ended before it was pivoted.")
 
 
 @dataclass(frozen=True)
@@ -135,12 +143,15 @@ def start_commit(domain: Domain, *, target: str, into_path: str, bandwidth_bytes
 
 
 def pivot(domain: Domain, *, target: str) -> None:
-    """Makes the job's target the active layer. The job stays synchronized where libvirt refuses.
+    """Make the job's target the active layer. The job stays synchronized where libvirt refuses.
 
     Raises:
+        JobGoneError: the disk has no block job, so no pivot was asked for.
         MigrationError: PivotFailed.
     """
     with domain.call(f"pivoting {target}", failure=Reason.PIVOT_FAILED) as handle:
+        if not handle.blockJobInfo(target, 0):
+            raise JobGoneError(target)
         handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 
 

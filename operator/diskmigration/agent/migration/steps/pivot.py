@@ -88,12 +88,13 @@ def pivot_to(attempt: Attempt, volume: JournalVolume, **known: bool) -> None:
         DomainGoneError: the VM ended before it was pivoted.
     """
     remember_disk(attempt)
+    before = attempt.journal.pivoting_to
     attempt.record(pivoting_to=volume.path)
     try:
         attempt.act(f"pivoting {attempt.target}", partial(block_jobs.pivot, attempt.domain, target=attempt.target))
-    except DomainGoneError:
-        # libvirt saw that the VM had ended before it asked QEMU: of what had begun, it says something else.
-        attempt.record(pivoting_to=None)
+    except (DomainGoneError, block_jobs.JobGoneError):
+        # QEMU was not asked: libvirt saw that the VM or the job had ended. An agent before this one may have asked.
+        attempt.record(pivoting_to=before)
         raise
     since, began_at = datetime.now(UTC), time.monotonic()
     while (found := attempt.look())[1] is not None:
