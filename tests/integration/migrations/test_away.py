@@ -49,7 +49,7 @@ class Neighbours:
 
     stack: Stack
     domain: Domain
-    base: Path
+    base: str
     moved: Machine
     other: Machine
     elsewhere: str
@@ -59,7 +59,8 @@ class Neighbours:
 def neighbours(stack: Stack, export: Export, machines: Machines, request: pytest.FixtureRequest) -> Neighbours:
     kind, position = request.param.split()
     domain = stack.domains[kind]
-    base = make_image(domain, f"base-{uuid.uuid4().hex[:8]}")
+    base_name = f"base-{uuid.uuid4().hex[:8]}"
+    base = make_image(domain, base_name)
     name = f"{position}-{uuid.uuid4().hex[:8]}"
     overlay(export.source / name, base)
     moved = clone(machines, kind, base)
@@ -68,7 +69,7 @@ def neighbours(stack: Stack, export: Export, machines: Machines, request: pytest
         other.set_source(str(export.at / name), "file")
         # No image of the storage domain tells of it.
         run("qemu-img", "rebase", "-u", "-b", "", other.volumes[-1])
-    return Neighbours(stack, domain, base, moved, other, f"/{name}")
+    return Neighbours(stack, domain, base_name, moved, other, f"/{name}")
 
 
 OPERATIONS = [(operation, error) for error in [*ERRORS, HANG] for operation in ("getattr", "open", "read")]
@@ -84,9 +85,9 @@ def test_an_image_whose_server_fails_or_hangs_keeps_what_it_may_stand_on(
     with export.faults.answering(operation, error, neighbours.elsewhere):
         migration = neighbours.stack.migrate(neighbours.moved, "file-b")
         migration.succeed(seconds=120)
-    assert neighbours.base.exists()
+    assert neighbours.base in neighbours.domain.files()
     kept = retained(migration)
-    assert list(kept) == [neighbours.base.name]
+    assert list(kept) == [neighbours.base]
     neighbours.moved.verify()
 
 
@@ -98,8 +99,8 @@ def test_figures_of_a_file_system_that_cannot_be_had_are_no_reason_to_remove_a_v
     with export.faults.answering("statfs", error):
         migration = neighbours.stack.migrate(neighbours.moved, "file-b")
         migration.succeed(seconds=120)
-    assert neighbours.base.exists()
-    assert list(retained(migration)) == [neighbours.base.name]
+    assert neighbours.base in neighbours.domain.files()
+    assert list(retained(migration)) == [neighbours.base]
     neighbours.moved.verify()
 
 

@@ -9,6 +9,7 @@ from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.storage import qcow2_header, qemu_img
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.openers import openers_of
+from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.agent.storage.volume_names import OVERLAY, SNAPSHOT, OwnName, read_own_name
 from diskmigration.api.disk_migration import DiskMigrationStatus, Phase, VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
@@ -77,11 +78,32 @@ def newest_by_journal(journal: Journal) -> str | None:
     return SNAPSHOT if journal.snapshot is not None and not journal.is_merged else None
 
 
-def newest_by_status(status: DiskMigrationStatus) -> str | None:
-    """Return the same where there is no journal any more."""
+def newest_by_status(
+    status: DiskMigrationStatus, volumes: Iterable[OwnVolume], is_unwritten: Callable[[OwnVolume], bool]
+) -> str | None:
+    """Return the same where there is no journal any more; `volumes` are those that are left.
+
+    The status may be older than what has happened: the agent was killed before it wrote it, or the API server was away.
+    What was pivoted since was mirrored before, and the mirror is the overlay, or a copy where there is none.
+    """
     if status.pivoted_time is not None:
-        return OVERLAY if status.phase is Phase.MERGING else TOP_COPY
-    return SNAPSHOT if status.phase in _BEFORE_PIVOT else None
+        return TOP_COPY if status.phase is Phase.CLEANING_UP else None
+    if status.phase not in _BEFORE_PIVOT:
+        return None
+    at_destination = [volume for volume in volumes if volume.own_name.role != SNAPSHOT]
+    mirrors = [volume for volume in at_destination if volume.own_name.role == OVERLAY] or at_destination
+    return SNAPSHOT if all(map(is_unwritten, mirrors)) else None
+
+
+def is_unwritten_mirror(volume: OwnVolume) -> bool:
+    """Return whether nothing was copied or written to the volume; one that is no qcow2, or cannot be read, may be."""
+    driver = volume.domain.driver
+    try:
+        driver.activate(volume.name)
+        image = Image(volume.path, VolumeFormat.QCOW2, driver.type)
+        return qcow2_header.is_blank(volume.path) or not qemu_img.has_own_data(image)
+    except MigrationError:
+        return False
 
 
 def _has_role(volume: OwnVolume, role: str | None) -> bool:

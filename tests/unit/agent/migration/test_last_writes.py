@@ -74,18 +74,42 @@ def test_the_journal_tells_where_the_guest_wrote_last(found: Journal, expected: 
 
 
 @pytest.mark.parametrize(
-    ("phase", "has_pivoted", "expected"),
+    ("phase", "has_pivoted", "roles", "written", "expected"),
     [
-        ("CopyingChain", False, "snapshot"),
-        ("Synchronized", False, "snapshot"),
-        ("Pivoting", False, None),
-        ("CleaningUp", False, None),
-        ("Merging", True, "overlay"),
-        ("CleaningUp", True, "top"),
+        ("Snapshotting", False, (), (), "snapshot"),
+        ("CopyingChain", False, ("0", "overlay"), ("0",), "snapshot"),
+        ("Replicating", False, ("0", "overlay"), ("0", "overlay"), None),
+        ("Synchronized", False, ("0", "overlay"), ("0",), "snapshot"),
+        ("Synchronized", False, ("0", "overlay"), ("overlay",), None),
+        ("CopyingChain", False, ("0",), (), "snapshot"),
+        ("CopyingChain", False, ("0",), ("0",), None),
+        ("Pivoting", False, ("0", "overlay"), (), None),
+        ("CleaningUp", False, ("0", "overlay"), (), None),
+        ("Merging", True, ("0", "overlay"), ("0", "overlay"), None),
+        ("CleaningUp", True, ("0",), ("0",), "top"),
     ],
 )
-def test_without_a_journal_the_status_tells_it(phase: str, has_pivoted: bool, expected: str | None) -> None:
+def test_without_a_journal_the_status_and_the_volumes_tell_it(
+    tmp_path: Path,
+    phase: str,
+    has_pivoted: bool,
+    roles: tuple[str, ...],
+    written: tuple[str, ...],
+    expected: str | None,
+) -> None:
     status = DiskMigrationStatus.from_wire({"phase": phase})
     if has_pivoted:
         status = status.model_copy(update={"pivoted_time": EPOCH})
-    assert last_writes.newest_by_status(status) == expected
+    source = domain_with(tmp_path / "old", named(1, "snapshot"))
+    left = last_writes.own_volumes(UID, (source, domain_with(tmp_path / "new", *(named(1, role) for role in roles))))
+
+    def is_unwritten(volume: last_writes.OwnVolume) -> bool:
+        return volume.own_name.role not in written
+
+    assert last_writes.newest_by_status(status, left, is_unwritten) == expected
+
+
+def test_what_cannot_be_read_may_have_been_written_to(tmp_path: Path) -> None:
+    [volume] = last_writes.own_volumes(UID, [domain_with(tmp_path / "new", named(1, "overlay"))])
+    volume.path.write_bytes(b"no image" * 100)
+    assert not last_writes.is_unwritten_mirror(volume)

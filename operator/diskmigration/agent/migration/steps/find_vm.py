@@ -62,11 +62,12 @@ def require_nothing_left(
     if not left:
         return
     last_writes.keep(left)
+    newest = last_writes.newest_by_status(migration.status, left, last_writes.is_unwritten_mirror)
     raise MigrationError(
         Reason.FOREIGN_CHANGE,
         f"{what} The migration had begun, and its journal is gone: the VM's definition was replaced by another one, or "
         "the VM has left this node. "
-        f"{last_writes.advice(left, last_writes.newest_by_status(migration.status))}",
+        f"{last_writes.advice(left, newest)}",
     )
 
 
