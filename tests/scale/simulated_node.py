@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from diskmigration.agent.announcer import KUBERNETES_API, Announcer
-from diskmigration.agent.migration import report
+from diskmigration.agent.migration import status
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.status_writer import StatusWriter
@@ -179,7 +179,7 @@ class _Move:
         """Shows the next phase; whether there is one more."""
         now = datetime.now(UTC)
         if self.step == len(PHASES):
-            self.status = report.ended(
+            self.status = status.ended(
                 self.status,
                 self.migration,
                 phase=Phase.SUCCEEDED,
@@ -192,12 +192,12 @@ class _Move:
             return False
         self.meter = self.meter.advanced(now=time.monotonic(), copied=GIB * self.step // len(PHASES), total=GIB)
         volumes = (*self.journal.source, *self.journal.destination)
-        self.status = report.under_way(
+        self.status = status.under_way(
             self.status,
             self.migration,
             phase=PHASES[self.step],
             journal=self.journal,
-            figures={volume.path: report.VolumeFigures(GIB, self.meter.copied, 0) for volume in volumes},
+            figures={volume.path: status.VolumeFigures(GIB, self.meter.copied, 0) for volume in volumes},
             meter=self.meter,
             message="",
             now=now,

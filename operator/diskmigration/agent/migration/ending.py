@@ -6,7 +6,7 @@ from diskmigration.agent.hypervisor import runs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration import limits, report
+from diskmigration.agent.migration import limits, status
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.moments import Moment
@@ -49,7 +49,7 @@ def finish(run: Run, attempt: Attempt) -> bool:
     attempt.step = Step.FINISH
     attempt.reach(Moment.BEFORE)
     run.show(Phase.CLEANING_UP)
-    retained = report.about_retained(journal)
+    retained = status.about_retained(journal)
     if journal.outcome is Phase.SUCCEEDED:
         message = f"The disk lives in the storage domain {attempt.destination.name}.{retained}"
         if limits.wants_cancel(run.latest):

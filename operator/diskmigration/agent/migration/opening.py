@@ -98,7 +98,7 @@ def _attempt(run: Run, domain: Domain, journal: Journal) -> Attempt:
         on_progress=lambda: run.show(run.phase),
         await_answer=run.await_answer,
         note_answer=run.note_answer,
-        meter=run.account.meter_of(journal),
+        meter=run.reporter.meter_of(journal),
         reader=run.reader,
     )
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
-from diskmigration.agent.migration.account import Account
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import Place
 from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.status_reporter import StatusReporter
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
 from diskmigration.api.errors import Reason
@@ -55,7 +55,7 @@ class Run:
         self.attempt_number = max(migration.status.attempts, 1)
         self.attempt: Attempt | None = None
         self.place: Place | None = None
-        self.account = Account(migration, statuses)
+        self.reporter = StatusReporter(migration, statuses)
         self.reader = BoundedReader(migration.key)
         self.stopping = threading.Event()
         self.wake = threading.Event()
@@ -64,7 +64,7 @@ class Run:
     @property
     def phase(self) -> Phase:
         """The phase that the status shows."""
-        return self.account.phase
+        return self.reporter.phase
 
     @property
     def is_past_pivot(self) -> bool:
@@ -78,7 +78,7 @@ class Run:
 
     def passed_deadline(self) -> Failure | None:
         """The failure of a migration whose activeDeadlineSeconds are over."""
-        started = self.account.status.start_time
+        started = self.reporter.status.start_time
         if not limits.deadline_has_passed(self.latest, started=started, now=datetime.now(UTC)):
             return None
         seconds = self.latest.spec.active_deadline_seconds
@@ -122,12 +122,12 @@ class Run:
             message = self._unanswered.message
         if not message and attempt is not None:
             message = attempt.status.message()
-        self.account.show(self.latest, attempt, phase, is_past_pivot=self.is_past_pivot, message=message)
+        self.reporter.show(self.latest, attempt, phase, is_past_pivot=self.is_past_pivot, message=message)
 
     def end(self, phase: Phase, reason: Reason, message: str) -> bool:
         """Shows the last status. Always True, for a caller whose migration ends with it."""
         given_up_in = self.attempt.journal.cancelled_in if self.attempt is not None else None
-        self.account.end(self.latest, phase, reason, message, given_up_in=given_up_in)
+        self.reporter.end(self.latest, phase, reason, message, given_up_in=given_up_in)
         return True
 
     def wait(self, seconds: float) -> None:

@@ -157,7 +157,7 @@ class Worker:
 
     def _work(self) -> None:
         run = self._migration
-        run.account.tell(run.latest, "began to work on the migration")
+        run.reporter.log_event(run.latest, "began to work on the migration")
         while not self._has_ended and not run.stopping.is_set():
             with surviving(self._thread.name, pause=run.wait):
                 self._has_ended = self._take_a_round()
@@ -198,7 +198,7 @@ class Worker:
         if run.attempt is None:
             run.attempt = open_attempt(run)
             if run.attempt is None:
-                return run.account.status.phase is not None and run.account.status.phase.is_final
+                return run.reporter.status.phase is not None and run.reporter.status.phase.is_final
         if run.attempt.journal.outcome is not None:
             return finish(run, run.attempt)
         self._act(run, run.attempt)

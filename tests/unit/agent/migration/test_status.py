@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.agent.migration import report
+from diskmigration.agent.migration import status as migration_status
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.progress import Meter
-from diskmigration.agent.migration.report import VolumeFigures
+from diskmigration.agent.migration.status import VolumeFigures
 from diskmigration.api import conditions
 from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import (
@@ -50,7 +50,7 @@ def under_way(
 ) -> DiskMigrationStatus:
     if has_pivoted and before.pivoted_time is None:
         before = before.model_copy(update={"pivoted_time": now})
-    return report.under_way(
+    return migration_status.under_way(
         before,
         migration(),
         phase=phase,
@@ -67,7 +67,9 @@ def under_way(
 def ended(
     before: DiskMigrationStatus, *, phase: Phase, reason: Reason = Reason.COPY_FAILED, now: datetime = EPOCH
 ) -> DiskMigrationStatus:
-    return report.ended(before, migration(generation=3), phase=phase, reason=reason, message="Because.", now=now)
+    return migration_status.ended(
+        before, migration(generation=3), phase=phase, reason=reason, message="Because.", now=now
+    )
 
 
 def state(status: DiskMigrationStatus, kind: ConditionType) -> ConditionStatus:
@@ -269,11 +271,11 @@ def test_what_was_resolved_is_shown() -> None:
     thin = {"chunkSize": "1Gi", "replicationChunkSize": "3Gi", "highWatermark": "256Mi"}
     wished = migration(spec=spec)
     to_block = journal(migration=wished, destination_domain=storage_domain("san", "loop", thinProvisioning=thin))
-    on_block = report.effective(wished, to_block)
+    on_block = migration_status.effective(wished, to_block)
     assert on_block.bandwidth_bytes_per_second == 200 * MIB
     assert (on_block.chunk_size_bytes, on_block.high_watermark_bytes) == (3 * GIB, 256 * MIB)
     assert (on_block.format, on_block.copy_mode) == (VolumeFormat.QCOW2, CopyMode.WRITE_BLOCKING)
-    on_file = report.effective(migration(), journal(destination_domain=storage_domain("nfs")))
+    on_file = migration_status.effective(migration(), journal(destination_domain=storage_domain("nfs")))
     assert (on_file.bandwidth_bytes_per_second, on_file.chunk_size_bytes, on_file.high_watermark_bytes) == (None,) * 3
 
 
@@ -282,7 +284,7 @@ def test_what_was_resolved_is_shown() -> None:
 )
 def test_what_auto_has_come_to_is_shown(is_write_blocking: bool, expected: CopyMode) -> None:
     wished = migration(spec={"copyMode": "Auto"})
-    found = report.effective(wished, journal(migration=wished, is_write_blocking=is_write_blocking))
+    found = migration_status.effective(wished, journal(migration=wished, is_write_blocking=is_write_blocking))
     assert found.copy_mode is expected
 
 
@@ -310,14 +312,14 @@ KEPT = RetainedVolume(name="base", path="/srv/nfs/base", reason="It is used by t
 def test_what_is_kept_is_told_in_status_column_and_message() -> None:
     done = journal(outcome=Phase.SUCCEEDED, retained_at_source=(KEPT,))
     status = under_way(phase=Phase.CLEANING_UP, found=done)
-    status = report.ended(
+    status = migration_status.ended(
         status, migration(), phase=Phase.SUCCEEDED, reason=Reason.MIGRATED, message="Done.", now=EPOCH
     )
     assert status.source is not None
     assert status.source.retained == (KEPT,)
     assert status.display is not None
     assert status.display.retained == "1"
-    message = report.about_retained(done)
+    message = migration_status.about_retained(done)
     assert all(word in message for word in ("nfs", "base", KEPT.reason))
 
 
@@ -336,7 +338,7 @@ def test_nothing_is_said_of_nothing_that_was_kept() -> None:
     status = under_way(found=journal())
     assert status.display is not None
     assert status.display.retained is None
-    assert report.about_retained(journal()) == ""
+    assert migration_status.about_retained(journal()) == ""
 
 
 def test_a_copy_that_is_kept_is_told_of_at_the_destination() -> None:
@@ -344,7 +346,7 @@ def test_a_copy_that_is_kept_is_told_of_at_the_destination() -> None:
     status = under_way(found=given_up)
     assert status.destination is not None
     assert status.destination.retained == (KEPT,)
-    assert "san" in report.about_retained(given_up)
+    assert "san" in migration_status.about_retained(given_up)
 
 
 @pytest.mark.parametrize(("capacity", "may_switch"), [(GIB, True), (65 * 1024 * GIB, False)])

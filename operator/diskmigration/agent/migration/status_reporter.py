@@ -1,10 +1,10 @@
-"""The account that a migration gives of itself: its status at each moment, and its log."""
+"""Keep a migration's status up to date, and log its events."""
 
 import logging
 import threading
 from datetime import UTC, datetime
 
-from diskmigration.agent.migration import report
+from diskmigration.agent.migration import status
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.progress import Meter
@@ -16,18 +16,18 @@ from diskmigration.api.errors import MigrationError, Reason
 _log = logging.getLogger(__name__)
 
 
-class Account:
-    """What was said last of one migration, by its worker's thread and those of its copies."""
+class StatusReporter:
+    """Report on one migration, from its worker's thread and those of its copies."""
 
     def __init__(self, migration: DiskMigration, statuses: StatusWriter) -> None:
-        """It goes on from what the object's status says, as an agent before this one wrote it."""
         self._statuses = statuses
         self._guard = threading.Lock()
+        # It goes on from the status that an agent before this one wrote.
         self.status: DiskMigrationStatus = migration.status
         self.phase: Phase = migration.status.phase or Phase.SCHEDULED
 
     def meter_of(self, journal: Journal) -> Meter:
-        """What the status shows of this attempt already."""
+        """Return the progress that the status shows of this attempt already."""
         shown = self.status.progress
         if shown is None or self.status.attempts != journal.attempt:
             return Meter()
@@ -36,15 +36,15 @@ class Account:
     def show(
         self, migration: DiskMigration, attempt: Attempt | None, phase: Phase, *, is_past_pivot: bool, message: str
     ) -> None:
-        """Has the status say where the migration stands; `message` tells what it waits for, or is empty."""
+        """Show where the migration stands; `message` says what it waits for, or is empty."""
         if phase is not self.phase:
             self.phase = phase
-            self.tell(migration, "entered a phase")
+            self.log_event(migration, "entered a phase")
         if attempt is None:
             if message:
                 now = datetime.now(UTC)
                 with self._guard:
-                    self.status = report.not_begun(self.status, migration, phase=phase, message=message, now=now)
+                    self.status = status.not_begun(self.status, migration, phase=phase, message=message, now=now)
                     self._statuses.show(migration, self.status)
             return
         figures = _figures(attempt)
@@ -53,7 +53,7 @@ class Account:
             before = self.status
             if is_past_pivot and before.pivoted_time is None:
                 before = before.model_copy(update={"pivoted_time": now})
-            self.status = report.under_way(
+            self.status = status.under_way(
                 before,
                 migration,
                 phase=phase,
@@ -70,9 +70,9 @@ class Account:
     def end(
         self, migration: DiskMigration, phase: Phase, reason: Reason, message: str, *, given_up_in: Phase | None
     ) -> None:
-        """Shows the last status."""
+        """Show the last status."""
         self.phase = phase
-        self.status = report.ended(
+        self.status = status.ended(
             self.status,
             migration,
             phase=phase,
@@ -82,14 +82,14 @@ class Account:
             given_up_in=given_up_in,
         )
         self._statuses.show(migration, self.status)
-        self.tell(migration, "the migration ended", reason=reason.value)
+        self.log_event(migration, "the migration ended", reason=reason.value)
 
-    def tell(self, migration: DiskMigration, what: str, **extra: str) -> None:
-        """Logs an event of the migration."""
-        _log.info(what, extra={"migration": migration.key, "phase": self.phase.value, **extra})
+    def log_event(self, migration: DiskMigration, event: str, **extra: str) -> None:
+        """Log an event of the migration."""
+        _log.info(event, extra={"migration": migration.key, "phase": self.phase.value, **extra})
 
 
-def _figures(attempt: Attempt) -> dict[str, report.VolumeFigures]:
+def _figures(attempt: Attempt) -> dict[str, status.VolumeFigures]:
     journal = attempt.journal
     sides = (
         (attempt.source.driver, journal.at_source),
@@ -99,7 +99,7 @@ def _figures(attempt: Attempt) -> dict[str, report.VolumeFigures]:
     for driver, volumes in sides:
         for volume in volumes:
             try:
-                found[volume.path] = report.VolumeFigures(
+                found[volume.path] = status.VolumeFigures(
                     size_bytes=driver.size_bytes(volume.name),
                     allocated_bytes=driver.allocated_bytes(volume.name),
                     extensions=attempt.node.extender.status_of(volume.path).extensions,
