@@ -1,4 +1,4 @@
-"""The agent, which waits at the moments that a test has armed: `python -m tests.integration.faults.held_agent`.
+"""The agent, which waits at the failpoints that a test has armed: `python -m tests.integration.faults.held_agent`.
 
 So does a thin volume of a loop device in the midst of its extension, as one on a slow array would.
 """
@@ -8,18 +8,12 @@ import time
 from pathlib import Path
 
 from diskmigration.agent.main import main
-from diskmigration.agent.migration import moments
-from diskmigration.agent.migration.decision import Step
-from diskmigration.agent.migration.moments import Moment
+from diskmigration.agent.migration import failpoints
 from diskmigration.agent.storage import directory as storage_directory
 
 DIRECTORY = "DISKMIGRATION_TEST_HOLDS"
 EXTENSION = "Extension.midway"
 _POLL_SECONDS = 0.01
-
-
-def _hold(step: Step, moment: Moment) -> None:
-    _hold_at(f"{step}.{moment}")
 
 
 def _hold_at(name: str) -> None:
@@ -40,6 +34,6 @@ def _grow_file(path: Path, size_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    moments.listen(_hold)
+    failpoints.enable(_hold_at)
     _grow_at_once, storage_directory.grow_file = storage_directory.grow_file, _grow_file
     main()

@@ -13,13 +13,12 @@ from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.hypervisor.starts import StartCount
+from diskmigration.agent.migration import failpoints, volume_access
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration import moments, volume_access
 from diskmigration.agent.migration.attempt_status import AttemptStatus
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.removal import Doomed
@@ -197,9 +196,9 @@ class Attempt:
         bounded.act(call, doing=f"{doing} (VM {self.domain.uuid})", on_wait=tell)
         self.note_answer()
 
-    def reach(self, moment: Moment) -> None:
-        """Says where the step is, for whoever listens."""
-        moments.reach(self.step, moment)
+    def failpoint(self, point: failpoints.Point) -> None:
+        """Run what a test has enabled at this point of the current step."""
+        failpoints.failpoint(self.step, point)
 
     def is_running(self) -> bool:
         """Whether QEMU runs the VM."""

@@ -9,7 +9,6 @@ from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import limits, status
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import Step
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.opening import wait_for_next_attempt
 from diskmigration.agent.migration.run import LOOK_SECONDS, Run
 from diskmigration.api.disk_migration import Failure, Phase
@@ -47,7 +46,7 @@ def finish(run: Run, attempt: Attempt) -> bool:
         wait_for_next_attempt(run, failure.message if failure is not None else "")
         return False
     attempt.step = Step.FINISH
-    attempt.reach(Moment.BEFORE)
+    attempt.failpoint("before")
     run.show(Phase.CLEANING_UP)
     retained = status.about_retained(journal)
     if journal.outcome is Phase.SUCCEEDED:
@@ -72,7 +71,7 @@ def settle(run: Run) -> None:
             return
     run.statuses.forget(uid)
     if run.attempt is not None:
-        run.attempt.reach(Moment.ACTED)
+        run.attempt.failpoint("acted")
     while run.attempt is not None and not run.stopping.is_set():
         try:
             journals.erase(run.attempt.domain, run.attempt.journal)

@@ -25,7 +25,6 @@ from diskmigration.agent.migration.decision import (
     place_of,
 )
 from diskmigration.agent.migration.ending import end_attempt, finish, give_up_for_foreign_work, settle
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.opening import ASK_HOSTS_SECONDS, open_attempt
 from diskmigration.agent.migration.phases import phase_of
@@ -296,7 +295,7 @@ def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
     attempt.step = step
     if step is not Step.PIVOT_COLD:
         attempt.let_writers_in()
-    attempt.reach(Moment.BEFORE)
+    attempt.failpoint("before")
     if job is None and drops_active_layer(step) and has_internal_snapshot(attempt):
         end_attempt(run, attempt, leave_snapshot(attempt))
     elif step is Step.AWAIT_CUTOVER and job is None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.journal import JournalVolume
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.removal import own, source_chain
 from diskmigration.agent.migration.steps.definition import leave_in_definition, names_any, settle_persistent_source
 from diskmigration.agent.storage.identity import is_same_volume
@@ -29,7 +28,7 @@ def clean_up_source(attempt: Attempt) -> None:
     snapshot = (own(journal.snapshot),) if journal.snapshot is not None else ()
     deletes = journal.migration.spec.source_volumes is SourceVolumes.DELETE
     retained = attempt.remove(attempt.source, snapshot)
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
     if not deletes or retained:
         reason = f"It lies below {retained[0].name}." if retained else "spec.sourceVolumes is Retain."
         retained += tuple(
@@ -39,7 +38,7 @@ def clean_up_source(attempt: Attempt) -> None:
         chain = source_chain(journal)
         attempt.record(removes_source=True)
         retained = attempt.remove(attempt.source, chain)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     attempt.record(outcome=Phase.SUCCEEDED, retained_at_source=retained, retained_at_destination=retained_copies)
 
 
@@ -55,10 +54,10 @@ def discard_destination(attempt: Attempt) -> None:
         leave_in_definition(attempt, journal.snapshot, journal.source[-1])
     copies = tuple(own(volume) for volume in reversed(journal.at_destination))
     retained_copies = attempt.remove(attempt.destination, copies)
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
     snapshot = (own(journal.snapshot),) if journal.snapshot is not None else ()
     retained = attempt.remove(attempt.source, snapshot)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     outcome = Phase.FAILED if journal.failure is not None else Phase.CANCELLED
     attempt.record(outcome=outcome, retained_at_source=retained, retained_at_destination=retained_copies)
 

@@ -10,7 +10,6 @@ import time
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.disturbance import disturbance, has_started_since, mark_of
 from diskmigration.agent.migration.full_domain import lacking_room
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
 from diskmigration.agent.migration.steps.copy_volume import copy_volume
 from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
@@ -52,7 +51,7 @@ def copy_cold(attempt: Attempt) -> None:
     extend_mirror(attempt)
     with lacking_room(Reason.DESTINATION_FULL):
         format_volume(attempt, mirror)
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
     bandwidth = attempt.latest().spec.bandwidth
     internal = sum(journal.copy_bytes)
     # With nothing of its own below it, the copy takes in the whole chain.
@@ -75,7 +74,7 @@ def copy_cold(attempt: Attempt) -> None:
             keep_on=lambda: attempt.keeps_on_at(bandwidth) and not has_started_since(attempt, since),
         )
     if is_whole:
-        attempt.reach(Moment.ACTED)
+        attempt.failpoint("acted")
         attempt.cold_copy_mark = since
         attempt.was_in_step = True
 
@@ -98,10 +97,10 @@ def pivot_cold(attempt: Attempt) -> None:
         attempt.let_writers_in()
         return
     with attempt.turn():
-        attempt.reach(Moment.MIDWAY)
+        attempt.failpoint("midway")
         if attempt.active_path() != mirrored.path:
             # The definition was replaced while the copy was made.
             return
         switch_cold(attempt, old=mirrored, new=mirror, since=since)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     settle_cold_switch(attempt)

@@ -7,7 +7,6 @@ from pathlib import Path
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.disturbance import disturbance, mark_of
 from diskmigration.agent.migration.journal import JournalVolume
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
 from diskmigration.agent.migration.steps.merge_room import Written, make_room, note_begin
 from diskmigration.agent.storage import qemu_img
@@ -88,7 +87,7 @@ def merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, 
         first_end=attempt.journal.merge_base_end,
         has_failed=attempt.status.failures > 0,
     )
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     if (why := disturbance(attempt, overlay, since)) is not None:
         _log.info("a merge does not count", extra={"migration": attempt.journal.migration.key, "why": why})
         return

@@ -9,7 +9,6 @@ from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.copy_volume import copy_volume, stands_alone
 from diskmigration.agent.migration.steps.mirror_volume import format_volume
 from diskmigration.agent.storage.long_command import StoppedError
@@ -35,14 +34,14 @@ def copy_chain(attempt: Attempt) -> None:
             for ended in as_completed(running):
                 if not ended.result():
                     break
-                attempt.reach(Moment.MIDWAY)
+                attempt.failpoint("midway")
                 _note_copied(attempt, running[ended])
         finally:
             # After one that was stopped or has failed, no other is gone on with, or begun.
             progress.stop()
             pool.shutdown(wait=False, cancel_futures=True)
     if len(attempt.journal.copied) == len(pairs):
-        attempt.reach(Moment.ACTED)
+        attempt.failpoint("acted")
         attempt.record(stage=Stage.COPIED)
 
 

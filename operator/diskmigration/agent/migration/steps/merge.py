@@ -13,7 +13,6 @@ from diskmigration.agent.migration.attempt import Attempt, LiveMerge
 from diskmigration.agent.migration.disk_activity import require_active_disk, written_since_open
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.cold_merge import merge_off
 from diskmigration.agent.migration.steps.merge_room import Written, make_room, note_begin
 from diskmigration.agent.migration.steps.pivot import pivot_to
@@ -110,7 +109,7 @@ def _start(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, hom
     attempt.status.awaits_resume = None
     attempt.merge = LiveMerge(bandwidth)
     attempt.node.extender.observe_soon(attempt.domain.uuid)
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
 
 
 def _follow(attempt: Attempt, job: BlockJob, *, overlay: JournalVolume, base: JournalVolume) -> None:
@@ -159,7 +158,7 @@ def _pivot(attempt: Attempt, base: JournalVolume) -> None:
     with attempt.turn():
         attempt.merge = None
         pivot_to(attempt, base, is_merged=True)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     _tell_of_detect_zeroes(attempt, base)
 
 

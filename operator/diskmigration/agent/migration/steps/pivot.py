@@ -9,7 +9,6 @@ from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUna
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.definition import remember_disk, settle_persistent_source
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.disk_migration import Failure, Phase
@@ -30,10 +29,10 @@ def pivot(attempt: Attempt) -> None:
     mirror = attempt.journal.mirror
     attempt.keep_destination()
     with attempt.turn():
-        attempt.reach(Moment.MIDWAY)
+        attempt.failpoint("midway")
         with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
             pivot_to(attempt, mirror, has_pivoted=True, is_merged=False)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
 
 
 def settle_pivot(attempt: Attempt) -> None:

@@ -10,7 +10,6 @@ from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt
 from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.sizing import frozen_volume_size
 from diskmigration.agent.migration.steps.mirror_volume import (
     format_volume,
@@ -59,9 +58,9 @@ def prepare_destination(attempt: Attempt) -> None:
     sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
     _require_room_for_chain(attempt, _frozen_room(attempt, measured) + mirror_room(attempt))
     missing = {name: size for name, size in sizes.items() if name not in attempt.fresh}
-    _make(attempt, missing, attempt.keep_on, on_made=lambda: attempt.reach(Moment.MIDWAY))
+    _make(attempt, missing, attempt.keep_on, on_made=lambda: attempt.failpoint("midway"))
     _require_direct_io(attempt)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     attempt.record(stage=Stage.PREPARED, copy_bytes=tuple(measured.values()))
 
 

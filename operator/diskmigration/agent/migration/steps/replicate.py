@@ -10,7 +10,6 @@ from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.full_domain import seen_if_full
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
 from diskmigration.agent.migration.steps.mirror_volume import extend_mirror, format_volume
 from diskmigration.agent.storage.driver import NoRoomError
@@ -48,7 +47,7 @@ def start_replication(attempt: Attempt) -> None:
         format_volume(attempt, mirror)
         attempt.record(has_cold_copy=False)
     extend_mirror(attempt)
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
     require_active_disk(attempt)
     start = partial(
         block_jobs.start_copy,
@@ -62,7 +61,7 @@ def start_replication(attempt: Attempt) -> None:
         bandwidth_bytes_per_second=attempt.latest().spec.bandwidth,
     )
     attempt.act(f"starting the copy of {attempt.target} to {mirror.path}", start)
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     # libvirt takes no snapshot under a block job: one that is not there now comes too late.
     if has_internal_snapshot(attempt):
         abort_replication(attempt)
@@ -122,7 +121,7 @@ def abort_replication(attempt: Attempt) -> None:
     attempt.act(
         f"ending the mirror of {attempt.target}", partial(block_jobs.abort, attempt.domain, target=attempt.target)
     )
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     began_at = datetime.now(UTC)
     while attempt.look()[1] is not None:
         attempt.wait(1.0)

@@ -12,7 +12,6 @@ from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.last_writes import require_unwritten
-from diskmigration.agent.migration.moments import Moment
 from diskmigration.agent.migration.removal import own
 from diskmigration.agent.migration.sizing import fresh_volume_size
 from diskmigration.agent.migration.steps.definition import remember_disk, settle_persistent_source
@@ -63,7 +62,7 @@ def _freeze(attempt: Attempt) -> None:
     # Before the guest writes to it: from then on it holds what nothing else does.
     source.driver.keep([snapshot.name])
     remember_disk(attempt)
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
     take = partial(attempt.domain.snapshot, target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
     attempt.act(f"taking the snapshot {snapshot.path} of {attempt.target}", take)
 
@@ -72,7 +71,7 @@ def _follow_snapshot(attempt: Attempt) -> None:
     """Check that the guest writes to the snapshot, and have the VM start on it next."""
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - as above
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     if attempt.active_path() != snapshot.path:
         raise MigrationError(
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
@@ -90,7 +89,7 @@ def forgo_snapshot(attempt: Attempt) -> None:
     """
     snapshot = attempt.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where one was planned
-    attempt.reach(Moment.MIDWAY)
+    attempt.failpoint("midway")
     kept = attempt.remove(attempt.source, (own(snapshot),))
     # It may have been made ahead.
     kept += attempt.remove(attempt.destination, (own(attempt.journal.mirror),))
@@ -99,5 +98,5 @@ def forgo_snapshot(attempt: Attempt) -> None:
             Reason.STORAGE_FAILED,
             f"The VM was shut off before its snapshot was taken, and {kept[0].path} was not removed. {kept[0].reason}",
         )
-    attempt.reach(Moment.ACTED)
+    attempt.failpoint("acted")
     attempt.record(snapshot=None, overlay=None)
