@@ -114,7 +114,7 @@ class Attempt:
         self.fresh: set[str] = set()
         self.measured_ahead: Mapping[str, int] = {}
         self._locks = ExitStack()
-        self.keeps_writers_out = False
+        self.has_image_lock = False
         self.step = Step.FINISH
 
     @property
@@ -214,21 +214,21 @@ class Attempt:
         """Whether the whole disk was copied while the VM was off; what was written to its source since is not known."""
         return self.cold_copy_mark is not None
 
-    def keep_writers_out(self) -> None:
-        """Let no QEMU write to the mirrored volume until `let_writers_in`, if it is a file.
+    def lock_image(self) -> None:
+        """Let no QEMU write to the mirrored volume until `unlock_image`, if it is a file.
 
         Raises:
             ImageInUseError: somebody does.
             MigrationError: VirtualMachineNotRunning, where it cannot be locked; StorageFailed.
         """
-        self.let_writers_in()
+        self.unlock_image()
         self._locks.enter_context(image_locks.writers_kept_out(Path(self.journal.mirrored.path)))
-        self.keeps_writers_out = True
+        self.has_image_lock = True
 
-    def let_writers_in(self) -> None:
+    def unlock_image(self) -> None:
         """From now on a VM may start, and what was copied of its active layer is nothing to go by any more."""
         self._locks.close()
-        self.keeps_writers_out = False
+        self.has_image_lock = False
         self.cold_copy_mark = None
 
     def disk(self) -> DomainDisk:

@@ -41,7 +41,7 @@ def finish(run: Run, attempt: Attempt) -> bool:
     if journal.outcome is Phase.FAILED and wants_more and journal.attempt <= run.latest.spec.backoff_limit:
         journals.erase(attempt.domain, journal)
         run.attempt = None
-        run.place = None
+        run.layer = None
         run.settled_attempt = journal.attempt
         wait_for_next_attempt(run, failure.message if failure is not None else "")
         return False

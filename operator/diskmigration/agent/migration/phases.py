@@ -5,7 +5,7 @@ from diskmigration.api.disk_migration import Phase
 
 _PHASES = {
     Step.TAKE_SNAPSHOT: Phase.SNAPSHOTTING,
-    Step.FORGO_SNAPSHOT: Phase.SNAPSHOTTING,
+    Step.SKIP_SNAPSHOT: Phase.SNAPSHOTTING,
     Step.PREPARE_DESTINATION: Phase.PREPARING_DESTINATION,
     Step.COPY_CHAIN: Phase.COPYING_CHAIN,
     Step.START_REPLICATION: Phase.REPLICATING,

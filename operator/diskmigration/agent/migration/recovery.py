@@ -109,7 +109,7 @@ def _lose_domain(run: Run, error: DomainGoneError) -> bool:
         return False
     try:
         what = "The VM is gone with its definition."
-        message = settle_vanished(attempt, run.place, what=what, has_left=run.vm_has_left)
+        message = settle_vanished(attempt, run.layer, what=what, has_left=run.vm_has_left)
     except MigrationError as again:
         _retry(run, attempt, again)
         return False
@@ -122,7 +122,7 @@ def _lose_disk(run: Run, error: DiskGoneError) -> bool:
     if attempt is None:
         return _fail_before_begin(run, error)
     try:
-        message = settle_vanished(attempt, run.place, what=error.message, has_left=run.vm_has_left)
+        message = settle_vanished(attempt, run.layer, what=error.message, has_left=run.vm_has_left)
         end_attempt(run, attempt, message)
     except MigrationError as again:
         _retry(run, attempt, again)

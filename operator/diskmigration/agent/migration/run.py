@@ -13,7 +13,7 @@ from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.attempt import Attempt
-from diskmigration.agent.migration.decision import Place
+from diskmigration.agent.migration.decision import ActiveLayer
 from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.status_reporter import StatusReporter
 from diskmigration.agent.status_writer import StatusWriter
@@ -54,7 +54,7 @@ class Run:
         self.settled_attempt = 0
         self.attempt_number = max(migration.status.attempts, 1)
         self.attempt: Attempt | None = None
-        self.place: Place | None = None
+        self.layer: ActiveLayer | None = None
         self.reporter = StatusReporter(migration, statuses)
         self.reader = BoundedReader(migration.key)
         self.stopping = threading.Event()
@@ -69,7 +69,7 @@ class Run:
     @property
     def is_past_pivot(self) -> bool:
         """Whether the disk was last seen at the destination."""
-        return self.place in (Place.OVERLAY, Place.DESTINATION)
+        return self.layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION)
 
     @property
     def is_unwanted(self) -> bool:

@@ -14,15 +14,15 @@ from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.decision import (
+    ActiveLayer,
+    DiskObservation,
     Elsewhere,
-    Place,
-    Situation,
     Step,
+    active_layer_of,
     acts_on_volumes,
     drops_active_layer,
     is_replication,
     next_step,
-    place_of,
 )
 from diskmigration.agent.migration.ending import end_attempt, finish, give_up_for_foreign_work, settle
 from diskmigration.agent.migration.node import Node
@@ -45,7 +45,7 @@ from diskmigration.agent.migration.steps.lost_track import find_if_lost, follow
 from diskmigration.agent.migration.steps.merge import merge_at_destination, merge_back
 from diskmigration.agent.migration.steps.pivot import pivot, settle_pivot
 from diskmigration.agent.migration.steps.prepare_destination import prepare_destination
-from diskmigration.agent.migration.steps.put_back import check_put_back, note_place
+from diskmigration.agent.migration.steps.put_back import check_put_back, note_layer
 from diskmigration.agent.migration.steps.replicate import (
     SAMPLE_SECONDS,
     abort_replication,
@@ -54,7 +54,7 @@ from diskmigration.agent.migration.steps.replicate import (
     start_replication,
     switch_copy_mode,
 )
-from diskmigration.agent.migration.steps.snapshot import forgo_snapshot, take_snapshot
+from diskmigration.agent.migration.steps.snapshot import skip_snapshot, take_snapshot
 from diskmigration.agent.migration.whereabouts import Whereabouts, of_domain
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage.long_command import StoppedError
@@ -69,7 +69,7 @@ _SAVED = (
 
 _ACTS = {
     Step.TAKE_SNAPSHOT: take_snapshot,
-    Step.FORGO_SNAPSHOT: forgo_snapshot,
+    Step.SKIP_SNAPSHOT: skip_snapshot,
     Step.PREPARE_DESTINATION: prepare_destination,
     Step.COPY_CHAIN: copy_chain,
     Step.START_REPLICATION: start_replication,
@@ -162,7 +162,7 @@ class Worker:
                 self._has_ended = self._take_a_round()
         with surviving(self._thread.name, pause=run.wait):
             if run.attempt is not None:
-                run.attempt.let_writers_in()
+                run.attempt.unlock_image()
             if self._has_ended:
                 settle(run)
             if self._has_ended and run.attempt is not None:
@@ -208,21 +208,21 @@ class Worker:
         disk, job, qemu = attempt.look_at_run()
         run.note_answer()
         path = disk.active.path if disk.active is not None else ""
-        place = place_of(attempt.journal, path)
+        layer = active_layer_of(attempt.journal, path)
         if job is not None and is_replication(attempt.journal, job):
             # Before the time-out is judged: nobody could look while libvirtd was away.
             measure_replication(attempt, job)
-        _take_wishes(run, attempt, place)
+        _take_wishes(run, attempt, layer)
         is_running = attempt.is_running()
         run.vm_has_left = run.vm_has_left and not is_running
         lost = find_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
         # Which volume the disk is on is proven first where the XML of a VM that was off was changed.
         is_known = lost is None and attempt.journal.cold_switch is None
-        may_be_put_back = is_known and check_put_back(attempt, place, qemu, is_running=is_running)
-        if is_known and not may_be_put_back and place is not Place.FOREIGN:
-            run.place = place
-            note_place(attempt, place, qemu, is_running=is_running)
-        situation = Situation(
+        may_be_put_back = is_known and check_put_back(attempt, layer, qemu, is_running=is_running)
+        if is_known and not may_be_put_back and layer is not ActiveLayer.FOREIGN:
+            run.layer = layer
+            note_layer(attempt, layer, qemu, is_running=is_running)
+        observation = DiskObservation(
             active_path=path,
             job=job,
             cutover_is_open=doubt(attempt) is None
@@ -235,11 +235,11 @@ class Worker:
             has_cold_copy=attempt.has_cold_copy,
             is_put_back=may_be_put_back,
         )
-        step = next_step(attempt.journal, situation)
+        step = next_step(attempt.journal, observation)
         whereabouts = Whereabouts(Elsewhere.NOWHERE)
         if not is_running and (acts_on_volumes(step) or lost is not None):
             whereabouts = self._ask_hosts(run, attempt, anew=acts_on_volumes(step))
-            step = next_step(attempt.journal, replace(situation, elsewhere=whereabouts.elsewhere))
+            step = next_step(attempt.journal, replace(observation, elsewhere=whereabouts.elsewhere))
         if step is Step.AWAIT_END_OF_VM and lost is not None:
             run.show(run.phase, message=follow(attempt, lost, is_running=is_running))
             run.wait(LOOK_SECONDS)
@@ -254,10 +254,10 @@ class Worker:
         return self._hosts_said[1]
 
 
-def _take_wishes(run: Run, attempt: Attempt, place: Place) -> None:
+def _take_wishes(run: Run, attempt: Attempt, layer: ActiveLayer) -> None:
     """Turn a wish to stop, or a limit that was passed, into a journal that rolls back; not after the pivot."""
     journal = attempt.journal
-    has_pivoted = run.is_past_pivot or place in (Place.OVERLAY, Place.DESTINATION)
+    has_pivoted = run.is_past_pivot or layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION)
     if journal.rolls_back or journal.outcome is not None or has_pivoted:
         return
     if run.is_unwanted:
@@ -294,7 +294,7 @@ def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
     run.show(phase_of(step))
     attempt.step = step
     if step is not Step.PIVOT_COLD:
-        attempt.let_writers_in()
+        attempt.unlock_image()
     attempt.failpoint("before")
     if job is None and drops_active_layer(step) and has_internal_snapshot(attempt):
         end_attempt(run, attempt, leave_snapshot(attempt))

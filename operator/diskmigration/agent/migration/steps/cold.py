@@ -34,7 +34,7 @@ def copy_cold(attempt: Attempt) -> None:
     mirrored, mirror = journal.mirrored, journal.mirror
     attempt.source.driver.activate(mirrored.name, alone=True)
     try:
-        attempt.keep_writers_out()
+        attempt.lock_image()
     except ImageInUseError:
         # It starts just now, or is about to be seen as one that libvirt has lost track of.
         attempt.wait(_SETTLE_SECONDS)
@@ -94,7 +94,7 @@ def pivot_cold(attempt: Attempt) -> None:
     attempt.keep_destination()
     if (why := disturbance(attempt, mirrored, since)) is not None:
         _log.info("a cold copy does not count", extra={"migration": attempt.journal.migration.key, "why": why})
-        attempt.let_writers_in()
+        attempt.unlock_image()
         return
     with attempt.turn():
         attempt.failpoint("midway")

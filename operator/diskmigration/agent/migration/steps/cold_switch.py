@@ -69,7 +69,7 @@ def settle_cold_switch(attempt: Attempt) -> None:
 
 def _await_refusal(attempt: Attempt, old: JournalVolume) -> None:
     """Wait for the end of a VM that began to start with the old XML, if its QEMU is to be refused a locked file."""
-    if old.type is not StorageType.FILE or not attempt.keeps_writers_out:
+    if old.type is not StorageType.FILE or not attempt.has_image_lock:
         return
     for _ in range(_REFUSALS):
         if attempt.active_path() != old.path or not attempt.is_running():
@@ -79,7 +79,7 @@ def _await_refusal(attempt: Attempt, old: JournalVolume) -> None:
 
 def _take_back(attempt: Attempt, old: JournalVolume) -> None:
     settle_persistent_source(attempt, old)
-    attempt.let_writers_in()
+    attempt.unlock_image()
     switch = attempt.journal.cold_switch
     if attempt.active_path() == old.path or switch is None:
         attempt.record(cold_switch=None)

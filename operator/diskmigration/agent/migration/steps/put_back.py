@@ -2,11 +2,11 @@
 
 from diskmigration.agent.hypervisor import runs
 from diskmigration.agent.migration.attempt import Attempt
-from diskmigration.agent.migration.decision import Place, is_put_back, newly_known, volume_in_doubt
+from diskmigration.agent.migration.decision import ActiveLayer, is_put_back, newly_known, volume_in_doubt
 from diskmigration.agent.migration.last_writes import may_hold_writes
 
 
-def check_put_back(attempt: Attempt, place: Place, run: str | None, *, is_running: bool) -> bool:
+def check_put_back(attempt: Attempt, layer: ActiveLayer, run: str | None, *, is_running: bool) -> bool:
     """Return whether another volume of the migration holds, or may hold, what the guest wrote last.
 
     `run` is the mark of the QEMU that runs now, None if it has none.
@@ -17,23 +17,23 @@ def check_put_back(attempt: Attempt, place: Place, run: str | None, *, is_runnin
     """
     journal = attempt.journal
     is_same_run = run is not None and run == journal.run
-    if is_put_back(journal, place, is_running=is_running, is_same_run=is_same_run):
+    if is_put_back(journal, layer, is_running=is_running, is_same_run=is_same_run):
         return True
-    doubtful = volume_in_doubt(journal, place, is_same_run=is_same_run)
+    doubtful = volume_in_doubt(journal, layer, is_same_run=is_same_run)
     if doubtful is None:
         return False
     home = attempt.source if doubtful == journal.snapshot else attempt.destination
     return may_hold_writes(journal, home, doubtful, keep_on=attempt.keep_on)
 
 
-def note_place(attempt: Attempt, place: Place, run: str | None, *, is_running: bool) -> None:
-    """Note in the journal what the disk's place tells, and the run of QEMU in which it was seen there.
+def note_layer(attempt: Attempt, layer: ActiveLayer, run: str | None, *, is_running: bool) -> None:
+    """Note in the journal what the active layer tells, and the run of QEMU in which it was seen there.
 
     Raises:
         HypervisorUnavailableError, DomainGoneError: nothing was noted.
     """
     journal = attempt.journal
-    known = newly_known(journal, place, is_same_run=run is not None and run == journal.run)
+    known = newly_known(journal, layer, is_same_run=run is not None and run == journal.run)
     if run is not None and run != journal.run:
         attempt.record(**known, run=run)
         return

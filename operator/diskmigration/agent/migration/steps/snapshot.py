@@ -81,7 +81,7 @@ def _follow_snapshot(attempt: Attempt) -> None:
     attempt.node.extender.observe_soon(attempt.domain.uuid)
 
 
-def forgo_snapshot(attempt: Attempt) -> None:
+def skip_snapshot(attempt: Attempt) -> None:
     """Goes on without the snapshot, as the VM was shut off before it was taken.
 
     Raises:

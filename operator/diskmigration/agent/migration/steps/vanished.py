@@ -1,7 +1,7 @@
 """The VM is gone with its definition in mid-migration, or the disk is: leave it in one place, whole, and say where."""
 
 from diskmigration.agent.migration.attempt import Attempt
-from diskmigration.agent.migration.decision import Elsewhere, Place
+from diskmigration.agent.migration.decision import ActiveLayer, Elsewhere
 from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.removal import own
 from diskmigration.agent.migration.steps.cold_merge import merge_cold
@@ -12,10 +12,10 @@ from diskmigration.api.disk_migration import RetainedVolume
 from diskmigration.api.errors import MigrationError, Reason
 
 
-def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_left: bool) -> str:
+def settle_vanished(attempt: Attempt, layer: ActiveLayer | None, *, what: str, has_left: bool) -> str:
     """Merges what is a chain of ours, removes what nobody needs, and returns what to tell the user.
 
-    `place` is where the disk was last seen, `what` a sentence that says what happened; `has_left` tells that the VM was
+    `layer` is where the disk was last seen, `what` a sentence that says what happened; `has_left` tells that the VM was
     migrated away. All is kept where the VM runs on another node, where another definition names one of the volumes, and
     in the midst of a pivot, when nobody can tell which side has the last writes.
 
@@ -35,19 +35,19 @@ def settle_vanished(attempt: Attempt, place: Place | None, *, what: str, has_lef
         )
     if whereabouts.elsewhere is Elsewhere.UNKNOWN:
         raise MigrationError(Reason.HYPERVISOR_UNAVAILABLE, f"{what} {whereabouts.message}")
-    obstacle = _why_all_is_kept(attempt, place)
+    obstacle = _why_all_is_kept(attempt, layer)
     if obstacle is not None:
         return f"{what} {obstacle} {leave_all(attempt)}"
-    kept = "".join(f" {volume.path} was kept. {volume.reason}" for volume in _settle(attempt, place))
-    if place in (Place.OVERLAY, Place.DESTINATION):
+    kept = "".join(f" {volume.path} was kept. {volume.reason}" for volume in _settle(attempt, layer))
+    if layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION):
         return f"{what} Its disk is at {journal.destination[-1].path}, and the source's volumes were kept.{kept}"
     return f"{what} Its disk is at {journal.source[-1].path}, as before the migration.{kept}"
 
 
-def _why_all_is_kept(attempt: Attempt, place: Place | None) -> str | None:
+def _why_all_is_kept(attempt: Attempt, layer: ActiveLayer | None) -> str | None:
     """A sentence for the user, or None."""
     journal = attempt.journal
-    if place in (None, Place.FOREIGN) or journal.is_switching:
+    if layer in (None, ActiveLayer.FOREIGN) or journal.is_switching:
         return "Which volume has its last writes cannot be told."
     written = [(attempt.source, volume) for volume in (journal.snapshot, journal.source[-1]) if volume is not None]
     written += [(attempt.destination, volume) for volume in journal.at_destination]
@@ -58,11 +58,15 @@ def _why_all_is_kept(attempt: Attempt, place: Place | None) -> str | None:
     return None
 
 
-def _settle(attempt: Attempt, place: Place | None) -> tuple[RetainedVolume, ...]:
+def _settle(attempt: Attempt, layer: ActiveLayer | None) -> tuple[RetainedVolume, ...]:
     """Merges and removes; what was kept."""
     journal = attempt.journal
-    if place in (Place.OVERLAY, Place.DESTINATION):
-        if place is Place.OVERLAY and journal.overlay is not None and is_there(attempt.destination, journal.overlay):
+    if layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION):
+        if (
+            layer is ActiveLayer.OVERLAY
+            and journal.overlay is not None
+            and is_there(attempt.destination, journal.overlay)
+        ):
             merge_cold(
                 overlay=journal.overlay,
                 base=journal.destination[-1],
@@ -71,7 +75,7 @@ def _settle(attempt: Attempt, place: Place | None) -> tuple[RetainedVolume, ...]
             )
             return attempt.remove(attempt.destination, (own(journal.overlay),))
         return ()
-    if place is Place.SNAPSHOT and journal.snapshot is not None and is_there(attempt.source, journal.snapshot):
+    if layer is ActiveLayer.SNAPSHOT and journal.snapshot is not None and is_there(attempt.source, journal.snapshot):
         merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source, keep_on=attempt.agent_runs)
     kept = attempt.remove(attempt.destination, tuple(map(own, reversed(journal.at_destination))))
     if journal.snapshot is not None:

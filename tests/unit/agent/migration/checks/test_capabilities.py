@@ -7,7 +7,7 @@ import pytest
 from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.checks.capabilities import require_possible
-from diskmigration.agent.migration.decision import Situation, Step, next_step
+from diskmigration.agent.migration.decision import DiskObservation, Step, next_step
 from diskmigration.agent.migration.journal import Journal, Stage
 from diskmigration.agent.storage import qemu_image
 from diskmigration.api.disk_migration import CopyMode
@@ -97,13 +97,13 @@ def test_the_size_of_a_disk(strategy: str, length: int, mode: CopyMode, capacity
 def test_auto_stays_in_the_background_where_it_cannot_switch(capacity: int, switches: bool) -> None:
     plan = with_mode(planned(capacity=capacity), CopyMode.AUTO).model_copy(update={"stage": Stage.COPIED})
     assert plan.snapshot is not None
-    situation = Situation(
+    observation = DiskObservation(
         active_path=plan.snapshot.path,
         job=builders.copy_job(plan.mirror.path),
         cutover_is_open=True,
         falls_behind=True,
     )
-    assert next_step(plan, situation) is (Step.SWITCH_COPY_MODE if switches else Step.AWAIT_SYNC)
+    assert next_step(plan, observation) is (Step.SWITCH_COPY_MODE if switches else Step.AWAIT_SYNC)
 
 
 def test_the_length_of_a_name_grows_with_the_chain_and_no_faster() -> None:
