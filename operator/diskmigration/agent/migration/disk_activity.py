@@ -8,13 +8,13 @@ from pathlib import Path
 
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, VirtualMachinePausedError
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.storage.openers import openers_of
 from diskmigration.api.hypervisor import VirtualMachineState
 
 
-def require_active_disk(attempt: Attempt) -> None:
+def require_active_disk(context: MigrationContext) -> None:
     """Check that a block job would see what the guest writes.
 
     Until a VM that was migrated to this node while paused is resumed, its block nodes are inactive. QEMU before 10
@@ -26,9 +26,9 @@ def require_active_disk(attempt: Attempt) -> None:
         VirtualMachinePausedError: it would not.
         MigrationError: StorageFailed, it cannot be told.
     """
-    if attempt.domain.state() is not VirtualMachineState.PAUSED:
+    if context.domain.state() is not VirtualMachineState.PAUSED:
         return
-    path = attempt.active_path()
+    path = context.active_path()
     openers = openers_of(Path(path)) if path else ()
     if openers and not any(opener.writes for opener in openers):
         raise VirtualMachinePausedError(
@@ -37,14 +37,14 @@ def require_active_disk(attempt: Attempt) -> None:
         )
 
 
-def written_since_open(attempt: Attempt, volume: JournalVolume) -> int:
+def written_since_open(context: MigrationContext, volume: JournalVolume) -> int:
     """Return the highest offset that QEMU has written to a volume since it opened it, in bytes.
 
     Raises:
         HypervisorUnavailableError: libvirt does not tell.
     """
     doing = f"asking how far {volume.path} is written"
-    layer = attempt.read(doing, partial(statistics.of_domain, attempt.domain)).layer(volume.path, attempt.target)
+    layer = context.read(doing, partial(statistics.of_domain, context.domain)).layer(volume.path, context.target)
     if layer is None or layer.allocated_bytes is None:
         raise HypervisorUnavailableError(
             f"libvirt does not tell how far {volume.path} is written: its QEMU is busy. It is asked again."

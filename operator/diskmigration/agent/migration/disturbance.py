@@ -9,22 +9,22 @@ from pathlib import Path
 
 from diskmigration.agent.hypervisor.starts import StartCount
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration.attempt import Attempt, Mark
+from diskmigration.agent.migration.context import Mark, MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.storage.image_locks import writers_of_any
 from diskmigration.agent.storage.write_marks import write_mark
 
 
-def mark_of(attempt: Attempt, volume: JournalVolume) -> Mark:
+def mark_of(context: MigrationContext, volume: JournalVolume) -> Mark:
     """Return the mark of this moment.
 
     Raises:
         MigrationError: StorageFailed; HypervisorUnavailable.
     """
-    return Mark(starts=_count_starts(attempt), writes=write_mark(Path(volume.path)))
+    return Mark(starts=_count_starts(context), writes=write_mark(Path(volume.path)))
 
 
-def disturbance(attempt: Attempt, volume: JournalVolume, since: Mark) -> str | None:
+def disturbance(context: MigrationContext, volume: JournalVolume, since: Mark) -> str | None:
     """Return why the volume of a VM that is off may have been written to since the mark; None if nobody can have.
 
     The starts are counted last: what happened before has then been reported.
@@ -32,26 +32,26 @@ def disturbance(attempt: Attempt, volume: JournalVolume, since: Mark) -> str | N
     Raises:
         MigrationError: StorageFailed, it cannot be told; HypervisorUnavailable.
     """
-    if attempt.is_running():
+    if context.is_running():
         return "the VM was started"
     path = Path(volume.path)
     if (writer := writers_of_any([path]).get(path)) is not None:
         return f"it is written to by {writer}"
     if write_mark(path) != since.writes:
         return "somebody wrote to it"
-    starts = _count_starts(attempt)
+    starts = _count_starts(context)
     if starts is None or since.starts is None or starts.epoch != since.starts.epoch:
         return "the connection to libvirt was lost meanwhile, so whether the VM was started is not known"
     return "the VM was started" if starts != since.starts else None
 
 
-def has_started_since(attempt: Attempt, since: Mark) -> bool:
+def has_started_since(context: MigrationContext, since: Mark) -> bool:
     """Return whether the VM is known to have started since the mark, by what libvirt has reported so far."""
-    return attempt.node.starts.count(attempt.domain.uuid) != since.starts
+    return context.node.starts.count(context.domain.uuid) != since.starts
 
 
-def _count_starts(attempt: Attempt) -> StartCount | None:
+def _count_starts(context: MigrationContext) -> StartCount | None:
     def write() -> None:
-        journals.write(attempt.domain, attempt.journal)
+        journals.write(context.domain, context.journal)
 
-    return attempt.node.starts.count_after(attempt.domain.uuid, journals.uri(attempt.target), write)
+    return context.node.starts.count_after(context.domain.uuid, journals.uri(context.target), write)

@@ -4,7 +4,7 @@ import time
 
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.migration import limits
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import Elsewhere
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.run import LOOK_SECONDS, Run
@@ -18,7 +18,7 @@ ASK_HOSTS_SECONDS = 5.0
 """How long to wait before the other nodes are asked again for a VM: all of them are read for it."""
 
 
-def open_attempt(run: Run) -> Attempt | None:
+def open_attempt(run: Run) -> MigrationContext | None:
     """Return the attempt in progress, or a new one; None where it waits, or has ended.
 
     Raises:
@@ -47,7 +47,7 @@ def open_attempt(run: Run) -> Attempt | None:
         run.end(Phase.SUCCEEDED, Reason.ALREADY_AT_DESTINATION, message)
         return None
     run.note_answer()
-    return _attempt(run, domain, journal)
+    return _context_of(run, domain, journal)
 
 
 def _ends_or_waits(run: Run, domain: Domain) -> bool:
@@ -84,9 +84,9 @@ def _waits_for_hosts(run: Run, domain: Domain) -> bool:
     return True
 
 
-def _attempt(run: Run, domain: Domain, journal: Journal) -> Attempt:
+def _context_of(run: Run, domain: Domain, journal: Journal) -> MigrationContext:
     run.attempt_number = journal.attempt
-    return Attempt(
+    return MigrationContext(
         node=run.node,
         domain=domain,
         journal=journal,

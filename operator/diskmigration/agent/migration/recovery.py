@@ -5,7 +5,7 @@ import time
 
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError, VirtualMachinePausedError
 from diskmigration.agent.migration import limits
-from diskmigration.agent.migration.attempt import Attempt, DiskGoneError
+from diskmigration.agent.migration.context import DiskGoneError, MigrationContext
 from diskmigration.agent.migration.ending import end_attempt
 from diskmigration.agent.migration.journal import JournalTakenError
 from diskmigration.agent.migration.opening import wait_for_next_attempt
@@ -54,11 +54,11 @@ def _unforeseen(run: Run, error: Exception) -> MigrationError:
 
 def _await_resume(run: Run, error: VirtualMachinePausedError) -> None:
     """Wait until somebody has resumed the VM, without using up an attempt."""
-    attempt = run.attempt
-    if attempt is not None:
-        attempt.status.awaits_resume = error
-        attempt.status.note_beat()
-    run.show(run.phase, message="" if attempt is not None else error.message)
+    context = run.context
+    if context is not None:
+        context.status.awaits_resume = error
+        context.status.note_beat()
+    run.show(run.phase, message="" if context is not None else error.message)
     run.wait(_RESUME_SECONDS)
 
 
@@ -67,17 +67,17 @@ def _fail(run: Run, error: MigrationError) -> bool:
         "a step failed",
         extra={"migration": run.latest.key, "phase": run.phase, "reason": error.reason, "error": error.message},
     )
-    attempt = run.attempt
-    if attempt is None:
+    context = run.context
+    if context is None:
         return _fail_before_begin(run, error)
     if isinstance(error, JournalTakenError):
-        return run.end(Phase.FAILED, error.reason, f"{error.message} {leave_all(attempt)}")
-    if attempt.journal.rolls_back or run.is_past_pivot:
+        return run.end(Phase.FAILED, error.reason, f"{error.message} {leave_all(context)}")
+    if context.journal.rolls_back or run.is_past_pivot:
         # The one way left is the one that failed: it is tried again for as long as it takes, and said so.
-        _retry(run, attempt, error)
+        _retry(run, context, error)
         return False
     try:
-        attempt.record(failure=Failure(reason=error.reason, message=error.message, phase=run.phase))
+        context.record(failure=Failure(reason=error.reason, message=error.message, phase=run.phase))
     except MigrationError as again:
         run.show(run.phase, message=again.message)
         run.wait(LOOK_SECONDS)
@@ -93,43 +93,43 @@ def _fail_before_begin(run: Run, error: MigrationError) -> bool:
 
 def _lose_domain(run: Run, error: DomainGoneError) -> bool:
     """The VM was shut off just now, which is looked at, or it is gone with its definition and its journal."""
-    attempt = run.attempt
-    if attempt is None:
+    context = run.context
+    if context is None:
         return _fail_before_begin(run, error)
     try:
-        attempt.domain.state()
+        context.domain.state()
     except DomainGoneError:
         pass
     except MigrationError as unknown:
         # Whether the VM is there decides what becomes of its volumes: nothing is done before that is known.
-        _retry(run, attempt, unknown)
+        _retry(run, context, unknown)
         return False
     else:
         run.wait(LOOK_SECONDS)
         return False
     try:
         what = "The VM is gone with its definition."
-        message = settle_vanished(attempt, run.layer, what=what, has_left=run.vm_has_left)
+        message = settle_vanished(context, run.layer, what=what, has_left=run.vm_has_left)
     except MigrationError as again:
-        _retry(run, attempt, again)
+        _retry(run, context, again)
         return False
     return run.end(Phase.FAILED, Reason.VIRTUAL_MACHINE_STOPPED, message)
 
 
 def _lose_disk(run: Run, error: DiskGoneError) -> bool:
     """The VM has the disk no more, and its volumes are merged without it."""
-    attempt = run.attempt
-    if attempt is None:
+    context = run.context
+    if context is None:
         return _fail_before_begin(run, error)
     try:
-        message = settle_vanished(attempt, run.layer, what=error.message, has_left=run.vm_has_left)
-        end_attempt(run, attempt, message)
+        message = settle_vanished(context, run.layer, what=error.message, has_left=run.vm_has_left)
+        end_attempt(run, context, message)
     except MigrationError as again:
-        _retry(run, attempt, again)
+        _retry(run, context, again)
     return False
 
 
-def _retry(run: Run, attempt: Attempt, error: MigrationError) -> None:
+def _retry(run: Run, context: MigrationContext, error: MigrationError) -> None:
     """Show what has failed that must be done, and wait ever longer before it is tried again.
 
     From the second failure in a row on the migration is stalled.
@@ -137,32 +137,32 @@ def _retry(run: Run, attempt: Attempt, error: MigrationError) -> None:
     if isinstance(error, HypervisorUnavailableError):
         run.await_answer(error)
         return
-    attempt.status.note_failure(error)
+    context.status.note_failure(error)
     run.show(run.phase, message=error.message)
-    back_off(run, attempt, limits.backoff_seconds(attempt.status.failures))
+    back_off(run, context, limits.backoff_seconds(context.status.failures))
 
 
-def back_off(run: Run, attempt: Attempt, seconds: float) -> None:
+def back_off(run: Run, context: MigrationContext, seconds: float) -> None:
     """Wait before a step that failed is tried again; only a VM that starts or ends cuts it short.
 
     A block job that failed has events of its own, and a guest that is full is paused and resumed by it.
     """
     until = time.monotonic() + seconds
     try:
-        was_running = _is_running(attempt)
+        was_running = _is_running(context)
         while (left := until - time.monotonic()) > 0 and not run.stopping.is_set():
             run.wait(left)
             if run.vm_has_changed:
                 run.vm_has_changed = False
-                if _is_running(attempt) != was_running:
+                if _is_running(context) != was_running:
                     return
     except MigrationError:
         # Whatever it is, the next round meets it.
         run.wait(LOOK_SECONDS)
 
 
-def _is_running(attempt: Attempt) -> bool:
+def _is_running(context: MigrationContext) -> bool:
     try:
-        return attempt.is_running()
+        return context.is_running()
     except DomainGoneError:
         return False

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer
 from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.status_reporter import StatusReporter
@@ -53,7 +53,7 @@ class Run:
         self.vm_has_changed = False
         self.settled_attempt = 0
         self.attempt_number = max(migration.status.attempts, 1)
-        self.attempt: Attempt | None = None
+        self.context: MigrationContext | None = None
         self.layer: ActiveLayer | None = None
         self.reporter = StatusReporter(migration, statuses)
         self.reader = BoundedReader(migration.key)
@@ -88,10 +88,10 @@ class Run:
             phase=self.phase,
         )
 
-    def passed_limit(self, attempt: Attempt) -> Failure | None:
+    def passed_limit(self, context: MigrationContext) -> Failure | None:
         """The failure of a migration that took too long, or of which no byte has moved for too long."""
         seconds = self.latest.spec.progress_timeout_seconds
-        if attempt.status.meter.is_stuck(now=time.monotonic(), timeout_seconds=seconds):
+        if context.status.meter.is_stuck(now=time.monotonic(), timeout_seconds=seconds):
             return self.passed_deadline() or Failure(
                 reason=Reason.NO_PROGRESS,
                 message=f"No byte was copied for progressTimeoutSeconds ({seconds} s). "
@@ -104,12 +104,12 @@ class Run:
         """For long work: False once the round has to begin again. What was given up already is brought to its end."""
         if self.stopping.is_set():
             return False
-        attempt = self.attempt
-        if attempt is not None and (attempt.journal.rolls_back or self.is_past_pivot):
+        context = self.context
+        if context is not None and (context.journal.rolls_back or self.is_past_pivot):
             return True
         if self.is_unwanted:
             return False
-        return (self.passed_deadline() if attempt is None else self.passed_limit(attempt)) is None
+        return (self.passed_deadline() if context is None else self.passed_limit(context)) is None
 
     def show(self, phase: Phase, *, message: str = "") -> None:
         """Has the status say where the migration stands.
@@ -117,16 +117,16 @@ class Run:
         Without a message it says what libvirt or QEMU is waited for, what takes long, or which step has failed and has
         not ended well since.
         """
-        attempt = self.attempt
+        context = self.context
         if not message and self._unanswered is not None:
             message = self._unanswered.message
-        if not message and attempt is not None:
-            message = attempt.status.message()
-        self.reporter.show(self.latest, attempt, phase, is_past_pivot=self.is_past_pivot, message=message)
+        if not message and context is not None:
+            message = context.status.message()
+        self.reporter.show(self.latest, context, phase, is_past_pivot=self.is_past_pivot, message=message)
 
     def end(self, phase: Phase, reason: Reason, message: str) -> bool:
         """Shows the last status. Always True, for a caller whose migration ends with it."""
-        given_up_in = self.attempt.journal.cancelled_in if self.attempt is not None else None
+        given_up_in = self.context.journal.cancelled_in if self.context is not None else None
         self.reporter.end(self.latest, phase, reason, message, given_up_in=given_up_in)
         return True
 
@@ -143,6 +143,6 @@ class Run:
 
     def note_answer(self) -> None:
         """Go on after a time in which nobody could look: no byte was due in it."""
-        if self._unanswered is not None and self.attempt is not None:
-            self.attempt.status.excuse(time.monotonic() - self._unanswered.at + ANSWER_SECONDS)
+        if self._unanswered is not None and self.context is not None:
+            self.context.status.excuse(time.monotonic() - self._unanswered.at + ANSWER_SECONDS)
         self._unanswered = None

@@ -5,7 +5,7 @@ import threading
 from datetime import UTC, datetime
 
 from diskmigration.agent.migration import status
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.stalled import stalled
@@ -34,20 +34,26 @@ class StatusReporter:
         return Meter(copied=shown.copied_bytes, total=shown.total_bytes, percent=shown.percent)
 
     def show(
-        self, migration: DiskMigration, attempt: Attempt | None, phase: Phase, *, is_past_pivot: bool, message: str
+        self,
+        migration: DiskMigration,
+        context: MigrationContext | None,
+        phase: Phase,
+        *,
+        is_past_pivot: bool,
+        message: str,
     ) -> None:
         """Show where the migration stands; `message` says what it waits for, or is empty."""
         if phase is not self.phase:
             self.phase = phase
             self.log_event(migration, "entered a phase")
-        if attempt is None:
+        if context is None:
             if message:
                 now = datetime.now(UTC)
                 with self._guard:
                     self.status = status.not_begun(self.status, migration, phase=phase, message=message, now=now)
                     self._statuses.show(migration, self.status)
             return
-        figures = _figures(attempt)
+        figures = _figures(context)
         with self._guard:
             now = datetime.now(UTC)
             before = self.status
@@ -57,13 +63,13 @@ class StatusReporter:
                 before,
                 migration,
                 phase=phase,
-                journal=attempt.journal,
+                journal=context.journal,
                 figures=figures,
-                meter=attempt.status.meter,
+                meter=context.status.meter,
                 message=message,
                 now=now,
-                stalled=stalled(attempt),
-                falls_behind=attempt.convergence.falls_behind,
+                stalled=stalled(context),
+                falls_behind=context.convergence.falls_behind,
             )
             self._statuses.show(migration, self.status)
 
@@ -89,11 +95,11 @@ class StatusReporter:
         _log.info(event, extra={"migration": migration.key, "phase": self.phase.value, **extra})
 
 
-def _figures(attempt: Attempt) -> dict[str, status.VolumeFigures]:
-    journal = attempt.journal
+def _figures(context: MigrationContext) -> dict[str, status.VolumeFigures]:
+    journal = context.journal
     sides = (
-        (attempt.source.driver, journal.at_source),
-        (attempt.destination.driver, journal.at_destination),
+        (context.source.driver, journal.at_source),
+        (context.destination.driver, journal.at_destination),
     )
     found = {}
     for driver, volumes in sides:
@@ -102,7 +108,7 @@ def _figures(attempt: Attempt) -> dict[str, status.VolumeFigures]:
                 found[volume.path] = status.VolumeFigures(
                     size_bytes=driver.size_bytes(volume.name),
                     allocated_bytes=driver.allocated_bytes(volume.name),
-                    extensions=attempt.node.extender.status_of(volume.path).extensions,
+                    extensions=context.node.extender.status_of(volume.path).extensions,
                 )
             except MigrationError:
                 continue  # not made yet, or removed already

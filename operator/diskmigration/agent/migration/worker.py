@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import limits
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import (
     ActiveLayer,
     DiskObservation,
@@ -161,13 +161,13 @@ class Worker:
             with surviving(self._thread.name, pause=run.wait):
                 self._has_ended = self._take_a_round()
         with surviving(self._thread.name, pause=run.wait):
-            if run.attempt is not None:
-                run.attempt.unlock_image()
+            if run.context is not None:
+                run.context.unlock_image()
             if self._has_ended:
                 settle(run)
-            if self._has_ended and run.attempt is not None:
-                paths = (volume.path for volume in run.attempt.journal.left_behind)
-                run.node.extender.forget_volumes(run.attempt.domain.uuid, paths)
+            if self._has_ended and run.context is not None:
+                paths = (volume.path for volume in run.context.journal.left_behind)
+                run.node.extender.forget_volumes(run.context.domain.uuid, paths)
         self._has_left = True
         self._on_end(run.latest.metadata.uid)
 
@@ -194,118 +194,118 @@ class Worker:
     def _look_and_act(self) -> bool:
         """One round; True when the migration has ended."""
         run = self._migration
-        if run.attempt is None:
-            run.attempt = open_attempt(run)
-            if run.attempt is None:
+        if run.context is None:
+            run.context = open_attempt(run)
+            if run.context is None:
                 return run.reporter.status.phase is not None and run.reporter.status.phase.is_final
-        if run.attempt.journal.outcome is not None:
-            return finish(run, run.attempt)
-        self._act(run, run.attempt)
+        if run.context.journal.outcome is not None:
+            return finish(run, run.context)
+        self._act(run, run.context)
         return False
 
-    def _act(self, run: Run, attempt: Attempt) -> None:
+    def _act(self, run: Run, context: MigrationContext) -> None:
         """Takes the next step."""
-        disk, job, qemu = attempt.look_at_run()
+        disk, job, qemu = context.observe_run()
         run.note_answer()
         path = disk.active.path if disk.active is not None else ""
-        layer = active_layer_of(attempt.journal, path)
-        if job is not None and is_replication(attempt.journal, job):
+        layer = active_layer_of(context.journal, path)
+        if job is not None and is_replication(context.journal, job):
             # Before the time-out is judged: nobody could look while libvirtd was away.
-            measure_replication(attempt, job)
-        _take_wishes(run, attempt, layer)
-        is_running = attempt.is_running()
+            measure_replication(context, job)
+        _take_wishes(run, context, layer)
+        is_running = context.is_running()
         run.vm_has_left = run.vm_has_left and not is_running
-        lost = find_if_lost(attempt, disk, is_running=is_running, has_job=job is not None)
+        lost = find_if_lost(context, disk, is_running=is_running, has_job=job is not None)
         # Which volume the disk is on is proven first where the XML of a VM that was off was changed.
-        is_known = lost is None and attempt.journal.cold_switch is None
-        may_be_put_back = is_known and check_put_back(attempt, layer, qemu, is_running=is_running)
+        is_known = lost is None and context.journal.cold_switch is None
+        may_be_put_back = is_known and check_put_back(context, layer, qemu, is_running=is_running)
         if is_known and not may_be_put_back and layer is not ActiveLayer.FOREIGN:
             run.layer = layer
-            note_layer(attempt, layer, qemu, is_running=is_running)
+            note_layer(context, layer, qemu, is_running=is_running)
         observation = DiskObservation(
             active_path=path,
             job=job,
-            cutover_is_open=doubt(attempt) is None
+            cutover_is_open=doubt(context) is None
             and limits.cutover_is_open(run.latest.spec.cutover, now=datetime.now(UTC)),
-            was_in_step=attempt.was_in_step,
-            falls_behind=attempt.convergence.falls_behind,
+            was_in_step=context.was_in_step,
+            falls_behind=context.convergence.falls_behind,
             is_running=is_running,
             is_lost=lost is not None,
-            is_saved=not is_running and attempt.domain.has_saved_state(),
-            has_cold_copy=attempt.has_cold_copy,
+            is_saved=not is_running and context.domain.has_saved_state(),
+            has_cold_copy=context.has_cold_copy,
             is_put_back=may_be_put_back,
         )
-        step = next_step(attempt.journal, observation)
+        step = next_step(context.journal, observation)
         whereabouts = Whereabouts(Elsewhere.NOWHERE)
         if not is_running and (acts_on_volumes(step) or lost is not None):
-            whereabouts = self._ask_hosts(run, attempt, anew=acts_on_volumes(step))
-            step = next_step(attempt.journal, replace(observation, elsewhere=whereabouts.elsewhere))
+            whereabouts = self._ask_hosts(run, context, anew=acts_on_volumes(step))
+            step = next_step(context.journal, replace(observation, elsewhere=whereabouts.elsewhere))
         if step is Step.AWAIT_END_OF_VM and lost is not None:
-            run.show(run.phase, message=follow(attempt, lost, is_running=is_running))
+            run.show(run.phase, message=follow(context, lost, is_running=is_running))
             run.wait(LOOK_SECONDS)
-        elif not _waits_or_ends(run, attempt, step, job, whereabouts.message):
-            _take(run, attempt, step, job)
+        elif not _waits_or_ends(run, context, step, job, whereabouts.message):
+            _take(run, context, step, job)
 
-    def _ask_hosts(self, run: Run, attempt: Attempt, *, anew: bool) -> Whereabouts:
+    def _ask_hosts(self, run: Run, context: MigrationContext, *, anew: bool) -> Whereabouts:
         """Return where the VM runs; unless `anew`, an answer of a few seconds ago will do."""
         now = time.monotonic()
         if anew or self._hosts_said is None or now > self._hosts_said[0] + ASK_HOSTS_SECONDS:
-            self._hosts_said = now, of_domain(attempt.domain, run.node.other_hosts)
+            self._hosts_said = now, of_domain(context.domain, run.node.other_hosts)
         return self._hosts_said[1]
 
 
-def _take_wishes(run: Run, attempt: Attempt, layer: ActiveLayer) -> None:
+def _take_wishes(run: Run, context: MigrationContext, layer: ActiveLayer) -> None:
     """Turn a wish to stop, or a limit that was passed, into a journal that rolls back; not after the pivot."""
-    journal = attempt.journal
+    journal = context.journal
     has_pivoted = run.is_past_pivot or layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION)
     if journal.rolls_back or journal.outcome is not None or has_pivoted:
         return
     if run.is_unwanted:
-        attempt.record(cancelled=True, cancelled_in=run.phase)
+        context.record(cancelled=True, cancelled_in=run.phase)
         return
-    failure = run.passed_limit(attempt)
+    failure = run.passed_limit(context)
     if failure is not None:
-        attempt.record(failure=failure)
+        context.record(failure=failure)
 
 
-def _waits_or_ends(run: Run, attempt: Attempt, step: Step, job: BlockJob | None, whereabouts: str) -> bool:
+def _waits_or_ends(run: Run, context: MigrationContext, step: Step, job: BlockJob | None, whereabouts: str) -> bool:
     """Take a step in which nothing is done to the disk; False for any other. `whereabouts` tells where its VM runs."""
     if step is Step.AWAIT_RESTORE:
-        run.show(run.phase, message=_SAVED.format(uuid=attempt.domain.uuid))
+        run.show(run.phase, message=_SAVED.format(uuid=context.domain.uuid))
         run.wait(LOOK_SECONDS)
     elif step is Step.AWAIT_OTHER_HOSTS:
         run.show(run.phase, message=whereabouts)
         run.wait(ASK_HOSTS_SECONDS)
     elif step is Step.AWAIT_RETURN_OF_VM:
-        run.show(run.phase, message=await_return(attempt, whereabouts))
+        run.show(run.phase, message=await_return(context, whereabouts))
         run.wait(ASK_HOSTS_SECONDS)
     elif step is Step.STOP_FOR_FOREIGN_CHANGE:
-        end_attempt(run, attempt, leave_to_others(attempt, whereabouts))
+        end_attempt(run, context, leave_to_others(context, whereabouts))
     elif step is Step.GIVE_UP_FOR_FOREIGN_WORK:
-        give_up_for_foreign_work(run, attempt, job)
+        give_up_for_foreign_work(run, context, job)
     else:
         return False
     return True
 
 
-def _take(run: Run, attempt: Attempt, step: Step, job: BlockJob | None) -> None:
-    if attempt.step is not step:
-        attempt.status.forget_activity()
+def _take(run: Run, context: MigrationContext, step: Step, job: BlockJob | None) -> None:
+    if context.step is not step:
+        context.status.forget_activity()
     run.show(phase_of(step))
-    attempt.step = step
+    context.step = step
     if step is not Step.PIVOT_COLD:
-        attempt.unlock_image()
-    attempt.failpoint("before")
-    if job is None and drops_active_layer(step) and has_internal_snapshot(attempt):
-        end_attempt(run, attempt, leave_snapshot(attempt))
+        context.unlock_image()
+    context.failpoint("before")
+    if job is None and drops_active_layer(step) and has_internal_snapshot(context):
+        end_attempt(run, context, leave_snapshot(context))
     elif step is Step.AWAIT_CUTOVER and job is None:
-        attempt.status.note_beat()
+        context.status.note_beat()
         run.wait(LOOK_SECONDS)
     elif step in (Step.AWAIT_SYNC, Step.AWAIT_CUTOVER) and job is not None:
-        apply_bandwidth(attempt, job)
+        apply_bandwidth(context, job)
         almost_in_step = step is Step.AWAIT_SYNC and job.stays_ready
         run.wait(SAMPLE_SECONDS if almost_in_step else LOOK_SECONDS)
     else:
-        _ACTS[step](attempt)
-        if attempt.merge is None:
-            attempt.status.note_success()
+        _ACTS[step](context)
+        if context.merge is None:
+            context.status.note_success()

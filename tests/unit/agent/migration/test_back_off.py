@@ -12,7 +12,7 @@ import pytest
 from diskmigration.agent.extender.machine import VolumeStatus
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import BlockJobChanged, DomainEvent, IoErrorMet, LifecycleChanged
-from diskmigration.agent.migration.attempt_status import AttemptStatus
+from diskmigration.agent.migration.live_status import LiveStatus
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.recovery import back_off
 from diskmigration.agent.migration.stalled import stalled
@@ -33,9 +33,9 @@ def worker() -> Worker:
     return found
 
 
-def waited(found: Worker, attempt: Any, seconds: float) -> float:
+def waited(found: Worker, context: Any, seconds: float) -> float:
     began_at = time.monotonic()
-    back_off(found._migration, attempt, seconds)
+    back_off(found._migration, context, seconds)
     return time.monotonic() - began_at
 
 
@@ -68,8 +68,8 @@ def test_a_vm_that_has_ended_is_looked_at_soon() -> None:
     found = worker()
     runs = iter([True])
     with coming(found, LifecycleChanged(UID)):
-        attempt = SimpleNamespace(is_running=lambda: next(runs, False))
-        assert waited(found, attempt, LONG_SECONDS) < LONG_SECONDS / 2
+        context = SimpleNamespace(is_running=lambda: next(runs, False))
+        assert waited(found, context, LONG_SECONDS) < LONG_SECONDS / 2
 
 
 def test_a_worker_that_is_to_stop_does_not_wait_on() -> None:
@@ -89,8 +89,8 @@ def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
 
 def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_well() -> None:
     quiet: Any = SimpleNamespace(status_of=lambda _: VolumeStatus())
-    status = AttemptStatus(Meter(), find_wait=lambda: None, on_change=lambda: None)
-    attempt: Any = SimpleNamespace(
+    status = LiveStatus(Meter(), find_wait=lambda: None, on_change=lambda: None)
+    context: Any = SimpleNamespace(
         node=SimpleNamespace(extender=quiet),
         journal=SimpleNamespace(volumes=(), at_source=(), at_destination=()),
         status=status,
@@ -99,12 +99,12 @@ def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_wel
     error = MigrationError(Reason.MERGE_FAILED, "It failed.")
     status.note_failure(error)
     assert status.message() == "It failed."
-    assert stalled(attempt) is None
+    assert stalled(context) is None
     status.note_failure(error)
-    assert stalled(attempt) is error
+    assert stalled(context) is error
     status.show_activity("Merging a into b.")
     assert status.message() == "Merging a into b."
     status.note_success()
     assert status.message() == ""
     assert status.failures == 0
-    assert stalled(attempt) is None
+    assert stalled(context) is None

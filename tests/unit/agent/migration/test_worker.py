@@ -11,7 +11,7 @@ import pytest
 
 from diskmigration.agent import service
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
-from diskmigration.agent.migration.attempt import DiskGoneError
+from diskmigration.agent.migration.context import DiskGoneError
 from diskmigration.agent.migration.worker import Worker
 from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
 from diskmigration.api.errors import MigrationError, Reason

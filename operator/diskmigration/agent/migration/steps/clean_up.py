@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.removal import own, source_chain
 from diskmigration.agent.migration.steps.definition import leave_in_definition, names_any, settle_persistent_source
@@ -11,7 +11,7 @@ from diskmigration.api.disk_migration import Phase, RetainedVolume, SourceVolume
 from diskmigration.api.errors import MigrationError, Reason
 
 
-def clean_up_source(attempt: Attempt) -> None:
+def clean_up_source(context: MigrationContext) -> None:
     """Remove the source's volumes, once the live and the persistent XML were both seen on the destination.
 
     What is kept, and what the user wants retained, is recorded with the reason.
@@ -19,16 +19,16 @@ def clean_up_source(attempt: Attempt) -> None:
     Raises:
         MigrationError: StorageFailed, PivotFailed.
     """
-    journal = attempt.journal
-    settle_persistent_source(attempt, journal.destination[-1])
-    attempt.keep_destination()
-    _require_on(attempt, journal.destination[-1])
+    journal = context.journal
+    settle_persistent_source(context, journal.destination[-1])
+    context.keep_destination()
+    _require_on(context, journal.destination[-1])
     copies = (own(journal.overlay),) if journal.overlay is not None else ()
-    retained_copies = attempt.remove(attempt.destination, copies)
+    retained_copies = context.remove(context.destination, copies)
     snapshot = (own(journal.snapshot),) if journal.snapshot is not None else ()
     deletes = journal.migration.spec.source_volumes is SourceVolumes.DELETE
-    retained = attempt.remove(attempt.source, snapshot)
-    attempt.failpoint("midway")
+    retained = context.remove(context.source, snapshot)
+    context.failpoint("midway")
     if not deletes or retained:
         reason = f"It lies below {retained[0].name}." if retained else "spec.sourceVolumes is Retain."
         retained += tuple(
@@ -36,42 +36,42 @@ def clean_up_source(attempt: Attempt) -> None:
         )
     else:
         chain = source_chain(journal)
-        attempt.record(removes_source=True)
-        retained = attempt.remove(attempt.source, chain)
-    attempt.failpoint("acted")
-    attempt.record(outcome=Phase.SUCCEEDED, retained_at_source=retained, retained_at_destination=retained_copies)
+        context.record(removes_source=True)
+        retained = context.remove(context.source, chain)
+    context.failpoint("acted")
+    context.record(outcome=Phase.SUCCEEDED, retained_at_source=retained, retained_at_destination=retained_copies)
 
 
-def discard_destination(attempt: Attempt) -> None:
+def discard_destination(context: MigrationContext) -> None:
     """Remove all that the migration made, the VM being on its source.
 
     Raises:
         MigrationError: StorageFailed.
     """
-    journal = attempt.journal
+    journal = context.journal
     if journal.snapshot is not None:
         # libvirtd may have ended before it noted a pivot, or somebody else has pivoted.
-        leave_in_definition(attempt, journal.snapshot, journal.source[-1])
+        leave_in_definition(context, journal.snapshot, journal.source[-1])
     copies = tuple(own(volume) for volume in reversed(journal.at_destination))
-    retained_copies = attempt.remove(attempt.destination, copies)
-    attempt.failpoint("midway")
+    retained_copies = context.remove(context.destination, copies)
+    context.failpoint("midway")
     snapshot = (own(journal.snapshot),) if journal.snapshot is not None else ()
-    retained = attempt.remove(attempt.source, snapshot)
-    attempt.failpoint("acted")
+    retained = context.remove(context.source, snapshot)
+    context.failpoint("acted")
     outcome = Phase.FAILED if journal.failure is not None else Phase.CANCELLED
-    attempt.record(outcome=outcome, retained_at_source=retained, retained_at_destination=retained_copies)
+    context.record(outcome=outcome, retained_at_source=retained, retained_at_destination=retained_copies)
 
 
-def _require_on(attempt: Attempt, volume: JournalVolume) -> None:
+def _require_on(context: MigrationContext, volume: JournalVolume) -> None:
     """A definition that names another disk on purpose, or none, holds up nothing."""
-    live = attempt.domain.describe().disk(attempt.target)
-    persistent = attempt.domain.describe_persistent()
-    next_disk = persistent.disk(attempt.target) if persistent is not None else None
-    is_bound = next_disk is not None and names_any(next_disk, attempt.journal)
+    live = context.domain.describe().disk(context.target)
+    persistent = context.domain.describe_persistent()
+    next_disk = persistent.disk(context.target) if persistent is not None else None
+    is_bound = next_disk is not None and names_any(next_disk, context.journal)
     for disk in (live, next_disk if is_bound else live):
         active = disk.active if disk is not None else None
         if active is None or not is_same_volume(Path(active.path), Path(volume.path)):
             raise MigrationError(
                 Reason.PIVOT_FAILED,
-                f"The disk {attempt.target} was not seen on {volume.path}, so nothing of its source is deleted.",
+                f"The disk {context.target} was not seen on {volume.path}, so nothing of its source is deleted.",
             )

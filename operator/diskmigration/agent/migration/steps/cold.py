@@ -7,7 +7,7 @@ counts only if nobody can have written to the source since before the copy: see 
 import logging
 import time
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disturbance import disturbance, has_started_since, mark_of
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
@@ -24,43 +24,43 @@ _log = logging.getLogger(__name__)
 _SETTLE_SECONDS = 0.2
 
 
-def copy_cold(attempt: Attempt) -> None:
+def copy_cold(context: MigrationContext) -> None:
     """Copies the active layer, and keeps writers out from before that on; returns early when the round begins anew.
 
     Raises:
         MigrationError: CopyFailed, DestinationFull, StorageFailed, VirtualMachineNotRunning.
     """
-    journal = attempt.journal
+    journal = context.journal
     mirrored, mirror = journal.mirrored, journal.mirror
-    attempt.source.driver.activate(mirrored.name, alone=True)
+    context.source.driver.activate(mirrored.name, alone=True)
     try:
-        attempt.lock_image()
+        context.lock_image()
     except ImageInUseError:
         # It starts just now, or is about to be seen as one that libvirt has lost track of.
-        attempt.wait(_SETTLE_SECONDS)
+        context.wait(_SETTLE_SECONDS)
         return
-    since = mark_of(attempt, mirrored)
+    since = mark_of(context, mirrored)
     # The next round tells of a snapshot that was taken before the lock was held.
-    if attempt.is_running() or has_internal_snapshot(attempt):
+    if context.is_running() or has_internal_snapshot(context):
         return
     if since.starts is None:
-        attempt.wait(_SETTLE_SECONDS)
+        context.wait(_SETTLE_SECONDS)
         return
     if not journal.has_cold_copy:
-        attempt.record(has_cold_copy=True)
-    extend_mirror(attempt)
+        context.record(has_cold_copy=True)
+    extend_mirror(context)
     with lacking_room(Reason.DESTINATION_FULL):
-        format_volume(attempt, mirror)
-    attempt.failpoint("midway")
-    bandwidth = attempt.latest().spec.bandwidth
+        format_volume(context, mirror)
+    context.failpoint("midway")
+    bandwidth = context.latest().spec.bandwidth
     internal = sum(journal.copy_bytes)
     # With nothing of its own below it, the copy takes in the whole chain.
     chain = journal.chain_of(mirrored)
     measured = chain if journal.below(mirror) is None else chain[-1:]
-    size = qemu_img.measure(measured, target=mirror.format, keep_on=attempt.keep_on).required_bytes
+    size = qemu_img.measure(measured, target=mirror.format, keep_on=context.keep_on).required_bytes
 
     def show(share: float) -> None:
-        attempt.status.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
+        context.status.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
 
     show(0.0)
     with lacking_room(Reason.DESTINATION_FULL):
@@ -70,37 +70,37 @@ def copy_cold(attempt: Attempt) -> None:
             mirror,
             bandwidth=bandwidth,
             on_progress=show,
-            on_beat=attempt.status.note_beat,
-            keep_on=lambda: attempt.keeps_on_at(bandwidth) and not has_started_since(attempt, since),
+            on_beat=context.status.note_beat,
+            keep_on=lambda: context.keeps_on_at(bandwidth) and not has_started_since(context, since),
         )
     if is_whole:
-        attempt.failpoint("acted")
-        attempt.cold_copy_mark = since
-        attempt.was_in_step = True
+        context.failpoint("acted")
+        context.cold_copy_mark = since
+        context.was_in_step = True
 
 
-def pivot_cold(attempt: Attempt) -> None:
+def pivot_cold(context: MigrationContext) -> None:
     """Have the persistent XML name the copy, which QEMU can open, if it is of all that was written; else copy again.
 
     Raises:
         TurnTakenError: another disk of the VM is being switched.
         MigrationError: PivotFailed, StorageFailed, VolumeNotAccessible; the VM is still on its source.
     """
-    mirrored, mirror = attempt.journal.mirrored, attempt.journal.mirror
-    since = attempt.cold_copy_mark
+    mirrored, mirror = context.journal.mirrored, context.journal.mirror
+    since = context.cold_copy_mark
     assert since is not None  # noqa: S101 - decided only where there is one
-    for volume in attempt.journal.at_destination:
-        require_openable(attempt.domain, attempt.journal, volume, attempt.destination.driver)
-    attempt.keep_destination()
-    if (why := disturbance(attempt, mirrored, since)) is not None:
-        _log.info("a cold copy does not count", extra={"migration": attempt.journal.migration.key, "why": why})
-        attempt.unlock_image()
+    for volume in context.journal.at_destination:
+        require_openable(context.domain, context.journal, volume, context.destination.driver)
+    context.keep_destination()
+    if (why := disturbance(context, mirrored, since)) is not None:
+        _log.info("a cold copy does not count", extra={"migration": context.journal.migration.key, "why": why})
+        context.unlock_image()
         return
-    with attempt.turn():
-        attempt.failpoint("midway")
-        if attempt.active_path() != mirrored.path:
+    with context.turn():
+        context.failpoint("midway")
+        if context.active_path() != mirrored.path:
             # The definition was replaced while the copy was made.
             return
-        switch_cold(attempt, old=mirrored, new=mirror, since=since)
-    attempt.failpoint("acted")
-    settle_cold_switch(attempt)
+        switch_cold(context, old=mirrored, new=mirror, since=since)
+    context.failpoint("acted")
+    settle_cold_switch(context)

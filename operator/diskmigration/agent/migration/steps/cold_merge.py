@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disturbance import disturbance, mark_of
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
@@ -57,7 +57,7 @@ def merge_cold(
     require_no_writers(paths)
 
 
-def merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
+def merge_off(context: MigrationContext, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
     """Merge for a VM that is off; if it starts meanwhile, its XML is left as it is, and the merge is made again.
 
     Raises:
@@ -65,33 +65,33 @@ def merge_off(attempt: Attempt, *, overlay: JournalVolume, base: JournalVolume, 
         MigrationError: MergeFailed, PivotFailed, StorageFailed.
     """
     home.driver.activate(overlay.name)
-    since = mark_of(attempt, overlay)
-    if attempt.is_running() or since.starts is None:
+    since = mark_of(context, overlay)
+    if context.is_running() or since.starts is None:
         return
-    note_begin(attempt, base, home)
-    if base.type is StorageType.BLOCK and not attempt.journal.has_cold_merge:
-        attempt.record(has_cold_merge=True)
-    bandwidth = attempt.latest().spec.bandwidth
+    note_begin(context, base, home)
+    if base.type is StorageType.BLOCK and not context.journal.has_cold_merge:
+        context.record(has_cold_merge=True)
+    bandwidth = context.latest().spec.bandwidth
 
     def show(share: float) -> None:
         what = f"Merging {overlay.path} into {base.path}"
-        attempt.status.show_merge(what, since=attempt.journal.merge_since, share=share)
+        context.status.show_merge(what, since=context.journal.merge_since, share=share)
 
     merge_cold(
         overlay=overlay,
         base=base,
         home=home,
-        keep_on=lambda: attempt.keeps_on_at(bandwidth),
+        keep_on=lambda: context.keeps_on_at(bandwidth),
         bandwidth=bandwidth,
         on_progress=show,
-        first_end=attempt.journal.merge_base_end,
-        has_failed=attempt.status.failures > 0,
+        first_end=context.journal.merge_base_end,
+        has_failed=context.status.failures > 0,
     )
-    attempt.failpoint("acted")
-    if (why := disturbance(attempt, overlay, since)) is not None:
-        _log.info("a merge does not count", extra={"migration": attempt.journal.migration.key, "why": why})
+    context.failpoint("acted")
+    if (why := disturbance(context, overlay, since)) is not None:
+        _log.info("a merge does not count", extra={"migration": context.journal.migration.key, "why": why})
         return
     # A VM that starts from now on reads what was merged.
-    attempt.record(has_cold_merge=False)
-    switch_cold(attempt, old=overlay, new=base, since=since)
-    settle_cold_switch(attempt)
+    context.record(has_cold_merge=False)
+    switch_cold(context, old=overlay, new=base, since=since)
+    settle_cold_switch(context)

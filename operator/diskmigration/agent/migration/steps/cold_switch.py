@@ -6,7 +6,7 @@ change. The journal says that the change is not proven until it is, for an agent
 
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import Attempt, Mark
+from diskmigration.agent.migration.context import Mark, MigrationContext
 from diskmigration.agent.migration.disturbance import disturbance
 from diskmigration.agent.migration.journal import ColdSwitch, JournalVolume
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
@@ -23,73 +23,73 @@ _REFUSALS = 50
 """How many times that: a QEMU that is refused its image ends within a second or two."""
 
 
-def switch_cold(attempt: Attempt, *, old: JournalVolume, new: JournalVolume, since: Mark) -> None:
+def switch_cold(context: MigrationContext, *, old: JournalVolume, new: JournalVolume, since: Mark) -> None:
     """Have the persistent XML name the new volume, which holds what the old one held at the mark.
 
     Raises:
         MigrationError: PivotFailed, StorageFailed.
     """
     switch = ColdSwitch(old=old.path, new=new.path, old_mark=since.writes, new_mark=write_mark(Path(new.path)))
-    attempt.record(cold_switch=switch)
-    settle_persistent_source(attempt, new)
+    context.record(cold_switch=switch)
+    settle_persistent_source(context, new)
 
 
-def settle_cold_switch(attempt: Attempt) -> None:
+def settle_cold_switch(context: MigrationContext) -> None:
     """Prove that the change was right, or take it back; where neither can be, end the migration with both kept.
 
     Raises:
         MigrationError: PivotFailed, StorageFailed; it is to be tried again.
     """
-    switch = attempt.journal.cold_switch
+    switch = context.journal.cold_switch
     assert switch is not None  # noqa: S101 - decided only where there is one
-    old, new = attempt.journal.volume(switch.old), attempt.journal.volume(switch.new)
-    _await_refusal(attempt, old)
-    path = attempt.active_path()
+    old, new = context.journal.volume(switch.old), context.journal.volume(switch.new)
+    _await_refusal(context, old)
+    path = context.active_path()
     if path == old.path:
         # The live XML is believed: the VM had begun to start before the change.
-        _take_back(attempt, old)
+        _take_back(context, old)
     elif path != new.path:
         raise MigrationError(
-            Reason.PIVOT_FAILED, f"libvirt took the XML that has {attempt.target} on {new.path}, but shows {path}."
+            Reason.PIVOT_FAILED, f"libvirt took the XML that has {context.target} on {new.path}, but shows {path}."
         )
-    elif _is_as_before(old, switch.old_mark) or _did_not_start(attempt, old):
-        _confirm(attempt, new)
-    elif attempt.is_running():
-        _keep_both(attempt, switch)
+    elif _is_as_before(old, switch.old_mark) or _did_not_start(context, old):
+        _confirm(context, new)
+    elif context.is_running():
+        _keep_both(context, switch)
     elif _is_as_before(new, switch.new_mark):
-        _take_back(attempt, old)
+        _take_back(context, old)
     else:
-        activate_all(attempt)
-        chains = attempt.journal.chain_of(old), attempt.journal.chain_of(new)
-        if qemu_img.is_equal(*chains, keep_on=attempt.keep_on):
-            _confirm(attempt, new)
+        activate_all(context)
+        chains = context.journal.chain_of(old), context.journal.chain_of(new)
+        if qemu_img.is_equal(*chains, keep_on=context.keep_on):
+            _confirm(context, new)
         else:
-            _keep_both(attempt, switch)
+            _keep_both(context, switch)
 
 
-def _await_refusal(attempt: Attempt, old: JournalVolume) -> None:
+def _await_refusal(context: MigrationContext, old: JournalVolume) -> None:
     """Wait for the end of a VM that began to start with the old XML, if its QEMU is to be refused a locked file."""
-    if old.type is not StorageType.FILE or not attempt.has_image_lock:
+    if old.type is not StorageType.FILE or not context.has_image_lock:
         return
     for _ in range(_REFUSALS):
-        if attempt.active_path() != old.path or not attempt.is_running():
+        if context.active_path() != old.path or not context.is_running():
             return
-        attempt.wait(_SETTLE_SECONDS)
+        context.wait(_SETTLE_SECONDS)
 
 
-def _take_back(attempt: Attempt, old: JournalVolume) -> None:
-    settle_persistent_source(attempt, old)
-    attempt.unlock_image()
-    switch = attempt.journal.cold_switch
-    if attempt.active_path() == old.path or switch is None:
-        attempt.record(cold_switch=None)
+def _take_back(context: MigrationContext, old: JournalVolume) -> None:
+    settle_persistent_source(context, old)
+    context.unlock_image()
+    switch = context.journal.cold_switch
+    if context.active_path() == old.path or switch is None:
+        context.record(cold_switch=None)
     else:
-        _keep_both(attempt, switch)
+        _keep_both(context, switch)
 
 
-def _confirm(attempt: Attempt, new: JournalVolume) -> None:
-    is_pivot = new == attempt.journal.mirror
-    attempt.record(cold_switch=None, is_merged=not is_pivot, **({"has_pivoted": True} if is_pivot else {}))
+def _confirm(context: MigrationContext, new: JournalVolume) -> None:
+    is_pivot = new == context.journal.mirror
+    context.record(cold_switch=None, is_merged=not is_pivot, **({"has_pivoted": True} if is_pivot else {}))
 
 
 def _is_as_before(volume: JournalVolume, mark: str | None) -> bool:
@@ -98,17 +98,17 @@ def _is_as_before(volume: JournalVolume, mark: str | None) -> bool:
     return mark is not None and not writers_of_any([path]) and write_mark(path) == mark
 
 
-def _did_not_start(attempt: Attempt, old: JournalVolume) -> bool:
+def _did_not_start(context: MigrationContext, old: JournalVolume) -> bool:
     """Whether the VM is off and never started: all there is to go by where writes are not counted."""
-    since = attempt.cold_copy_mark
-    return since is not None and since.writes is None and disturbance(attempt, old, since) is None
+    since = context.cold_copy_mark
+    return since is not None and since.writes is None and disturbance(context, old, since) is None
 
 
-def _keep_both(attempt: Attempt, switch: ColdSwitch) -> None:
+def _keep_both(context: MigrationContext, switch: ColdSwitch) -> None:
     message = (
-        f"The VM was started with its disk {attempt.target} on {switch.old} at the moment at which its XML came to "
+        f"The VM was started with its disk {context.target} on {switch.old} at the moment at which its XML came to "
         f"name {switch.new}. Both may hold writes that the other has not. Both were kept, with all that is below them. "
         "Look into both, and have the VM's XML name the right one."
     )
     failure = Failure(reason=Reason.VIRTUAL_MACHINE_STOPPED, message=message, phase=Phase.PIVOTING)
-    attempt.record(failure=failure, outcome=Phase.FAILED)
+    context.record(failure=failure, outcome=Phase.FAILED)

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
-from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt
+from diskmigration.agent.migration.context import SIDE_BY_SIDE, MigrationContext
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.steps.copy_volume import copy_volume, stands_alone
@@ -15,7 +15,7 @@ from diskmigration.agent.storage.long_command import StoppedError
 from diskmigration.api.errors import Reason
 
 
-def copy_chain(attempt: Attempt) -> None:
+def copy_chain(context: MigrationContext) -> None:
     """Copies what is not copied yet, base first; returns early when something else has to be looked at.
 
     A volume whose copy was interrupted is emptied and copied again: its source is frozen, so the result is the same. A
@@ -24,28 +24,28 @@ def copy_chain(attempt: Attempt) -> None:
     Raises:
         MigrationError: CopyFailed, DestinationFull.
     """
-    journal = attempt.journal
+    journal = context.journal
     pairs = tuple(zip(journal.internal_copies, journal.copy_bytes, strict=True))
     waiting = [pair for pair, _ in pairs if pair[1].name not in journal.copied]
-    progress = _Progress(attempt, {destination.name: size for (_, destination), size in pairs})
-    with ThreadPoolExecutor(_at_once(attempt, waiting), thread_name_prefix="copy") as pool:
-        running = {pool.submit(_copy, attempt, *pair, progress): pair[1].name for pair in waiting}
+    progress = _Progress(context, {destination.name: size for (_, destination), size in pairs})
+    with ThreadPoolExecutor(_at_once(context, waiting), thread_name_prefix="copy") as pool:
+        running = {pool.submit(_copy, context, *pair, progress): pair[1].name for pair in waiting}
         try:
             for ended in as_completed(running):
                 if not ended.result():
                     break
-                attempt.failpoint("midway")
-                _note_copied(attempt, running[ended])
+                context.failpoint("midway")
+                _note_copied(context, running[ended])
         finally:
             # After one that was stopped or has failed, no other is gone on with, or begun.
             progress.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-    if len(attempt.journal.copied) == len(pairs):
-        attempt.failpoint("acted")
-        attempt.record(stage=Stage.COPIED)
+    if len(context.journal.copied) == len(pairs):
+        context.failpoint("acted")
+        context.record(stage=Stage.COPIED)
 
 
-def _note_copied(attempt: Attempt, name: str) -> None:
+def _note_copied(context: MigrationContext, name: str) -> None:
     """Note a volume as copied. As long as nobody can be asked to note it, the other copies go on.
 
     Raises:
@@ -53,20 +53,20 @@ def _note_copied(attempt: Attempt, name: str) -> None:
     """
     while True:
         try:
-            attempt.record(copied=(*attempt.journal.copied, name))
+            context.record(copied=(*context.journal.copied, name))
         except HypervisorUnavailableError as error:
-            if not attempt.keep_on():
+            if not context.keep_on():
                 raise StoppedError from error
-            attempt.await_answer(error)
+            context.await_answer(error)
         else:
-            attempt.note_answer()
+            context.note_answer()
             return
 
 
-def _at_once(attempt: Attempt, waiting: list[tuple[JournalVolume, JournalVolume]]) -> int:
+def _at_once(context: MigrationContext, waiting: list[tuple[JournalVolume, JournalVolume]]) -> int:
     """How many of these are copied at once: one where a bandwidth is to be kept, or where one needs the one below."""
-    is_free = attempt.latest().spec.bandwidth is None and all(
-        stands_alone(attempt.journal, each) for each, _ in waiting
+    is_free = context.latest().spec.bandwidth is None and all(
+        stands_alone(context.journal, each) for each, _ in waiting
     )
     return max(min(len(waiting), SIDE_BY_SIDE if is_free else 1), 1)
 
@@ -78,11 +78,11 @@ _SHOW_SECONDS = 0.5
 class _Progress:
     """What all copies of a chain have come to. Thread-safe."""
 
-    def __init__(self, attempt: Attempt, sizes: dict[str, int]) -> None:
+    def __init__(self, context: MigrationContext, sizes: dict[str, int]) -> None:
         """`sizes` has for each destination volume what is to be copied into it, in bytes."""
-        self._attempt = attempt
+        self._context_of = context
         self._sizes = sizes
-        self._done = {name: size for name, size in sizes.items() if name in attempt.journal.copied}
+        self._done = {name: size for name, size in sizes.items() if name in context.journal.copied}
         self._guard = threading.Lock()
         self._shown_at = -math.inf
         self._is_stopped = threading.Event()
@@ -93,15 +93,15 @@ class _Progress:
             self._done[name] = int(self._sizes[name] * share)
             now, copied, total = time.monotonic(), sum(self._done.values()), sum(self._sizes.values())
             if now < self._shown_at + _SHOW_SECONDS:
-                self._attempt.status.measure(now=now, copied=copied, total=total)
+                self._context_of.status.measure(now=now, copied=copied, total=total)
                 return
             self._shown_at = now
-            self._attempt.status.show_progress(now=now, copied=copied, total=total)
+            self._context_of.status.show_progress(now=now, copied=copied, total=total)
 
     def note_beat(self) -> None:
         """A copy reads or writes, but has not come a percent further."""
         with self._guard:
-            self._attempt.status.note_beat()
+            self._context_of.status.note_beat()
 
     def stop(self) -> None:
         """The others are not gone on with."""
@@ -112,19 +112,19 @@ class _Progress:
         return self._is_stopped.is_set()
 
 
-def _copy(attempt: Attempt, source: JournalVolume, destination: JournalVolume, progress: _Progress) -> bool:
-    bandwidth = attempt.latest().spec.bandwidth
+def _copy(context: MigrationContext, source: JournalVolume, destination: JournalVolume, progress: _Progress) -> bool:
+    bandwidth = context.latest().spec.bandwidth
     progress.show(destination.name, 0.0)
     with lacking_room(Reason.DESTINATION_FULL):
-        if destination.name not in attempt.fresh:
-            format_volume(attempt, destination)
-        attempt.fresh.discard(destination.name)
+        if destination.name not in context.fresh:
+            format_volume(context, destination)
+        context.fresh.discard(destination.name)
         return copy_volume(
-            attempt.journal,
+            context.journal,
             source,
             destination,
             bandwidth=bandwidth,
             on_progress=lambda share: progress.show(destination.name, share),
             on_beat=progress.note_beat,
-            keep_on=lambda: not progress.is_stopped() and attempt.keeps_on_at(bandwidth),
+            keep_on=lambda: not progress.is_stopped() and context.keeps_on_at(bandwidth),
         )

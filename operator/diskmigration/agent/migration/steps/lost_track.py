@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
@@ -44,20 +44,20 @@ def find_lost_process(journal: Journal) -> LostProcess | None:
     return next((LostProcess(str(path), writers[path]) for path in paths if path in writers), None)
 
 
-def find_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_job: bool) -> LostProcess | None:
+def find_if_lost(context: MigrationContext, disk: DomainDisk, *, is_running: bool, has_job: bool) -> LostProcess | None:
     """Return who writes to the disk, if libvirt has lost track of it; else None.
 
     Raises:
         MigrationError: StorageFailed, it cannot be told.
     """
     if not is_running:
-        found = find_lost_process(attempt.journal)
+        found = find_lost_process(context.journal)
         # It may have started since.
-        return found if found is not None and not attempt.is_running() else None
-    if has_job or not (disk.mirror is not None or _may_be_behind(attempt, disk)):
+        return found if found is not None and not context.is_running() else None
+    if has_job or not (disk.mirror is not None or _may_be_behind(context, disk)):
         return None
     try:
-        path = attempt.read("asking QEMU for its disks", partial(attempt.domain.path_in_qemu, disk))
+        path = context.read("asking QEMU for its disks", partial(context.domain.path_in_qemu, disk))
     except DomainGoneError:
         raise
     except MigrationError as error:
@@ -67,20 +67,20 @@ def find_if_lost(attempt: Attempt, disk: DomainDisk, *, is_running: bool, has_jo
     return None if is_as_said and disk.mirror is None else LostProcess(path, "its QEMU")
 
 
-def _may_be_behind(attempt: Attempt, disk: DomainDisk) -> bool:
+def _may_be_behind(context: MigrationContext, disk: DomainDisk) -> bool:
     """Whether QEMU may have done what libvirt had asked of it, and libvirtd was killed before it noted that.
 
     QEMU is asked only then: libvirt marks a VM as tainted whose monitor somebody else uses.
     """
-    journal = attempt.journal
+    journal = context.journal
     path = disk.active.path if disk.active is not None else ""
     if journal.pivoting_to is not None:
         return path in [volume.path for volume in journal.volumes]
     took_snapshot = journal.snapshot is not None and not journal.is_merged and path == journal.source[-1].path
-    return took_snapshot and journal.snapshot is not None and is_there(attempt.source, journal.snapshot)
+    return took_snapshot and journal.snapshot is not None and is_there(context.source, journal.snapshot)
 
 
-def follow(attempt: Attempt, lost: LostProcess, *, is_running: bool) -> str:
+def follow(context: MigrationContext, lost: LostProcess, *, is_running: bool) -> str:
     """Have the persistent XML name the volume where QEMU writes, if it was asked to write there.
 
     So the VM starts with its last writes once it has ended. Return what to tell the user.
@@ -88,11 +88,11 @@ def follow(attempt: Attempt, lost: LostProcess, *, is_running: bool) -> str:
     Raises:
         MigrationError: PivotFailed.
     """
-    snapshot = attempt.journal.snapshot
+    snapshot = context.journal.snapshot
     # QEMU itself has told where it writes; the locks of a VM that is off for libvirt may be those of a mirror's source.
     is_on_snapshot = is_running and snapshot is not None and lost.path == snapshot.path
-    if lost.path == attempt.journal.pivoting_to or is_on_snapshot:
-        settle_persistent_source(attempt, attempt.journal.volume(lost.path))
+    if lost.path == context.journal.pivoting_to or is_on_snapshot:
+        settle_persistent_source(context, context.journal.volume(lost.path))
     said = "says that the disk is elsewhere, or under a block job" if is_running else "says that the VM is shut off"
     way = "Shut the VM down" if is_running else "Shut the guest down from inside, or end that process on the node"
     return (

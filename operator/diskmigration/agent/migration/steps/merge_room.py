@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.sizing import MergeBase, Qcow2Layout, merge_growth, merged_volume_size
 from diskmigration.agent.storage import qcow2_allocation, qcow2_header, qemu_img
@@ -33,7 +33,7 @@ def base_end(base: JournalVolume) -> int | None:
     return qcow2_allocation.read(Path(base.path)).end_bytes
 
 
-def note_begin(attempt: Attempt, base: JournalVolume, home: OpenDomain) -> None:
+def note_begin(context: MigrationContext, base: JournalVolume, home: OpenDomain) -> None:
     """Note when a merge was first tried, and how far the volume below was filled then.
 
     A retry must not add the same room again.
@@ -41,13 +41,13 @@ def note_begin(attempt: Attempt, base: JournalVolume, home: OpenDomain) -> None:
     Raises:
         MigrationError: StorageFailed; HypervisorUnavailable.
     """
-    if attempt.journal.merge_since is not None:
+    if context.journal.merge_since is not None:
         return
-    end = attempt.journal.merge_base_end
+    end = context.journal.merge_base_end
     if end is None:
         home.driver.activate(base.name)
         end = base_end(base)
-    attempt.record(merge_since=datetime.now(UTC), merge_base_end=end)
+    context.record(merge_since=datetime.now(UTC), merge_base_end=end)
 
 
 def make_room(

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
-from diskmigration.agent.migration.attempt import SIDE_BY_SIDE, Attempt
 from diskmigration.agent.migration.checks.room import require_room
+from diskmigration.agent.migration.context import SIDE_BY_SIDE, MigrationContext
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
 from diskmigration.agent.migration.sizing import frozen_volume_size
@@ -25,7 +25,7 @@ from diskmigration.api.storage_domain import StorageType
 
 
 @contextmanager
-def making_ahead(attempt: Attempt) -> Iterator[None]:
+def making_ahead(context: MigrationContext) -> Iterator[None]:
     """Makes, while the snapshot is taken, what does not depend on what the guest writes until then.
 
     That is every volume but the copy of the active layer, which can be measured only when it is frozen.
@@ -35,7 +35,7 @@ def making_ahead(attempt: Attempt) -> Iterator[None]:
     """
     has_failed = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-        making = pool.submit(_make_ahead, attempt, lambda: attempt.keep_on() and not has_failed.is_set())
+        making = pool.submit(_make_ahead, context, lambda: context.keep_on() and not has_failed.is_set())
         try:
             yield
         except BaseException:
@@ -45,32 +45,32 @@ def making_ahead(attempt: Attempt) -> Iterator[None]:
         making.result()
 
 
-def prepare_destination(attempt: Attempt) -> None:
+def prepare_destination(context: MigrationContext) -> None:
     """Measures what is frozen, makes the destination's volumes that are not made yet, and links them into a chain.
 
     Raises:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
     """
-    journal = attempt.journal
+    journal = context.journal
     # What was measured ahead is the lowest of the chain, so this is base first too.
-    unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in attempt.measured_ahead]
-    measured = {**attempt.measured_ahead, **_measure(journal, unmeasured, attempt.keep_on)}
-    sizes = {**_frozen_sizes(attempt, measured), journal.mirror.name: mirror_size(attempt)}
-    _require_room_for_chain(attempt, _frozen_room(attempt, measured) + mirror_room(attempt))
-    missing = {name: size for name, size in sizes.items() if name not in attempt.fresh}
-    _make(attempt, missing, attempt.keep_on, on_made=lambda: attempt.failpoint("midway"))
-    _require_direct_io(attempt)
-    attempt.failpoint("acted")
-    attempt.record(stage=Stage.PREPARED, copy_bytes=tuple(measured.values()))
+    unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in context.measured_ahead]
+    measured = {**context.measured_ahead, **_measure(journal, unmeasured, context.keep_on)}
+    sizes = {**_frozen_sizes(context, measured), journal.mirror.name: mirror_size(context)}
+    _require_room_for_chain(context, _frozen_room(context, measured) + mirror_room(context))
+    missing = {name: size for name, size in sizes.items() if name not in context.fresh}
+    _make(context, missing, context.keep_on, on_made=lambda: context.failpoint("midway"))
+    _require_direct_io(context)
+    context.failpoint("acted")
+    context.record(stage=Stage.PREPARED, copy_bytes=tuple(measured.values()))
 
 
-def _make_ahead(attempt: Attempt, keep_on: Callable[[], bool]) -> None:
-    journal = attempt.journal
+def _make_ahead(context: MigrationContext, keep_on: Callable[[], bool]) -> None:
+    journal = context.journal
     frozen = _measure(journal, journal.internal_copies[:-1], keep_on)
-    sizes = {**_frozen_sizes(attempt, frozen), journal.mirror.name: fresh_mirror_size(attempt)}
-    _require_room_for_chain(attempt, _frozen_room(attempt, frozen) + fresh_mirror_size(attempt))
-    _make(attempt, sizes, keep_on)
-    attempt.measured_ahead = frozen
+    sizes = {**_frozen_sizes(context, frozen), journal.mirror.name: fresh_mirror_size(context)}
+    _require_room_for_chain(context, _frozen_room(context, frozen) + fresh_mirror_size(context))
+    _make(context, sizes, keep_on)
+    context.measured_ahead = frozen
 
 
 def _measure(
@@ -92,8 +92,8 @@ def _measure(
         return {destination.name: needed for (_, destination), needed in zip(copies, measured, strict=True)}
 
 
-def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, int]:
-    journal = attempt.journal
+def _frozen_sizes(context: MigrationContext, measured: Mapping[str, int]) -> dict[str, int]:
+    journal = context.journal
     return {
         volume.name: frozen_volume_size(
             required=measured[volume.name],
@@ -107,13 +107,13 @@ def _frozen_sizes(attempt: Attempt, measured: Mapping[str, int]) -> dict[str, in
     }
 
 
-def _frozen_room(attempt: Attempt, measured: Mapping[str, int]) -> int:
+def _frozen_room(context: MigrationContext, measured: Mapping[str, int]) -> int:
     """The room that the volumes of frozen layers take."""
-    return sum((measured if makes_thin_files(attempt.journal) else _frozen_sizes(attempt, measured)).values())
+    return sum((measured if makes_thin_files(context.journal) else _frozen_sizes(context, measured)).values())
 
 
 def _make(
-    attempt: Attempt,
+    context: MigrationContext,
     sizes: Mapping[str, int],
     keep_on: Callable[[], bool],
     *,
@@ -123,49 +123,49 @@ def _make(
 
     None is formatted before all are there: an image whose backing file is missing keeps others from being removed.
     """
-    volumes = [volume for volume in attempt.journal.at_destination if volume.name in sizes]
+    volumes = [volume for volume in context.journal.at_destination if volume.name in sizes]
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="prepare") as pool:
-        for made in as_completed([pool.submit(_make_one, attempt, volume, sizes[volume.name]) for volume in volumes]):
+        for made in as_completed([pool.submit(_make_one, context, volume, sizes[volume.name]) for volume in volumes]):
             made.result()
-        for formatted in as_completed([pool.submit(_format_one, attempt, volume, keep_on) for volume in volumes]):
+        for formatted in as_completed([pool.submit(_format_one, context, volume, keep_on) for volume in volumes]):
             formatted.result()
             on_made()
 
 
-def _require_room_for_chain(attempt: Attempt, needed: int) -> None:
-    destination = attempt.destination
-    ours = {volume.name for volume in attempt.journal.at_destination}
+def _require_room_for_chain(context: MigrationContext, needed: int) -> None:
+    destination = context.destination
+    ours = {volume.name for volume in context.journal.at_destination}
     already = sum(destination.driver.allocated_bytes(name) for name in destination.driver.volumes() if name in ours)
     require_room(
         Reason.DESTINATION_FULL,
-        subject=f"The chain of {attempt.target}",
+        subject=f"The chain of {context.target}",
         storage_domain=destination.name,
         needed=needed,
         available=destination.driver.space().available_bytes + already,
     )
 
 
-def _require_direct_io(attempt: Attempt) -> None:
+def _require_direct_io(context: MigrationContext) -> None:
     """The disk's cache and io modes stay with it: a destination that cannot do them would fail at the pivot."""
-    disk = attempt.disk()
+    disk = context.disk()
     uses_it = disk.cache in ("none", "directsync") or disk.io == "native"
-    path = Path(attempt.journal.mirror.path)
+    path = Path(context.journal.mirror.path)
     if uses_it and not qemu_image.supports_direct_io(path):
         raise MigrationError(
             Reason.DISK_NOT_SUPPORTED,
-            f"The disk {attempt.target} uses direct I/O (cache={disk.cache or 'default'}, io={disk.io or 'default'}), "
-            f"which the storage domain {attempt.destination.name} cannot do. Choose another destination.",
+            f"The disk {context.target} uses direct I/O (cache={disk.cache or 'default'}, io={disk.io or 'default'}), "
+            f"which the storage domain {context.destination.name} cannot do. Choose another destination.",
         )
 
 
-def _make_one(attempt: Attempt, volume: JournalVolume, size: int) -> None:
-    destination = attempt.destination
+def _make_one(context: MigrationContext, volume: JournalVolume, size: int) -> None:
+    destination = context.destination
     with lacking_room(Reason.DESTINATION_FULL):
-        attempt.make(volume, destination, size)
+        context.make(volume, destination, size)
         qemu_image.require_exact_size(volume.image, destination.driver.size_bytes(volume.name), volume.capacity_bytes)
 
 
-def _format_one(attempt: Attempt, volume: JournalVolume, keep_on: Callable[[], bool]) -> None:
+def _format_one(context: MigrationContext, volume: JournalVolume, keep_on: Callable[[], bool]) -> None:
     with lacking_room(Reason.DESTINATION_FULL):
-        format_volume(attempt, volume, keep_on=keep_on)
-    attempt.fresh.add(volume.name)
+        format_volume(context, volume, keep_on=keep_on)
+    context.fresh.add(volume.name)

@@ -6,7 +6,7 @@ from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.full_domain import seen_if_full
@@ -20,7 +20,7 @@ SAMPLE_SECONDS = 0.05
 """How often to look for the moment in which a busy guest's two sides are equal."""
 
 
-def start_replication(attempt: Attempt) -> None:
+def start_replication(context: MigrationContext) -> None:
     """Sizes the mirror's volume for what the guest has written by now, verifies it, then starts the block copy.
 
     Raises:
@@ -28,78 +28,78 @@ def start_replication(attempt: Attempt) -> None:
         DomainGoneError: the VM has just ended.
         VirtualMachinePausedError: the VM has to be resumed first.
     """
-    attempt.require_running()
-    if attempt.has_replication:
-        attempt.has_replication = False
-        trouble = attempt.node.extender.status_of(attempt.journal.mirror.path).trouble
+    context.require_running()
+    if context.has_replication:
+        context.has_replication = False
+        trouble = context.node.extender.status_of(context.journal.mirror.path).trouble
         if isinstance(trouble, NoRoomError):
-            raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {attempt.target} ran full. {trouble.message}")
-        with seen_if_full(attempt.destination, attempt.journal.mirror.name, Reason.DESTINATION_FULL):
+            raise MigrationError(Reason.DESTINATION_FULL, f"The copy of {context.target} ran full. {trouble.message}")
+        with seen_if_full(context.destination, context.journal.mirror.name, Reason.DESTINATION_FULL):
             raise MigrationError(
                 Reason.BLOCK_JOB_FAILED,
-                f"The copy of {attempt.target} to {attempt.journal.mirror.path} ended before it was pivoted: QEMU met "
+                f"The copy of {context.target} to {context.journal.mirror.path} ended before it was pivoted: QEMU met "
                 "an error at the destination (its log tells which), or somebody aborted the job.",
             )
-    journal = attempt.journal
+    journal = context.journal
     mirror = journal.mirror
     if journal.has_cold_copy:
         # The VM was started in the midst of it: what has been discarded since must not come back.
-        format_volume(attempt, mirror)
-        attempt.record(has_cold_copy=False)
-    extend_mirror(attempt)
-    attempt.failpoint("midway")
-    require_active_disk(attempt)
+        format_volume(context, mirror)
+        context.record(has_cold_copy=False)
+    extend_mirror(context)
+    context.failpoint("midway")
+    require_active_disk(context)
     start = partial(
         block_jobs.start_copy,
-        attempt.domain,
-        target=attempt.target,
+        context.domain,
+        target=context.target,
         kind=mirror.type.lower(),
         path=mirror.path,
         image_format=mirror.format,
         shallow=journal.takes_snapshot or (len(journal.source) > 1 and not journal.flattens),
         write_blocking=journal.copy_mode is CopyMode.WRITE_BLOCKING,
-        bandwidth_bytes_per_second=attempt.latest().spec.bandwidth,
+        bandwidth_bytes_per_second=context.latest().spec.bandwidth,
     )
-    attempt.act(f"starting the copy of {attempt.target} to {mirror.path}", start)
-    attempt.failpoint("acted")
+    context.act(f"starting the copy of {context.target} to {mirror.path}", start)
+    context.failpoint("acted")
     # libvirt takes no snapshot under a block job: one that is not there now comes too late.
-    if has_internal_snapshot(attempt):
-        abort_replication(attempt)
+    if has_internal_snapshot(context):
+        abort_replication(context)
         return
-    attempt.has_replication = True
-    attempt.was_in_step = False
-    attempt.convergence = Convergence()
-    attempt.node.extender.observe_soon(attempt.domain.uuid)
+    context.has_replication = True
+    context.was_in_step = False
+    context.convergence = Convergence()
+    context.node.extender.observe_soon(context.domain.uuid)
 
 
-def measure_replication(attempt: Attempt, job: BlockJob) -> None:
+def measure_replication(context: MigrationContext, job: BlockJob) -> None:
     """Takes in how far the mirror is. One that is in step waits for its cutover, and no bytes are due."""
-    attempt.has_replication = True
-    internal = sum(attempt.journal.copy_bytes)
+    context.has_replication = True
+    internal = sum(context.journal.copy_bytes)
     now = time.monotonic()
-    attempt.status.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
-    attempt.convergence = attempt.convergence.advanced(
+    context.status.measure(now=now, copied=internal + job.current_bytes, total=internal + max(job.end_bytes, 1))
+    context.convergence = context.convergence.advanced(
         now=now, copied=job.current_bytes, remaining=job.end_bytes - job.current_bytes
     )
     if job.is_ready:
-        attempt.was_in_step = True
-        attempt.convergence = Convergence()
-        attempt.status.note_beat()
+        context.was_in_step = True
+        context.convergence = Convergence()
+        context.status.note_beat()
 
 
-def apply_bandwidth(attempt: Attempt, job: BlockJob) -> None:
+def apply_bandwidth(context: MigrationContext, job: BlockJob) -> None:
     """Gives the mirror the limit that is wished now, whoever set the one that it has.
 
     Raises:
         MigrationError: BlockJobFailed.
     """
-    wanted = attempt.latest().spec.bandwidth
+    wanted = context.latest().spec.bandwidth
     if wanted != job.bandwidth_bytes_per_second:
-        change = partial(block_jobs.set_bandwidth, attempt.domain, target=attempt.target, bytes_per_second=wanted)
-        attempt.act(f"setting the bandwidth of {attempt.target}'s mirror", change)
+        change = partial(block_jobs.set_bandwidth, context.domain, target=context.target, bytes_per_second=wanted)
+        context.act(f"setting the bandwidth of {context.target}'s mirror", change)
 
 
-def switch_copy_mode(attempt: Attempt) -> None:
+def switch_copy_mode(context: MigrationContext) -> None:
     """Ends a mirror that falls behind; the next one makes the guest's writes wait for the destination.
 
     QEMU 7.2 has no way to change the mode of a job that runs, so what was copied is copied again.
@@ -107,25 +107,25 @@ def switch_copy_mode(attempt: Attempt) -> None:
     Raises:
         MigrationError: BlockJobFailed.
     """
-    abort_replication(attempt)
-    attempt.has_replication = False
-    attempt.record(is_write_blocking=True)
+    abort_replication(context)
+    context.has_replication = False
+    context.record(is_write_blocking=True)
 
 
-def abort_replication(attempt: Attempt) -> None:
+def abort_replication(context: MigrationContext) -> None:
     """Ends the mirror; the guest goes on writing to the source alone.
 
     Raises:
         MigrationError: BlockJobFailed.
     """
-    attempt.act(
-        f"ending the mirror of {attempt.target}", partial(block_jobs.abort, attempt.domain, target=attempt.target)
+    context.act(
+        f"ending the mirror of {context.target}", partial(block_jobs.abort, context.domain, target=context.target)
     )
-    attempt.failpoint("acted")
+    context.failpoint("acted")
     began_at = datetime.now(UTC)
-    while attempt.look()[1] is not None:
-        attempt.wait(1.0)
-        attempt.status.show_activity(
-            f"Waiting for QEMU to end the mirror to {attempt.journal.mirror.path} since {began_at:%Y-%m-%dT%H:%M:%SZ}: "
+    while context.observe()[1] is not None:
+        context.wait(1.0)
+        context.status.show_activity(
+            f"Waiting for QEMU to end the mirror to {context.journal.mirror.path} since {began_at:%Y-%m-%dT%H:%M:%SZ}: "
             "it waits for what it has asked of the storage."
         )

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
-from diskmigration.agent.migration.attempt import Attempt
 from diskmigration.agent.migration.checks.room import require_room
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disk_activity import require_active_disk
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.last_writes import require_unwritten
@@ -21,7 +21,7 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 
-def take_snapshot(attempt: Attempt) -> None:
+def take_snapshot(context: MigrationContext) -> None:
     """Makes the migration's snapshot on the source and lets the guest write to it.
 
     Raises:
@@ -31,72 +31,72 @@ def take_snapshot(attempt: Attempt) -> None:
         VirtualMachinePausedError: the VM has to be resumed first.
     """
     with ExitStack() as turn:
-        turn.enter_context(attempt.turn())
-        with making_ahead(attempt):
-            _freeze(attempt)
+        turn.enter_context(context.turn())
+        with making_ahead(context):
+            _freeze(context)
             # What is made ahead may take as long as the disk is large.
             turn.close()
-            _follow_snapshot(attempt)
+            _follow_snapshot(context)
 
 
-def _freeze(attempt: Attempt) -> None:
-    snapshot = attempt.journal.snapshot
+def _freeze(context: MigrationContext) -> None:
+    snapshot = context.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where the strategy takes one
-    below = attempt.journal.source[-1]
-    source = attempt.source
-    attempt.require_running()
-    require_active_disk(attempt)
+    below = context.journal.source[-1]
+    source = context.source
+    context.require_running()
+    require_active_disk(context)
     chunk = source.domain.spec.thin_provisioning.replication_chunk_size
     size = fresh_volume_size(capacity=snapshot.capacity_bytes, chunk=chunk)
     require_room(
         Reason.SOURCE_FULL,
-        subject=f"The snapshot of {attempt.target}",
+        subject=f"The snapshot of {context.target}",
         storage_domain=source.name,
         needed=size if snapshot.type is StorageType.BLOCK else ALIGNMENT_BYTES,
         available=source.driver.space().available_bytes,
     )
-    require_unwritten(source, snapshot, keep_on=attempt.keep_on)
+    require_unwritten(source, snapshot, keep_on=context.keep_on)
     with lacking_room(Reason.SOURCE_FULL):
-        attempt.make(snapshot, source, size)
-        qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image, keep_on=attempt.keep_on)
+        context.make(snapshot, source, size)
+        qemu_img.create(snapshot.image, snapshot.capacity_bytes, backing=below.image, keep_on=context.keep_on)
     # Before the guest writes to it: from then on it holds what nothing else does.
     source.driver.keep([snapshot.name])
-    remember_disk(attempt)
-    attempt.failpoint("midway")
-    take = partial(attempt.domain.snapshot, target=attempt.target, kind=snapshot.type.lower(), path=snapshot.path)
-    attempt.act(f"taking the snapshot {snapshot.path} of {attempt.target}", take)
+    remember_disk(context)
+    context.failpoint("midway")
+    take = partial(context.domain.snapshot, target=context.target, kind=snapshot.type.lower(), path=snapshot.path)
+    context.act(f"taking the snapshot {snapshot.path} of {context.target}", take)
 
 
-def _follow_snapshot(attempt: Attempt) -> None:
+def _follow_snapshot(context: MigrationContext) -> None:
     """Check that the guest writes to the snapshot, and have the VM start on it next."""
-    snapshot = attempt.journal.snapshot
+    snapshot = context.journal.snapshot
     assert snapshot is not None  # noqa: S101 - as above
-    attempt.failpoint("acted")
-    if attempt.active_path() != snapshot.path:
+    context.failpoint("acted")
+    if context.active_path() != snapshot.path:
         raise MigrationError(
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
         )
     # The VM may end and start again in mid-migration.
-    settle_persistent_source(attempt, snapshot)
-    attempt.node.extender.observe_soon(attempt.domain.uuid)
+    settle_persistent_source(context, snapshot)
+    context.node.extender.observe_soon(context.domain.uuid)
 
 
-def skip_snapshot(attempt: Attempt) -> None:
+def skip_snapshot(context: MigrationContext) -> None:
     """Goes on without the snapshot, as the VM was shut off before it was taken.
 
     Raises:
         MigrationError: StorageFailed.
     """
-    snapshot = attempt.journal.snapshot
+    snapshot = context.journal.snapshot
     assert snapshot is not None  # noqa: S101 - decided only where one was planned
-    attempt.failpoint("midway")
-    kept = attempt.remove(attempt.source, (own(snapshot),))
+    context.failpoint("midway")
+    kept = context.remove(context.source, (own(snapshot),))
     # It may have been made ahead.
-    kept += attempt.remove(attempt.destination, (own(attempt.journal.mirror),))
+    kept += context.remove(context.destination, (own(context.journal.mirror),))
     if kept:
         raise MigrationError(
             Reason.STORAGE_FAILED,
             f"The VM was shut off before its snapshot was taken, and {kept[0].path} was not removed. {kept[0].reason}",
         )
-    attempt.failpoint("acted")
-    attempt.record(snapshot=None, overlay=None)
+    context.failpoint("acted")
+    context.record(snapshot=None, overlay=None)

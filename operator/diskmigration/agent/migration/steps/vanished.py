@@ -1,6 +1,6 @@
 """The VM is gone with its definition in mid-migration, or the disk is: leave it in one place, whole, and say where."""
 
-from diskmigration.agent.migration.attempt import Attempt
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer, Elsewhere
 from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.removal import own
@@ -12,7 +12,7 @@ from diskmigration.api.disk_migration import RetainedVolume
 from diskmigration.api.errors import MigrationError, Reason
 
 
-def settle_vanished(attempt: Attempt, layer: ActiveLayer | None, *, what: str, has_left: bool) -> str:
+def settle_vanished(context: MigrationContext, layer: ActiveLayer | None, *, what: str, has_left: bool) -> str:
     """Merges what is a chain of ours, removes what nobody needs, and returns what to tell the user.
 
     `layer` is where the disk was last seen, `what` a sentence that says what happened; `has_left` tells that the VM was
@@ -23,10 +23,10 @@ def settle_vanished(attempt: Attempt, layer: ActiveLayer | None, *, what: str, h
         MigrationError: MergeFailed, StorageFailed; nothing was removed that was not merged, nor while its QEMU runs.
             HypervisorUnavailable: where the VM runs cannot be told yet.
     """
-    journal = attempt.journal
-    whereabouts = of_uuid(attempt.domain.uuid, attempt.node.other_hosts, has_left=has_left)
+    journal = context.journal
+    whereabouts = of_uuid(context.domain.uuid, context.node.other_hosts, has_left=has_left)
     if whereabouts.elsewhere is Elsewhere.RUNNING:
-        return f"{what} {whereabouts.message} {leave_all(attempt)}"
+        return f"{what} {whereabouts.message} {leave_all(context)}"
     lost = find_lost_process(journal)
     if lost is not None:
         raise MigrationError(
@@ -35,49 +35,49 @@ def settle_vanished(attempt: Attempt, layer: ActiveLayer | None, *, what: str, h
         )
     if whereabouts.elsewhere is Elsewhere.UNKNOWN:
         raise MigrationError(Reason.HYPERVISOR_UNAVAILABLE, f"{what} {whereabouts.message}")
-    obstacle = _why_all_is_kept(attempt, layer)
+    obstacle = _why_all_is_kept(context, layer)
     if obstacle is not None:
-        return f"{what} {obstacle} {leave_all(attempt)}"
-    kept = "".join(f" {volume.path} was kept. {volume.reason}" for volume in _settle(attempt, layer))
+        return f"{what} {obstacle} {leave_all(context)}"
+    kept = "".join(f" {volume.path} was kept. {volume.reason}" for volume in _settle(context, layer))
     if layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION):
         return f"{what} Its disk is at {journal.destination[-1].path}, and the source's volumes were kept.{kept}"
     return f"{what} Its disk is at {journal.source[-1].path}, as before the migration.{kept}"
 
 
-def _why_all_is_kept(attempt: Attempt, layer: ActiveLayer | None) -> str | None:
+def _why_all_is_kept(context: MigrationContext, layer: ActiveLayer | None) -> str | None:
     """A sentence for the user, or None."""
-    journal = attempt.journal
+    journal = context.journal
     if layer in (None, ActiveLayer.FOREIGN) or journal.is_switching:
         return "Which volume has its last writes cannot be told."
-    written = [(attempt.source, volume) for volume in (journal.snapshot, journal.source[-1]) if volume is not None]
-    written += [(attempt.destination, volume) for volume in journal.at_destination]
+    written = [(context.source, volume) for volume in (journal.snapshot, journal.source[-1]) if volume is not None]
+    written += [(context.destination, volume) for volume in journal.at_destination]
     for home, volume in written:
-        need = attempt.node.remover.need_of(home, own(volume))
+        need = context.node.remover.need_of(home, own(volume))
         if need is not None:
             return f"{volume.path} stays. {need}"
     return None
 
 
-def _settle(attempt: Attempt, layer: ActiveLayer | None) -> tuple[RetainedVolume, ...]:
+def _settle(context: MigrationContext, layer: ActiveLayer | None) -> tuple[RetainedVolume, ...]:
     """Merges and removes; what was kept."""
-    journal = attempt.journal
+    journal = context.journal
     if layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION):
         if (
             layer is ActiveLayer.OVERLAY
             and journal.overlay is not None
-            and is_there(attempt.destination, journal.overlay)
+            and is_there(context.destination, journal.overlay)
         ):
             merge_cold(
                 overlay=journal.overlay,
                 base=journal.destination[-1],
-                home=attempt.destination,
-                keep_on=attempt.agent_runs,
+                home=context.destination,
+                keep_on=context.agent_runs,
             )
-            return attempt.remove(attempt.destination, (own(journal.overlay),))
+            return context.remove(context.destination, (own(journal.overlay),))
         return ()
-    if layer is ActiveLayer.SNAPSHOT and journal.snapshot is not None and is_there(attempt.source, journal.snapshot):
-        merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=attempt.source, keep_on=attempt.agent_runs)
-    kept = attempt.remove(attempt.destination, tuple(map(own, reversed(journal.at_destination))))
+    if layer is ActiveLayer.SNAPSHOT and journal.snapshot is not None and is_there(context.source, journal.snapshot):
+        merge_cold(overlay=journal.snapshot, base=journal.source[-1], home=context.source, keep_on=context.agent_runs)
+    kept = context.remove(context.destination, tuple(map(own, reversed(journal.at_destination))))
     if journal.snapshot is not None:
-        kept += attempt.remove(attempt.source, (own(journal.snapshot),))
+        kept += context.remove(context.source, (own(journal.snapshot),))
     return kept

@@ -1,4 +1,4 @@
-"""What the status tells of an attempt beside its journal: how far it is, what takes long, and what has failed."""
+"""What the status tells beside the journal: how far the move is, what takes long, and what has failed."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from diskmigration.agent.storage.process_limit import Wait
 from diskmigration.api.errors import MigrationError
 
 
-class AttemptStatus:
+class LiveStatus:
     """Thread-safe where copies take their readings, side by side in threads of their own; the worker has the rest."""
 
     def __init__(self, meter: Meter, *, find_wait: Callable[[], Wait | None], on_change: Callable[[], None]) -> None:

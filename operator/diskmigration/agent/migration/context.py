@@ -1,4 +1,4 @@
-"""One attempt at a migration as its steps see it: the VM, the journal, both storage domains, and what is wished."""
+"""The context of one attempt: the VM, the journal, both storage domains, and what the user wants."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -15,10 +15,10 @@ from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUna
 from diskmigration.agent.hypervisor.starts import StartCount
 from diskmigration.agent.migration import failpoints, volume_access
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration.attempt_status import AttemptStatus
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
+from diskmigration.agent.migration.live_status import LiveStatus
 from diskmigration.agent.migration.node import Node
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.removal import Doomed
@@ -67,7 +67,7 @@ class LiveMerge:
     total_bytes: int | None = None
 
 
-class Attempt:
+class MigrationContext:
     """The journal is replaced, never changed in place, and each new one is written to libvirt before it counts."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Attempt:
         self._wake = wake
         self.await_answer = await_answer
         self.note_answer = note_answer
-        self.status = AttemptStatus(meter, find_wait=self._wait_for_qemu_img, on_change=on_progress)
+        self.status = LiveStatus(meter, find_wait=self._wait_for_qemu_img, on_change=on_progress)
         self._reader = reader
         self.has_replication = False
         self.was_in_step = False
@@ -247,24 +247,24 @@ class Attempt:
         active = self.disk().active
         return active.path if active is not None else ""
 
-    def look(self) -> tuple[DomainDisk, block_jobs.BlockJob | None]:
+    def observe(self) -> tuple[DomainDisk, block_jobs.BlockJob | None]:
         """The disk and its block job at one moment; a VM that is off has no job.
 
         Raises:
             DiskGoneError: the disk was detached.
             HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
-        disk, job, _ = self.look_at_run()
+        disk, job, _ = self.observe_run()
         return disk, job
 
-    def look_at_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
+    def observe_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
         """Return the disk, its block job and the mark of the run of QEMU, all of one moment.
 
         Raises:
             DiskGoneError: the disk was detached.
             HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
-        return self.read(f"looking at the disk {self.target}", self._look_at_run)
+        return self.read(f"looking at the disk {self.target}", self._observe_run)
 
     def read(self, doing: str, ask: Callable[[], _T]) -> _T:
         """Return what a question to libvirt returns for which it may have to ask QEMU; `doing` is for the message.
@@ -274,7 +274,7 @@ class Attempt:
         """
         return self._reader.read(ask, doing=f"{doing} (VM {self.domain.uuid})")
 
-    def _look_at_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
+    def _observe_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
         description = self.domain.describe()
         while True:
             disk = description.disk(self.target)
