@@ -95,13 +95,17 @@ def newest_by_status(
     return SNAPSHOT if all(map(is_unwritten, mirrors)) else None
 
 
-def is_unwritten_mirror(volume: OwnVolume) -> bool:
-    """Return whether nothing was copied or written to the volume; one that is no qcow2, or cannot be read, may be."""
+def is_unwritten_mirror(volume: OwnVolume, *, keep_on: Callable[[], bool]) -> bool:
+    """Return whether nothing was copied or written to the volume; one that is no qcow2, or cannot be read, may be.
+
+    Raises:
+        StoppedError: `keep_on` said no.
+    """
     driver = volume.domain.driver
     try:
         driver.activate(volume.name)
         image = Image(volume.path, VolumeFormat.QCOW2, driver.type)
-        return qcow2_header.is_blank(volume.path) or not qemu_img.has_own_data(image)
+        return qcow2_header.is_blank(volume.path) or not qemu_img.has_own_data(image, keep_on=keep_on)
     except MigrationError:
         return False
 

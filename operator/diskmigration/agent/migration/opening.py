@@ -26,7 +26,14 @@ def open_attempt(run: Run) -> MigrationContext | None:
         MigrationError: it is refused, or cannot begin yet.
     """
     has_begun = run.latest.status.attempts > run.settled_attempt
-    domain, journal = find_vm(run.node, run.latest, has_begun=has_begun, settled_attempt=run.settled_attempt)
+    domain, journal = find_vm(
+        run.node,
+        run.latest,
+        has_begun=has_begun,
+        settled_attempt=run.settled_attempt,
+        # What the user wishes is looked at once the VM is known.
+        keep_on=lambda: not run.stopping.is_set(),
+    )
     run.vm_uuid = domain.uuid
     if journal is None:
         if _ends_or_waits(run, domain):

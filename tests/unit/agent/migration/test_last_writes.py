@@ -112,4 +112,4 @@ def test_without_a_journal_the_status_and_the_volumes_tell_it(
 def test_what_cannot_be_read_may_have_been_written_to(tmp_path: Path) -> None:
     [volume] = last_writes.own_volumes(UID, [domain_with(tmp_path / "new", named(1, "overlay"))])
     volume.path.write_bytes(b"no image" * 100)
-    assert not last_writes.is_unwritten_mirror(volume)
+    assert not last_writes.is_unwritten_mirror(volume, keep_on=lambda: True)

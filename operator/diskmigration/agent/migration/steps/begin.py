@@ -76,6 +76,7 @@ def begin(
         (source, destination),
         settled_attempt=settled_attempt,
         what=f"The VM has its disk {free.target} on {found.disk.chain[0].path}.",
+        keep_on=keep_on,
     )
     if source.name == destination.name:
         return None

@@ -1,5 +1,8 @@
 """Find the VM of a migration, whatever was done to its name or its definition since the migration began."""
 
+from collections.abc import Callable
+from functools import partial
+
 from diskmigration.agent.hypervisor.domain import Domain, every_domain, find
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
@@ -12,13 +15,14 @@ from diskmigration.api.errors import MigrationError, Reason
 
 
 def find_vm(
-    node: Node, migration: DiskMigration, *, has_begun: bool, settled_attempt: int
+    node: Node, migration: DiskMigration, *, has_begun: bool, settled_attempt: int, keep_on: Callable[[], bool]
 ) -> tuple[Domain, Journal | None]:
     """Return the migration's VM, and its journal if it has begun.
 
     A VM that was renamed is found by its journal. `has_begun` tells that the status has an attempt that has not ended.
 
     Raises:
+        StoppedError: `keep_on` said no.
         MigrationError: VirtualMachineNotFound; ForeignChange, where volumes of the migration are there, and no VM has
             its journal.
     """
@@ -42,7 +46,7 @@ def find_vm(
                 return other, found
     if journal is None and has_begun:
         what = obstacle.message if obstacle is not None else "The VM has no journal of the migration any more."
-        require_nothing_left(migration, node.domains.all(), settled_attempt=settled_attempt, what=what)
+        require_nothing_left(migration, node.domains.all(), settled_attempt=settled_attempt, what=what, keep_on=keep_on)
     if domain is None:
         assert obstacle is not None  # noqa: S101 - one of the two is there
         raise obstacle
@@ -50,7 +54,12 @@ def find_vm(
 
 
 def require_nothing_left(
-    migration: DiskMigration, domains: tuple[OpenDomain, ...], *, settled_attempt: int, what: str
+    migration: DiskMigration,
+    domains: tuple[OpenDomain, ...],
+    *,
+    settled_attempt: int,
+    what: str,
+    keep_on: Callable[[], bool],
 ) -> None:
     """Raise ForeignChange if volumes of the migration are there that no attempt has settled; they are kept.
 
@@ -62,7 +71,8 @@ def require_nothing_left(
     if not left:
         return
     last_writes.keep(left)
-    newest = last_writes.newest_by_status(migration.status, left, last_writes.is_unwritten_mirror)
+    is_unwritten = partial(last_writes.is_unwritten_mirror, keep_on=keep_on)
+    newest = last_writes.newest_by_status(migration.status, left, is_unwritten)
     raise MigrationError(
         Reason.FOREIGN_CHANGE,
         f"{what} The migration had begun, and its journal is gone: the VM's definition was replaced by another one, or "
