@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskmigration.agent.credentials import Credentials
-from diskmigration.agent.storage import command, failures, heartbeat
+from diskmigration.agent.storage import command, failures, process_activity
 from diskmigration.agent.storage.command import Ended
-from diskmigration.agent.storage.heartbeat import Counters, Heartbeat
+from diskmigration.agent.storage.process_activity import Counters, ProcessActivity
 from diskmigration.api.errors import MigrationError, Reason
 
 KeepOn = Callable[[], bool]
@@ -51,7 +51,7 @@ class Watch:
     keep_on: KeepOn = always
     on_output: Callable[[str], None] = ignore
     on_beat: Callable[[], None] = ignore
-    patience_seconds: float = heartbeat.PATIENCE_SECONDS
+    patience_seconds: float = process_activity.PATIENCE_SECONDS
 
 
 class _InactiveError(Exception):
@@ -128,8 +128,8 @@ def _follow(process: subprocess.Popen[bytes], watch: Watch) -> Ended:
     assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for
     assert process.stderr is not None  # noqa: S101 - as above
     printed, said = bytearray(), bytearray()
-    beat = Heartbeat(time.monotonic())
-    counted_at = beat.at
+    activity = ProcessActivity(time.monotonic())
+    counted_at = activity.at
     has_printed = False
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, printed)
@@ -152,18 +152,18 @@ def _follow(process: subprocess.Popen[bytes], watch: Watch) -> Ended:
             now = time.monotonic()
             if now - counted_at >= _COUNT_SECONDS:
                 counted_at = now
-                newest = beat.advanced(now=now, counters=_counters(process.pid), has_printed=has_printed)
+                newest = activity.advanced(now=now, counters=_counters(process.pid), has_printed=has_printed)
                 has_printed = False
-                if newest is not beat:
+                if newest is not activity:
                     watch.on_beat()
-                beat = newest
-                if beat.has_stopped(now=now, patience=watch.patience_seconds):
+                activity = newest
+                if activity.has_stopped(now=now, patience=watch.patience_seconds):
                     raise _InactiveError
     return Ended(process.wait(), printed.decode(errors=command.NOT_TEXT), said.decode(errors=command.NOT_TEXT))
 
 
 def _counters(pid: int) -> Counters:
-    return heartbeat.counters(_read(f"/proc/{pid}/io"), _read(f"/proc/{pid}/stat"))
+    return process_activity.counters(_read(f"/proc/{pid}/io"), _read(f"/proc/{pid}/stat"))
 
 
 def _read(path: str) -> str:

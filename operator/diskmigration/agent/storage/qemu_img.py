@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from diskmigration.agent.storage import heartbeat, qemu_image, qemu_img_process
+from diskmigration.agent.storage import process_activity, qemu_image, qemu_img_process
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.long_command import KeepOn, StoppedError, Watch, always, ignore
 from diskmigration.agent.storage.qcow2_limits import CLUSTER_BYTES_BY_SECTOR
@@ -206,7 +206,7 @@ def commit(
         MigrationError: MergeFailed; NoRoomError.
     """
     bandwidth = bandwidth_bytes_per_second
-    watch = Watch(keep_on, _shares(on_progress), patience_seconds=heartbeat.patience_at(bandwidth))
+    watch = Watch(keep_on, _shares(on_progress), patience_seconds=process_activity.patience_at(bandwidth))
     try:
         _commit(overlay, base, bandwidth, watch)
     except NoRoomError:
@@ -232,7 +232,7 @@ def _commit(overlay: Image, base: Image, bandwidth: int | None, watch: Watch) ->
         failure=Reason.MERGE_FAILED,
         watch=watch,
         written=[base, overlay],
-        pause_seconds=watch.patience_seconds - heartbeat.PATIENCE_SECONDS,
+        pause_seconds=watch.patience_seconds - process_activity.PATIENCE_SECONDS,
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a program still does something: what it prints, reads, writes and computes is its heartbeat. Pure.
+"""Whether a program still does something: prints, reads, writes or computes. Pure.
 
 qemu-img prints its progress in whole percents, which on a large disk are many minutes apart, and not at all where it
 measures, maps or preallocates. The kernel's counters of the process move with every request.
@@ -31,16 +31,16 @@ def counters(io: str, stat: str) -> Counters:
 
 
 @dataclass(frozen=True)
-class Heartbeat:
+class ProcessActivity:
     """When a program was last seen to do something, in seconds."""
 
     at: float
     counters: Counters = Counters()
 
-    def advanced(self, *, now: float, counters: Counters, has_printed: bool = False) -> "Heartbeat":
+    def advanced(self, *, now: float, counters: Counters, has_printed: bool = False) -> "ProcessActivity":
         """Return it with a new reading."""
         if has_printed or counters != self.counters:
-            return Heartbeat(now, counters)
+            return ProcessActivity(now, counters)
         return self
 
     def has_stopped(self, *, now: float, patience: float) -> bool:

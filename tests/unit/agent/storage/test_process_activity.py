@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import diskmigration
-from diskmigration.agent.storage import heartbeat
-from diskmigration.agent.storage.heartbeat import Counters, Heartbeat
+from diskmigration.agent.storage import process_activity
+from diskmigration.agent.storage.process_activity import Counters, ProcessActivity
 
 IO = """rchar: 100
 wchar: 20
@@ -21,12 +21,12 @@ STAT = "4242 (qemu-img (x) y) D 1 4242 4242 0 -1 4194304 200 0 0 0 17 5 0 0 20 0
 
 
 def test_the_kernels_counters_are_read() -> None:
-    assert heartbeat.counters(IO, STAT) == Counters(io_bytes=100 + 20 + 3 + 4 + 4096 + 8192, ticks=22)
+    assert process_activity.counters(IO, STAT) == Counters(io_bytes=100 + 20 + 3 + 4 + 4096 + 8192, ticks=22)
 
 
 @pytest.mark.parametrize(("io", "stat"), [("", ""), (IO, ""), ("", STAT)])
 def test_what_cannot_be_read_counts_for_nothing(io: str, stat: str) -> None:
-    found = heartbeat.counters(io, stat)
+    found = process_activity.counters(io, stat)
     assert (found.io_bytes > 0, found.ticks > 0) == (bool(io), bool(stat))
 
 
@@ -36,13 +36,13 @@ def test_what_cannot_be_read_counts_for_nothing(io: str, stat: str) -> None:
     ids=["it reads or writes", "it computes", "it prints"],
 )
 def test_whatever_it_does_is_a_heartbeat(counters: Counters, has_printed: bool) -> None:
-    beat = Heartbeat(0.0, Counters(1, 1)).advanced(now=50.0, counters=counters, has_printed=has_printed)
+    beat = ProcessActivity(0.0, Counters(1, 1)).advanced(now=50.0, counters=counters, has_printed=has_printed)
     assert not beat.has_stopped(now=60.0, patience=20.0)
     assert beat.has_stopped(now=71.0, patience=20.0)
 
 
 def test_one_that_does_nothing_has_stopped_after_its_time() -> None:
-    beat = Heartbeat(0.0, Counters(1, 1))
+    beat = ProcessActivity(0.0, Counters(1, 1))
     for now in (5.0, 10.0, 20.0):
         beat = beat.advanced(now=now, counters=Counters(1, 1))
     assert not beat.has_stopped(now=20.0, patience=20.0)
@@ -50,8 +50,8 @@ def test_one_that_does_nothing_has_stopped_after_its_time() -> None:
 
 
 def test_a_low_bandwidth_is_no_standstill() -> None:
-    assert heartbeat.patience_at(None) == heartbeat.PATIENCE_SECONDS
-    assert heartbeat.patience_at(1024) > 65536
+    assert process_activity.patience_at(None) == process_activity.PATIENCE_SECONDS
+    assert process_activity.patience_at(1024) > 65536
 
 
 WORK = {"create", "measure", "data_bytes", "copy", "commit", "is_equal", "has_own_data"}
