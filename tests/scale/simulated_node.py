@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from diskmigration.agent.announcer import KUBERNETES_API, Announcer
+from diskmigration.agent.heartbeat import KUBERNETES_API, Heartbeat
+from diskmigration.agent.host_publisher import HostPublisher
 from diskmigration.agent.migration import status
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.progress import Meter
@@ -62,12 +63,12 @@ class SimulatedNode:
             cluster, node_name=name, on_gone=lambda _: None, on_turn=lambda: self.health.turned("x", within_seconds=60)
         )
         self.domains: dict[str, StorageDomain] = {}
-        self._announcer = Announcer(
+        self._heartbeat = Heartbeat(cluster=cluster, node_name=name, namespace=SYSTEM_NAMESPACE, health=self.health)
+        self._publisher = HostPublisher(
             cluster=cluster,
             survey=self._survey,
             see_labels=lambda _labels: None,
             node_name=name,
-            namespace=SYSTEM_NAMESPACE,
             health=self.health,
         )
         self._moves = moves
@@ -86,7 +87,8 @@ class SimulatedNode:
     ) -> None:
         for domain in domains:
             self.see_storage_domain(domain)
-        self._announcer.start()
+        self._heartbeat.start()
+        self._publisher.start()
 
     def see_storage_domain(self, domain: StorageDomain) -> None:
         self.domains[domain.metadata.name] = domain
@@ -127,7 +129,7 @@ class SimulatedNode:
         """The disk lives at the destination from now on."""
         with self._guard:
             self._moved.add((migration.spec.virtual_machine.name or "", migration.spec.disk))
-        self._announcer.look_soon()
+        self._publisher.publish_soon()
 
     def _survey(self) -> HypervisorStatus:
         with self._guard:

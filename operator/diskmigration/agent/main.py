@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
-from diskmigration.agent.announcer import KUBERNETES_API
+from diskmigration.agent.heartbeat import KUBERNETES_API
 from diskmigration.agent.hypervisor.connection import sockets_of
 from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.agent.service import Agent

@@ -1,4 +1,4 @@
-"""The agent of one node: the extender, the announcer, and a worker for each migration delegated to the node."""
+"""The agent of one node: the extender, what it publishes, and a worker for each migration delegated to the node."""
 
 import logging
 import threading
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from diskmigration.agent import metrics
-from diskmigration.agent.announcer import Announcer
 from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.heartbeat import Heartbeat
+from diskmigration.agent.host_publisher import HostPublisher
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.hypervisor.starts import Starts
@@ -94,12 +95,12 @@ class Agent:
             migrations_at_work=self._migrations_at_work,
         )
         self._usage = UsageReader(connection, self._domains)
-        self._announcer = Announcer(
+        self._heartbeat = Heartbeat(cluster=cluster, node_name=node_name, namespace=namespace, health=health)
+        self._publisher = HostPublisher(
             cluster=cluster,
             survey=self._survey,
             see_labels=self._domains.see_node_labels,
             node_name=node_name,
-            namespace=namespace,
             health=health,
         )
         self._agent_version = agent_version
@@ -108,7 +109,7 @@ class Agent:
         self._guard = threading.Lock()
         self._is_stopping = False
         self._workers: dict[str, Worker] = {}
-        self._cache.listen(self._announcer.look_soon)
+        self._cache.listen(self._publisher.publish_soon)
         self._cache.listen_to_polls(extender.take_poll)
         events.listen(self._notice)
         metrics.MIGRATIONS_ACTIVE.set_function(self._active)
@@ -133,7 +134,8 @@ class Agent:
         # Not before: nothing that was kept is lost where it could not be read and the API server is away.
         self._domains.on_change(self._keeper.write_soon)
         self._keeper.start()
-        self._announcer.start()
+        self._heartbeat.start()
+        self._publisher.start()
         self._orphans.start()
         self._usage.start()
 
@@ -155,12 +157,12 @@ class Agent:
     def see_storage_domain(self, domain: StorageDomain) -> None:
         """Takes in a storage domain, new or changed."""
         self._domains.put(domain)
-        self._announcer.look_soon()
+        self._publisher.publish_soon()
 
     def forget_storage_domain(self, name: str, uid: str) -> None:
         """Take no new migration to or from a storage domain that was deleted, unless another one has its name."""
         self._domains.remove(name, uid)
-        self._announcer.look_soon()
+        self._publisher.publish_soon()
 
     def storage_domains(self) -> Mapping[str, str]:
         """Return the uid of each storage domain that was seen and not forgotten, by its name."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent.announcer import Announcer
 from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.heartbeat import Heartbeat
+from diskmigration.agent.host_publisher import HostPublisher
 from diskmigration.agent.hypervisor import connection as connections
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events
@@ -82,22 +83,16 @@ def turn_of_the_status_writer(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
     StatusWriter(cluster, node_name="node-a", on_gone=nothing, on_turn=flaky).start()
 
 
-def announcer(*, survey: Any = nothing, **cluster: Any) -> Announcer:
-    api: Any = SimpleNamespace(apply=nothing, get_node=nothing)
-    api.__dict__.update(cluster)
-    return Announcer(
-        cluster=api, survey=survey, see_labels=nothing, node_name="node-a", namespace="system", health=any_health()
-    )
-
-
 def lease(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
-    threading.Thread(target=announcer(apply=flaky)._renew, daemon=True).start()
+    api: Any = SimpleNamespace(apply=flaky)
+    Heartbeat(cluster=api, node_name="node-a", namespace="system", health=any_health()).start()
 
 
 def survey(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
-    found = announcer(survey=flaky)
-    found.look_soon()
-    threading.Thread(target=found._announce, daemon=True).start()
+    api: Any = SimpleNamespace(apply=nothing, get_node=nothing)
+    publisher = HostPublisher(cluster=api, survey=flaky, see_labels=nothing, node_name="node-a", health=any_health())
+    publisher.publish_soon()
+    publisher.start()
 
 
 def search_for_orphans(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tells the cluster that this node's agent lives (a Lease), and what the node has (a Hypervisor)."""
+"""Publish what this node has, as a Hypervisor."""
 
 import logging
 import threading
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from diskmigration.agent import metrics
 from diskmigration.agent.inventory_pacing import FACTS_SECONDS, interval
 from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.api import conditions
@@ -16,31 +15,22 @@ from diskmigration.api.hypervisor import HypervisorStatus
 from diskmigration.api.names import AGENT_FIELD_MANAGER, HYPERVISORS
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
-from diskmigration.cluster.leases import renew_lease
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
-LEASE_RENEW_SECONDS = 5.0
-LEASE_DURATION_SECONDS = 20
 LOOK_SECONDS = 2.0
-
-LATE_SECONDS = 120.0
-"""No request takes so long: the thread that renews the Lease hangs when it has not turned since."""
 
 SURVEY_LATE_SECONDS = 900.0
 """Commands that ask a storage which hangs are given up one after the other; to start anew would not mend that."""
-
-KUBERNETES_API = "the Kubernetes API"
-"""What it tells of, for the probes."""
 
 LABELS_SECONDS = 30.0
 """How long the Node's labels are taken for the same."""
 
 
-class Announcer:
-    """Two threads, so that a libvirtd that hangs does not make the node look dead."""
+class HostPublisher:
+    """Survey the node and write its Hypervisor, in a thread of its own."""
 
     def __init__(
         self,
@@ -49,20 +39,14 @@ class Announcer:
         survey: Callable[[], HypervisorStatus],
         see_labels: Callable[[Mapping[str, str]], None],
         node_name: str,
-        namespace: str,
         health: Health,
     ) -> None:
-        """Nothing is written before `start`.
-
-        `survey` looks at the node, and raises MigrationError where it cannot be looked at. `see_labels` is given the
-        Node's labels from time to time.
-        """
+        """`survey` raises MigrationError where the node cannot be surveyed; `see_labels` takes the Node's labels."""
         self._survey = survey
         self._see_labels = see_labels
         self._health = health
         self._cluster = cluster
         self._node_name = node_name
-        self._namespace = namespace
         self._wake = threading.Event()
         self._conditions: tuple[Condition, ...] = ()
         self._uid = ""
@@ -71,38 +55,14 @@ class Announcer:
         self._labels_until = 0.0
 
     def start(self) -> None:
-        """Starts both."""
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
-        threading.Thread(target=self._announce, name="inventory", daemon=True).start()
+        """Start the thread."""
+        threading.Thread(target=self._publish, name="inventory", daemon=True).start()
 
-    def look_soon(self) -> None:
-        """Looks at the node without waiting for the next turn."""
+    def publish_soon(self) -> None:
+        """Survey the node without waiting for the next turn."""
         self._wake.set()
 
-    def _renew(self) -> None:
-        while True:
-            self._health.turned("the thread that renews the Lease", within_seconds=LATE_SECONDS)
-            with surviving("the Lease"):
-                self._renew_once()
-                time.sleep(LEASE_RENEW_SECONDS)
-
-    def _renew_once(self) -> None:
-        try:
-            renew_lease(
-                self._cluster,
-                self._namespace,
-                self._node_name,
-                holder=AGENT_FIELD_MANAGER,
-                duration_seconds=LEASE_DURATION_SECONDS,
-            )
-        except ClusterError as error:
-            metrics.LEASE_RENEWAL_FAILURES.inc()
-            self._health.fails(KUBERNETES_API, str(error))
-            _log.warning("the Lease was not renewed", extra={"error": str(error)})
-        else:
-            self._health.answers(KUBERNETES_API)
-
-    def _announce(self) -> None:
+    def _publish(self) -> None:
         while True:
             began_at = time.monotonic()
             self._health.turned(
