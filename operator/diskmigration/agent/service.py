@@ -23,10 +23,8 @@ from diskmigration.agent.node.inventory import inventory
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.references.usage import UsageReader
 from diskmigration.agent.status_writer import StatusWriter
-from diskmigration.agent.storage import qemu_img_process
+from diskmigration.agent.storage import kept_domains, qemu_img_process
 from diskmigration.agent.storage.domains import StorageDomains
-from diskmigration.agent.storage.kept_domains import DomainsKeeper
-from diskmigration.agent.storage.kept_domains import read as read_kept
 from diskmigration.agent.storage.locations import Locations
 from diskmigration.api.disk_migration import DiskMigration, Phase
 from diskmigration.api.hypervisor import HypervisorStatus
@@ -62,10 +60,10 @@ class Agent:
         self._node_name = node_name
         self._state_directory = state_directory
         connection = self._connection = Connection(libvirt_uri)
-        self._cache = NodeCache(libvirt_uri, health)
+        self._cache = NodeCache(libvirt_uri, health, state_directory)
         events = Events(connection)
         self._domains = StorageDomains({})
-        self._keeper = DomainsKeeper(state_directory, self._domains.known)
+        self._keeper = kept_domains.file_of(state_directory, self._domains.known)
         extender = Extender(connection, events, self._domains, health, describe=self._cache.current_description)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
@@ -118,7 +116,7 @@ class Agent:
 
     def start(self) -> None:
         """Start what needs no API server, with the storage domains that the last agent and the journals knew."""
-        if (kept := read_kept(self._state_directory)) is not None:
+        if (kept := kept_domains.read(self._state_directory)) is not None:
             self._domains.restore(kept)
             _log.info("began with the StorageDomains kept on the host", extra={"domains": len(kept.storage_domains)})
         self._connection.keep_open()

@@ -18,7 +18,7 @@ from diskmigration.api import names
 from diskmigration.cluster import client
 from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
-from testbed.programs import running_agent
+from testbed.programs import Program, running_agent
 from tests.integration.agent.probes import Probes, free_port
 from tests.waiting import wait_until
 
@@ -117,11 +117,17 @@ class Node:
 
 
 @pytest.fixture
-def node(control_plane: ControlPlane, libvirt_host: LibvirtHost, probes: Probes, scratch: Path) -> Iterator[Node]:
-    with running_agent(control_plane, libvirt_host, NODE, scratch, f"--http-port={probes.port}"):
-        node = Node(control_plane)
-        wait_until(node.is_ready, "the node is ready", seconds=60)
-        yield node
+def agent(control_plane: ControlPlane, libvirt_host: LibvirtHost, probes: Probes, scratch: Path) -> Iterator[Program]:
+    with running_agent(control_plane, libvirt_host, NODE, scratch, f"--http-port={probes.port}") as program:
+        yield program
+
+
+@pytest.fixture
+def node(control_plane: ControlPlane, agent: Program) -> Node:
+    assert agent.pid
+    node = Node(control_plane)
+    wait_until(node.is_ready, "the node is ready", seconds=60)
+    return node
 
 
 def test_an_idle_node_asks_libvirtd_little(make_vm: MakeVm, node: Node, probes: Probes) -> None:
@@ -207,6 +213,30 @@ def test_a_vm_whose_lock_libvirtd_holds_costs_itself_alone(
     wait_until(partial(node.has_answer, held), "it answers again")
     polled = probes.calls()["virConnectGetAllDomainStats"]
     wait_until(lambda: probes.calls()["virConnectGetAllDomainStats"] > polled, "all VMs are polled in one call again")
+
+
+def test_an_agent_that_starts_while_libvirtd_holds_the_lock_of_a_vm_serves_the_others(
+    make_vm: MakeVm, node: Node, agent: Program, probes: Probes, scratch: Path
+) -> None:
+    fifo = scratch / "fifo"
+    os.mkfifo(fifo)
+    held, other = make_vm(below=fifo), make_vm()
+    for vm, state in ((held, "ShutOff"), (other, "Paused")):
+        wait_until(partial(node.has, vm, state), "it is in the inventory")
+    agent.stop()
+    new = make_vm()
+    with start_that_hangs(held, fifo):
+        agent.start()
+        wait_until(probes.is_ready, "the agent is ready", seconds=60)
+        wait_until(partial(node.is_silent, held), "the inventory says so", seconds=60)
+        other.host.virsh("resume", other.uuid)
+        wait_until(partial(node.has, other, "Running"), "the other VM's state is known", seconds=5)
+        wait_until(partial(node.has, new, "Paused"), "one that was started meanwhile is in the inventory", seconds=5)
+        polled = probes.calls()["virDomainListGetStats"]
+        wait_until(lambda: probes.calls()["virDomainListGetStats"] >= polled + 3, "the others are polled", seconds=15)
+        assert node.is_ready()
+        assert probes.is_live(), probes.ask("livez")
+    wait_until(partial(node.has_answer, held), "it answers again")
 
 
 @pytest.mark.nightly

@@ -161,6 +161,32 @@ def test_vms_that_do_not_answer_cost_themselves_alone(
         machine.verify()
 
 
+@pytest.mark.parametrize("cause", first_by_day([held_monitors, stopped_qemus]))
+def test_an_agent_that_starts_while_a_qemu_hangs_serves_the_others(
+    stack: Stack, machines: Machines, probes: Probes, cause: Hang
+) -> None:
+    hanging = machines("loop-a", volume_bytes=32 * MEBIBYTE)
+    other, moving = machines("loop-a", volume_bytes=16 * MEBIBYTE), machines("file-a")
+    with cause(stack.host, [hanging]) as hang:
+        move = synchronized(stack, hanging)
+        move.wait_for_phase("Synchronized", seconds=120)
+        with hang():
+            wait_until(lambda: hanging.uuid in silent(stack), "the node says so", seconds=60)
+            stack.agent.kill()
+            stack.agent.start()
+            has_grown_in_time(other, start=20 * MEBIBYTE, length=30 * MEBIBYTE)
+            wait_until(probes.is_ready, "the agent is ready", seconds=60)
+            stack.migrate(moving, "file-b").succeed()
+            wait_until(lambda: hanging.uuid in silent(stack), "the node says so again", seconds=60)
+            assert silent(stack).isdisjoint({other.uuid, moving.uuid})
+            assert probes.is_live(), probes.ask("livez")
+        wait_until(lambda: not silent(stack), "it answers again", seconds=60)
+        move.patch({"cutover": {"policy": "Automatic"}})
+        assert move.succeed(seconds=120)["attempts"] == 1
+    for machine in (hanging, other, moving):
+        machine.verify()
+
+
 @dataclass(frozen=True)
 class Mount:
     """A storage domain of kind file on a mount whose server can be told to answer nothing about any file."""

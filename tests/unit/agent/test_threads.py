@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,7 +120,7 @@ def look_at_what_volumes_are_needed(flaky: Flaky, patch: pytest.MonkeyPatch) -> 
 def turn_of_the_node_cache(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(NodeCache, "_turn", flaky)
     patch.setattr(cache, "TURN_SECONDS", 0.0)
-    NodeCache("test:///default", any_health()).start()
+    NodeCache("test:///default", any_health(), Path("/nonexistent")).start()
 
 
 def connection_that_is_kept_open(flaky: Flaky, patch: pytest.MonkeyPatch) -> None:

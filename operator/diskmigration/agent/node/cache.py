@@ -9,20 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-from diskmigration.agent.hypervisor import changes
+from diskmigration.agent import background
+from diskmigration.agent.hypervisor import changes, status_files
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.hypervisor.statistics import Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReader, VmReading
+from diskmigration.agent.node import kept_names
 from diskmigration.agent.node.instant import Instant
 from diskmigration.agent.node.poll import Answer, Poll
 from diskmigration.agent.node.probe import ASK_SECONDS, LibvirtProbe
 from diskmigration.agent.node.readers import ReaderPool
 from diskmigration.agent.node.snapshot import NodeSnapshot
 from diskmigration.agent.node.table import VmTable
+from diskmigration.agent.storage.host_file import HostFile
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
@@ -37,6 +41,9 @@ TURN_SECONDS = 0.25
 LIST_SECONDS = 60.0
 """How often the list of VMs and the versions are read, as no event tells all that changes in them."""
 
+UNLISTED_SECONDS = 5.0
+"""How long the first list is waited for before the VMs are taken from what is kept on the host."""
+
 SEARCH_SECONDS = 10.0
 """How often all VMs are read to find one for which libvirtd does not answer, while polls do not return."""
 
@@ -49,8 +56,10 @@ _POLLS_AT_ONCE = 10
 class NodeCache:
     """One thread from `start` to the end of the process, and those of its connections and reads."""
 
-    def __init__(self, uri: str, health: Health) -> None:
-        """Nothing is read before `start`."""
+    def __init__(self, uri: str, health: Health, state_directory: Path) -> None:
+        """Nothing is read before `start`. The names of the VMs are kept in `state_directory` for the next agent."""
+        self._uri = uri
+        self._state_directory = state_directory
         self._health = health
         self._probe = LibvirtProbe(uri, health, now=time.monotonic())
         self._readers = ReaderPool(uri, most=_READS_AT_ONCE)
@@ -58,13 +67,17 @@ class NodeCache:
         self._guard = threading.Lock()
         self._table = VmTable()
         self._versions = ("", "")
-        self._asking: set[str] = set()
+        self._asking: dict[str, float] = {}
+        self._has_presumed = False
         self._list_at = float("-inf")
         self._version_asked_at = float("-inf")
         self._search_at = float("-inf")
         self._wake = threading.Event()
         self._listeners: list[Callable[[], None]] = []
         self._poll_listeners: list[Callable[[Rows, float], None]] = []
+        self._kept = HostFile(
+            state_directory / kept_names.FILE_NAME, self._names_to_keep, holds="the names of the node's VMs"
+        )
         self._events = Connection(uri)
         changes.watch(self._events, self._note_change)
         self._events.on_open(lambda _opened: self._lose_track())
@@ -82,6 +95,7 @@ class NodeCache:
 
     def start(self) -> None:
         """Start reading."""
+        self._kept.start()
         threading.Thread(target=self._run, name="node", daemon=True).start()
         self._events.keep_open()
 
@@ -127,6 +141,9 @@ class NodeCache:
         if now.seconds >= self._list_at:
             self._list_at = now.seconds + LIST_SECONDS
             self._ask_alone("list", VmReader.names, self._listed, self._failed_to_list)
+        if not self._has_presumed and now.seconds - self._asking.get("list", now.seconds) >= UNLISTED_SECONDS:
+            self._has_presumed = True
+            background.start(self._presume, name="presume")
         if now.seconds - self._version_asked_at >= (ASK_SECONDS if self._probe.is_due(now.seconds) else LIST_SECONDS):
             self._version_asked_at = now.seconds
             self._ask_alone("versions", VmReader.versions, self._told_versions, self._failed_to_tell_versions)
@@ -148,15 +165,15 @@ class NodeCache:
         """Begin a read that is not of one VM, unless the last one of that question has not returned."""
         if question in self._asking:
             return
-        self._asking.add(question)
+        self._asking[question] = time.monotonic()
 
         def answered(answer: T) -> None:
             # Before the answer is taken in: what it makes due may be asked at once.
-            self._asking.discard(question)
+            self._asking.pop(question, None)
             on_answer(answer)
 
         def failed(error: Exception) -> None:
-            self._asking.discard(question)
+            self._asking.pop(question, None)
             on_failure(error)
 
         self._submit(read, answered, failed)
@@ -188,7 +205,21 @@ class NodeCache:
     def _listed(self, names: Mapping[str, str]) -> None:
         with self._guard:
             self._table.listed(names)
+        self._has_presumed = False
+        self._kept.write_soon()
         self._wake.set()
+
+    def _presume(self) -> None:
+        """Know the VMs without libvirtd's list, which waits for the lock of each."""
+        with surviving("the search for the VMs that libvirtd does not list"):
+            names = {**kept_names.read(self._state_directory), **status_files.running_vms(self._uri)}
+            with self._guard:
+                self._table.presume(names)
+            self._wake.set()
+
+    def _names_to_keep(self) -> str:
+        with self._guard:
+            return kept_names.to_text(self._table.names())
 
     def _failed_to_list(self, error: Exception) -> None:
         _log.warning("the node's VMs could not be listed", extra={"error": str(error)})
@@ -236,9 +267,11 @@ class NodeCache:
     def _lose_track(self) -> None:
         with self._guard:
             self._table.lose_track()
+        self._has_presumed = False
         self._list_at = float("-inf")
         self._wake.set()
 
     def _tell(self) -> None:
+        self._kept.write_soon()
         for listener in self._listeners:
             listener()

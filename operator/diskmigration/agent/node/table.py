@@ -138,12 +138,25 @@ class VmTable:
 
     def listed(self, names: Mapping[str, str]) -> None:
         """Take in the names of all VMs by uuid; one that is not among them is read, and goes if it is gone."""
-        self.is_listed = True
-        for uuid, name in names.items():
-            self._entries.setdefault(uuid, _Entry(name)).name = name
+        self._add(names)
         for uuid, entry in self._entries.items():
             if uuid not in names:
                 entry.is_stale = True
+
+    def presume(self, names: Mapping[str, str]) -> None:
+        """Take in the names of VMs that are probably all; each is read, and goes if it is gone."""
+        if not self.is_listed:
+            self._add(names)
+
+    def _add(self, names: Mapping[str, str]) -> None:
+        for uuid, name in names.items():
+            # A VM that is found later is one change among others: the rest is still current.
+            self._entries.setdefault(uuid, _Entry(name, is_confirmed=self.is_listed)).name = name
+        self.is_listed = True
+
+    def names(self) -> Mapping[str, str]:
+        """Return the name of each VM by its uuid."""
+        return {uuid: entry.name for uuid, entry in self._entries.items() if entry.name}
 
     def answered(self, uuid: str, reading: VmReading, now: Instant) -> bool:
         """Take in what was read of a VM."""

@@ -6,17 +6,15 @@ must know where their volumes lie.
 
 import json
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from diskmigration.agent.storage.host_file import HostFile
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain
-from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
@@ -86,63 +84,6 @@ def read(directory: Path) -> KeptDomains | None:
         return None
 
 
-def write(directory: Path, text: str) -> None:
-    """Replace the file at once and for good: after a crash it is the old one or the new one.
-
-    Raises:
-        OSError: it could not be written; the old one is as it was.
-    """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Where the kubelet made it, it is open to all.
-    directory.chmod(0o700)
-    made = directory / f"{FILE_NAME}.new"
-    with made.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    made.replace(directory / FILE_NAME)
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-class DomainsKeeper:
-    """Writes the file when what is known has changed, on a thread of its own: the host's disk may hang."""
-
-    def __init__(self, directory: Path, known: Callable[[], KeptDomains]) -> None:
-        """Nothing is written before `start`."""
-        self._directory = directory
-        self._known = known
-        self._changed = threading.Event()
-        self._written = ""
-        self._told = ""
-
-    def start(self) -> None:
-        """Start writing."""
-        threading.Thread(target=self._run, name="kept domains", daemon=True).start()
-
-    def write_soon(self) -> None:
-        """Have the file written if something else is known now; return at once."""
-        self._changed.set()
-
-    def _run(self) -> None:
-        while True:
-            self._changed.wait()
-            self._changed.clear()
-            with surviving("the StorageDomains kept on the host"):
-                self._write()
-
-    def _write(self) -> None:
-        text = to_text(self._known())
-        if text == self._written:
-            return
-        try:
-            write(self._directory, text)
-        except OSError as error:
-            if str(error) != self._told:
-                _log.warning("the StorageDomains are not kept on the host", extra={"error": str(error)})
-            self._told = str(error)
-        else:
-            self._written, self._told = text, ""
+def file_of(directory: Path, known: Callable[[], KeptDomains]) -> HostFile:
+    """Return the file in the directory that is to hold what is known."""
+    return HostFile(directory / FILE_NAME, lambda: to_text(known()), holds="the StorageDomains")

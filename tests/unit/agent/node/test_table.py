@@ -244,3 +244,24 @@ def test_the_xml_is_current_until_something_may_have_changed_it() -> None:
     table.note_change("a")
     assert table.current_description("a") is None
     assert table.current_description("nobody") is None
+
+
+def test_vms_that_libvirt_does_not_list_are_presumed_and_corrected_by_the_list() -> None:
+    table = VmTable()
+    table.presume({"a": "name of a", "gone": "name of gone", "held": "name of held"})
+    assert not table.is_current(at(0))
+    assert set(table.take_due(at(0))) == {"a", "gone", "held"}
+    table.answered("a", reading("a"), at(0))
+    table.gone("gone")
+    assert not table.is_current(at(1))
+    assert table.is_current(at(SILENT_SECONDS)), "one that does not answer is not waited for"
+    assert table.names() == {"a": "name of a", "held": "name of held"}
+    table.listed({"a": "name of a", "held": "name of held", "off": "name of off"})
+    assert table.is_current(at(SILENT_SECONDS)), "the others are as current as before"
+    assert "off" in table.take_due(at(SILENT_SECONDS))
+
+
+def test_what_is_presumed_changes_no_list() -> None:
+    table = table_of("a")
+    table.presume({"b": "name of b"})
+    assert table.names() == {"a": "name of a"}

@@ -1,12 +1,12 @@
 """What an agent leaves on the host for the next one."""
 
-import stat
 from pathlib import Path
 
 import pytest
 
+from diskmigration.agent.storage import host_file
 from diskmigration.agent.storage.domains import StorageDomains
-from diskmigration.agent.storage.kept_domains import FILE_NAME, KeptDomains, from_text, read, to_text, write
+from diskmigration.agent.storage.kept_domains import FILE_NAME, KeptDomains, from_text, read, to_text
 from diskmigration.api.storage_domain import StorageDomain
 
 LABELS = {"rack": "1"}
@@ -34,7 +34,7 @@ def test_the_next_agent_knows_the_same(tmp_path: Path, deleted: str) -> None:
         domain("b", "/srv/b", kind="file"),
         deleted=deleted,
     )
-    write(tmp_path / "state", to_text(before.known()))
+    host_file.replace(tmp_path / "state" / FILE_NAME, to_text(before.known()))
     kept = read(tmp_path / "state")
     assert kept is not None
     after = StorageDomains({})
@@ -122,22 +122,3 @@ def test_a_file_that_cannot_be_read_is_told_of_and_passed_over(
 def test_no_file_is_no_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read(tmp_path / "nothing") is None
     assert not caplog.records
-
-
-def test_the_file_is_roots_alone_and_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    directory = tmp_path / "state"
-    directory.mkdir(mode=0o755)
-    write(directory, "old")
-    write(directory, "new")
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    assert [path.name for path in directory.iterdir()] == [FILE_NAME]
-    assert (directory / FILE_NAME).read_text() == "new"
-
-
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
-    write(tmp_path, "old")
-    # Not even root replaces a directory by opening it.
-    (tmp_path / f"{FILE_NAME}.new").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write(tmp_path, "new")
-    assert (tmp_path / FILE_NAME).read_text() == "old"
