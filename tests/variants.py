@@ -1,6 +1,6 @@
 """Which variants of a test run for each change, and which in `make nightly` alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -11,14 +11,29 @@ def first_by_day(variants: Iterable[Any], count: int = 1) -> list[Any]:
     return [each if number < count else _at_night(each) for number, each in enumerate(variants)]
 
 
-def every_second_by_day(variants: Iterable[Any]) -> list[Any]:
-    """The first, the third and so on run for each change, the others at night."""
-    return [_at_night(each) if number % 2 else each for number, each in enumerate(variants)]
+def some_by_day(variants: Iterable[Any], step: int) -> list[Any]:
+    """The first of each `step` runs for each change, the others at night."""
+    return [_at_night(each) if number % step else each for number, each in enumerate(variants)]
+
+
+def pairs_by_day(rows: Sequence[Any], columns: Sequence[Any]) -> list[Any]:
+    """Each row with each column as one tuple; each row and each column runs in one pair at least for each change."""
+    length = min(len(rows), len(columns))
+    return [
+        (*_values(row), *_values(column))
+        if number % length == other % length
+        else _at_night((*_values(row), *_values(column)))
+        for number, row in enumerate(rows)
+        for other, column in enumerate(columns)
+    ]
+
+
+def _values(variant: Any) -> tuple[Any, ...]:
+    return variant if isinstance(variant, tuple) else (variant,)
 
 
 def _at_night(variant: Any) -> Any:
     if isinstance(variant, type(pytest.param())):
         marks = variant.marks if variant.marks else ()
         return pytest.param(*variant.values, marks=(*marks, pytest.mark.nightly), id=variant.id)
-    values = variant if isinstance(variant, tuple) else (variant,)
-    return pytest.param(*values, marks=pytest.mark.nightly)
+    return pytest.param(*_values(variant), marks=pytest.mark.nightly)

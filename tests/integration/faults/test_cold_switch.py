@@ -95,7 +95,7 @@ def test_a_change_that_nobody_disturbed_is_proven_by_the_next_agent(
 
 
 @pytest.mark.parametrize("dies", first_by_day([True, False]), ids=["agent-dies", "agent-lives"])
-@pytest.mark.parametrize("ends", [False, True], ids=["running", "shut-off"])
+@pytest.mark.parametrize("ends", first_by_day([False, True]), ids=["running", "shut-off"])
 def test_where_the_vm_ran_on_both_sides_both_are_kept(
     stack: Stack, holds: Holds, machine: Machine, migration: Migration, *, ends: bool, dies: bool
 ) -> None:

@@ -14,7 +14,7 @@ from tests.integration.faults.link import Link
 from tests.integration.faults.moments import BACK, COLD, FORWARD
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import Stack
-from tests.variants import every_second_by_day
+from tests.variants import some_by_day
 
 DIRECTIONS = [("file-a", "loop-b"), ("loop-b", "file-a")]
 MOMENTS = (*FORWARD, *BACK)
@@ -73,7 +73,7 @@ def world(
     return lambda machine, outage: World(stack, own_control_plane, operator, link, holds, machine, outage)
 
 
-@pytest.mark.parametrize("cell", every_second_by_day(covering()), ids=str)
+@pytest.mark.parametrize("cell", some_by_day(covering(), 4), ids=str)
 def test_covering(world: Callable[[Machine, float], World], machines: Callable[..., Machine], cell: Cell) -> None:
     play(world(machine_for(machines, cell), SHORT_OUTAGE_SECONDS), cell)
 

@@ -15,7 +15,7 @@ from tests.integration.faults.holds import Holds
 from tests.integration.faults.moments import BACK, FORWARD
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration, Stack
-from tests.variants import every_second_by_day
+from tests.variants import some_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -61,7 +61,7 @@ def every() -> list[Cell]:
     ]
 
 
-@pytest.mark.parametrize("cell", every_second_by_day(COVERING), ids=str)
+@pytest.mark.parametrize("cell", some_by_day(COVERING, 2), ids=str)
 def test_covering(stack: Stack, holds: Holds, machines: Machines, cell: Cell) -> None:
     play(stack, holds, machines, cell)
 

@@ -17,6 +17,7 @@ from tests.integration.migrations.growth import free_bytes, size_bytes, synchron
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
 from tests.integration.migrations.stack import WATERMARK_BYTES, Migration, Stack
 from tests.integration.migrations.volumes import made_volume
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -78,7 +79,7 @@ def immutable(file: Path, *, if_so: bool) -> Iterator[None]:
         subprocess.run(["chattr", "-i", file], check=True)
 
 
-@pytest.mark.parametrize("fails", [False, True], ids=["extended", "extension-fails"])
+@pytest.mark.parametrize("fails", first_by_day([False, True]), ids=["extended", "extension-fails"])
 @pytest.mark.parametrize("is_pivoted", [True, False], ids=["mirror-pivoted", "source-aborted"])
 def test_the_volume_that_the_guest_goes_on_with_grows(
     stack: Stack, holds: Holds, block: Domain, machines: Machines, *, is_pivoted: bool, fails: bool
@@ -99,7 +100,7 @@ def test_the_volume_that_the_guest_goes_on_with_grows(
     assert (block.files(), file_domain.files()) == ([file.name], [])
 
 
-@pytest.mark.parametrize("is_pivoted", [False, True], ids=["mirror-aborted", "source-pivoted"])
+@pytest.mark.parametrize("is_pivoted", first_by_day([False, True]), ids=["mirror-aborted", "source-pivoted"])
 def test_the_volume_that_was_removed_meanwhile_stays_away(
     stack: Stack, holds: Holds, block: Domain, machines: Machines, *, is_pivoted: bool
 ) -> None:

@@ -76,7 +76,7 @@ def assert_moved(stack: Stack, machine: Machine, to: str) -> None:
 
 
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
-@pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
+@pytest.mark.parametrize("phase", first_by_day(["Replicating", "CopyingChain", "Synchronized"]))
 def test_it_can_be_cancelled_in_each_phase(
     stack: Stack, machines: Machines, source: str, destination: str, phase: str
 ) -> None:
@@ -94,7 +94,7 @@ def test_it_can_be_cancelled_in_each_phase(
 
 
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
-@pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
+@pytest.mark.parametrize("phase", first_by_day(["Synchronized", "CopyingChain", "Replicating"]))
 def test_deleted_while_it_runs_the_object_goes_when_all_is_cleaned(
     stack: Stack, machines: Machines, source: str, destination: str, phase: str
 ) -> None:
@@ -209,7 +209,7 @@ def test_the_bandwidth_is_kept(stack: Stack, machines: Machines, strategy: str, 
     assert_moved(stack, machine, "loop-b")
 
 
-@pytest.mark.parametrize(("phase", "chain"), [("CopyingChain", 3), ("Replicating", 1)])
+@pytest.mark.parametrize(("phase", "chain"), first_by_day([("CopyingChain", 3), ("Replicating", 1)]))
 @pytest.mark.parametrize("bandwidth", first_by_day(["1Gi", None]))
 def test_the_bandwidth_can_be_changed_while_it_runs(
     stack: Stack, machines: Machines, phase: str, chain: int, bandwidth: str | None

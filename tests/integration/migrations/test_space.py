@@ -82,7 +82,7 @@ def test_the_destination_runs_full_while_the_active_layer_is_replicated(
     assert_full(stack, migration, before, destination, "Replicating")
 
 
-@pytest.mark.parametrize("copy_mode", ["Background", "WriteBlocking"])
+@pytest.mark.parametrize("copy_mode", first_by_day(["Background", "WriteBlocking"]))
 @pytest.mark.parametrize("kind", first_by_day(reversed(KINDS)))
 def test_the_guest_writes_on_to_a_full_destination_while_it_waits_for_the_cutover(
     stack: Stack, small: MakeSmall, machines: Machines, kind: str, copy_mode: str
@@ -169,7 +169,7 @@ def test_a_guest_on_a_full_source_goes_on_when_there_is_room(
         assert_nothing_lost(guest, machine, scratch)
 
 
-@pytest.mark.parametrize("runs", [True, False], ids=["running", "off"])
+@pytest.mark.parametrize("runs", first_by_day([True, False]), ids=["running", "off"])
 def test_a_raw_file_that_was_allocated_ahead_is_not_taken_for_full(
     stack: Stack, small: MakeSmall, machines: Machines, runs: bool
 ) -> None:
