@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from diskmigration.agent.hypervisor.bounded import ANSWER_SECONDS, BoundedReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.hypervisor.libvirt_calls import ANSWER_SECONDS, LibvirtReader
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer
@@ -56,7 +56,7 @@ class Run:
         self.context: MigrationContext | None = None
         self.layer: ActiveLayer | None = None
         self.reporter = StatusReporter(migration, statuses)
-        self.reader = BoundedReader(migration.key)
+        self.reader = LibvirtReader(migration.key)
         self.stopping = threading.Event()
         self.wake = threading.Event()
         self._unanswered: Unanswered | None = None

@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs, domain_xml
-from diskmigration.agent.hypervisor.bounded import BoundedReader
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.hypervisor.libvirt_calls import LibvirtReader
 from diskmigration.agent.hypervisor.source_xml import named_sources
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
@@ -53,7 +53,7 @@ def begin(
     attempt: int,
     settled_attempt: int,
     keep_on: Callable[[], bool],
-    reader: BoundedReader,
+    reader: LibvirtReader,
     on_wait: Callable[[str], None],
 ) -> Journal | None:
     """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
@@ -103,7 +103,7 @@ def begin(
 
 
 def _free_disk(
-    domain: Domain, description: DomainDescription, migration: DiskMigration, reader: BoundedReader | None
+    domain: Domain, description: DomainDescription, migration: DiskMigration, reader: LibvirtReader | None
 ) -> DomainDisk:
     """The disk, if nobody works on it; without a `reader` the VM is off."""
     target = migration.spec.disk
@@ -122,7 +122,7 @@ def _free_disk(
     return disk
 
 
-def _disk_in_use(domain: Domain, disk: DomainDisk, reader: BoundedReader) -> MeasuredDisk:
+def _disk_in_use(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> MeasuredDisk:
     """The disk of a running VM, as libvirt knows it."""
     require_movable_disk(disk)
     require_movable_chain(disk)
@@ -203,7 +203,7 @@ def _require_access(
         require_files_openable(domain, journal, owner, driver)
 
 
-def _capacities(domain: Domain, disk: DomainDisk, reader: BoundedReader) -> tuple[int, ...]:
+def _capacities(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> tuple[int, ...]:
     """The virtual size of each layer, active layer first, as QEMU has them open."""
     found = reader.read(partial(of_domain, domain), doing=f"asking for the sizes of {disk.target} (VM {domain.uuid})")
     by_index = {layer.index: layer.capacity_bytes for layer in found.layers if layer.target == disk.target}

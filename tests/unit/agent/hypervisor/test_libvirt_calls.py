@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from diskmigration.agent.hypervisor.bounded import BoundedReader, act
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
+from diskmigration.agent.hypervisor.libvirt_calls import LibvirtReader, act
 from tests.unit.agent.waiting import PATIENCE_SECONDS, until
 
 SHORT = 0.05
@@ -21,7 +21,7 @@ def release() -> Iterator[threading.Event]:
 
 
 def test_an_answer_is_handed_on() -> None:
-    reader = BoundedReader("test", seconds=PATIENCE_SECONDS)
+    reader = LibvirtReader("test", seconds=PATIENCE_SECONDS)
     assert [reader.read(lambda: 1, doing="asking"), reader.read(lambda: 2, doing="asking")] == [1, 2]
 
 
@@ -30,7 +30,7 @@ def test_an_error_is_raised_where_it_is_waited_for(error: BaseException) -> None
     def fail() -> int:
         raise error
 
-    reader = BoundedReader("test", seconds=PATIENCE_SECONDS)
+    reader = LibvirtReader("test", seconds=PATIENCE_SECONDS)
     with pytest.raises(type(error)):
         reader.read(fail, doing="asking")
     assert reader.read(lambda: 1, doing="asking") == 1
@@ -44,7 +44,7 @@ def test_what_hangs_is_left_to_itself_and_not_asked_twice(release: threading.Eve
         release.wait()
         return "old"
 
-    reader = BoundedReader("test", seconds=SHORT)
+    reader = LibvirtReader("test", seconds=SHORT)
     for _ in range(3):
         with pytest.raises(HypervisorUnavailableError, match="While looking at vda, libvirt did not answer within"):
             reader.read(hang, doing="looking at vda")
@@ -52,7 +52,7 @@ def test_what_hangs_is_left_to_itself_and_not_asked_twice(release: threading.Eve
 
 
 def test_what_comes_late_is_not_taken_for_an_answer(release: threading.Event) -> None:
-    reader = BoundedReader("test", seconds=SHORT)
+    reader = LibvirtReader("test", seconds=SHORT)
     ended = threading.Event()
 
     def hang() -> str:

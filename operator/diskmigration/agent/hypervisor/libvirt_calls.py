@@ -17,7 +17,7 @@ ANSWER_SECONDS = 5.0
 """A QEMU that is only busy, as one that takes a snapshot, answers well within that time."""
 
 
-class BoundedReader:
+class LibvirtReader:
     """Reads of one VM, one at a time. Used by one thread."""
 
     def __init__(self, name: str, *, seconds: float = ANSWER_SECONDS) -> None:
