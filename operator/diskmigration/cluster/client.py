@@ -1,41 +1,19 @@
 """Requests to the Kubernetes API, with errors that tell a caller what to do."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import urllib3
-from kubernetes import client as kubernetes_client
-from kubernetes import config as kubernetes_config
-from kubernetes.client.exceptions import ApiException
 
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster import resources, wire
-from diskmigration.cluster.errors import ClusterUnavailableError, ConflictError, ObjectGoneError
-from diskmigration.cluster.retry_after import Pauses
-from diskmigration.cluster.text import printable_object
-
-CONNECT_TIMEOUT_SECONDS = 5
-READ_TIMEOUT_SECONDS = 15
-"""Below the API server's own 60 s: a caller that waits for longer has better things to do."""
+from diskmigration.cluster.errors import ConflictError, ObjectGoneError
+from diskmigration.cluster.transport import APPLY_PATCH, JSON, MERGE_PATCH, JsonObject, Transport, open_transport
+from diskmigration.cluster.versions import Versions
 
 APPLY_TRIES = 5
-REMEMBERED_VERSIONS = 4096
 LIST_PAGE_SIZE = 500
-CONNECTIONS = 32
 
-_APPLY_PATCH = "application/apply-patch+yaml"
-_MERGE_PATCH = "application/merge-patch+json"
-_JSON = "application/json"
-
-JsonObject = dict[str, Any]
 JsonObjects = list[JsonObject]
-
-# The server names the manager of fields that are written without apply after this, up to the slash.
-_USER_AGENT = "diskmigration/v1alpha1"
 
 
 @dataclass(frozen=True)
@@ -51,69 +29,38 @@ class Credentials:
 
 
 def connect(kubeconfig: Path | None = None) -> "Cluster":
-    """Reads the credentials, and opens nothing yet.
-
-    Without a kubeconfig: those of the pod this runs in, else $KUBECONFIG or ~/.kube/config.
+    """Return the cluster of the credentials that are found; see `open_transport`.
 
     Raises:
         ClusterUnavailableError: there are no usable credentials.
     """
-    configuration = kubernetes_client.Configuration()
-    try:
-        if kubeconfig is not None:
-            kubernetes_config.load_kube_config(str(kubeconfig), client_configuration=configuration)
-        else:
-            try:
-                kubernetes_config.load_incluster_config(client_configuration=configuration)
-            except kubernetes_config.ConfigException:
-                kubernetes_config.load_kube_config(client_configuration=configuration)
-    except (kubernetes_config.ConfigException, OSError) as error:
-        raise ClusterUnavailableError(
-            f"no credentials for the Kubernetes API: {error}. Run in a pod with a service account, "
-            "or name a kubeconfig with --kubeconfig or $KUBECONFIG"
-        ) from error
-    configuration.connection_pool_maxsize = CONNECTIONS
-    # One more try where the server closed a kept-alive connection; everything slower is the caller's decision.
-    configuration.retries = urllib3.Retry(total=1, redirect=0, status=0, respect_retry_after_header=False)
-    api_client = kubernetes_client.ApiClient(configuration)
-    api_client.user_agent = _USER_AGENT
-    return Cluster(api_client)
+    return Cluster(open_transport(kubeconfig))
 
 
 class Cluster:
     """One Kubernetes API server, as one identity."""
 
-    def __init__(
-        self,
-        api_client: kubernetes_client.ApiClient,
-        *,
-        may_write: Callable[[], bool] | None = None,
-        timeouts: tuple[float, float] = (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
-        pauses: Pauses | None = None,
-    ) -> None:
-        """Use `connect`. The time-outs, in seconds, are for the connection and for each answer."""
-        self._client = api_client
-        self._pauses = pauses or Pauses()
-        self._may_write = may_write
-        self._timeouts = timeouts
-        self._versions = _Versions()
+    def __init__(self, transport: Transport) -> None:
+        """Use `connect`."""
+        self._transport = transport
+        self._versions = Versions()
 
     def fenced(self, may_write: Callable[[], bool]) -> "Cluster":
         """The same server and identity; nothing is written unless `may_write` says so at that moment.
 
         A write that is held back raises ClusterUnavailableError.
         """
-        return Cluster(self._client, may_write=may_write, timeouts=self._timeouts, pauses=self._pauses)
+        return Cluster(replace(self._transport, may_write=may_write))
 
     def impatient(self, *, timeout_seconds: float) -> "Cluster":
         """The same server and identity, for requests that are of no use when they take longer than that."""
-        connect_seconds, read_seconds = self._timeouts
+        connect_seconds, read_seconds = self._transport.timeouts
         timeouts = (min(connect_seconds, timeout_seconds), min(read_seconds, timeout_seconds))
-        return Cluster(self._client, may_write=self._may_write, timeouts=timeouts, pauses=self._pauses)
+        return Cluster(replace(self._transport, timeouts=timeouts))
 
     def credentials(self) -> Credentials:
         """The identity as it is now: a service account's token is read again from its file when it is due."""
-        configuration = self._client.configuration
+        configuration = self._transport.client.configuration
         authorization = configuration.auth_settings().get("BearerToken", {}).get("value") or ""
         return Credentials(
             server=configuration.host,
@@ -143,7 +90,7 @@ class Cluster:
         if field_selector:
             query["fieldSelector"] = field_selector
         while True:
-            answer = self._request("GET", path, query=query)
+            answer = self._transport.request("GET", plural, path, query=query)
             yield wire.items(answer, resource.kind)
             token = answer["metadata"].get("continue")
             if not token:
@@ -157,7 +104,9 @@ class Cluster:
         """
         path = resources.BY_PLURAL[plural].path(name, namespace=namespace)
         try:
-            return self._request("GET", path, query={"resourceVersion": "0"} if may_be_older else None)
+            return self._transport.request(
+                "GET", plural, path, query={"resourceVersion": "0"} if may_be_older else None
+            )
         except ObjectGoneError:
             return None
 
@@ -171,12 +120,13 @@ class Cluster:
         """
         resource = resources.BY_PLURAL[plural]
         metadata = {**body.get("metadata", {}), "name": name, **({"namespace": namespace} if namespace else {})}
-        return self._request(
+        return self._transport.request(
             "PATCH",
+            plural,
             resource.path(name, namespace=namespace),
             query={"fieldManager": field_manager, "force": "true"},
             body={**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata},
-            content_type=_APPLY_PATCH,
+            content_type=APPLY_PATCH,
         )
 
     def apply_status(
@@ -231,12 +181,13 @@ class Cluster:
         metadata = {"name": name, "resourceVersion": resource_version}
         if namespace:
             metadata["namespace"] = namespace
-        return self._request(
+        return self._transport.request(
             "PATCH",
+            plural,
             resource.path(name, namespace=namespace, subresource="status"),
             query={"fieldManager": field_manager, "force": "true"},
             body={"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status},
-            content_type=_APPLY_PATCH,
+            content_type=APPLY_PATCH,
         )
 
     def _version(self, plural: str, name: str, namespace: str, uid: str) -> str:
@@ -273,7 +224,7 @@ class Cluster:
         body = {"metadata": {"resourceVersion": metadata.resource_version, "finalizers": list(finalizers)}}
         path = resources.BY_PLURAL[plural].path(metadata.name, namespace=metadata.namespace)
         try:
-            return self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+            return self._transport.request("PATCH", plural, path, body=body, content_type=MERGE_PATCH)
         except ConflictError as error:
             self._raise_if_replaced(plural, metadata.name, metadata.namespace, metadata.uid, error)
             raise
@@ -287,7 +238,7 @@ class Cluster:
         body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": status}
         path = resources.BY_PLURAL[plural].path(metadata.name, namespace=metadata.namespace, subresource="status")
         try:
-            return self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+            return self._transport.request("PATCH", plural, path, body=body, content_type=MERGE_PATCH)
         except ConflictError as error:
             self._raise_if_replaced(plural, metadata.name, metadata.namespace, metadata.uid, error)
             raise
@@ -297,7 +248,7 @@ class Cluster:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         path = resources.BY_PLURAL[plural].path(name, namespace=namespace)
         try:
-            self._request("DELETE", path, body=body, content_type=_JSON)
+            self._transport.request("DELETE", plural, path, body=body, content_type=JSON)
         except ObjectGoneError:
             return
         except ConflictError as error:
@@ -311,13 +262,15 @@ class Cluster:
         """Makes a new object; `body` needs no apiVersion and kind. Raises: as every request."""
         resource = resources.BY_PLURAL[plural]
         whole = {**body, "apiVersion": resource.api_version, "kind": resource.kind}
-        return self._request("POST", resource.path(namespace=namespace), body=whole, content_type=_JSON)
+        return self._transport.request(
+            "POST", plural, resource.path(namespace=namespace), body=whole, content_type=JSON
+        )
 
     def replace(self, plural: str, body: JsonObject) -> JsonObject:
         """Puts an object in the place of itself as it was read. Raises: as `add_finalizer`."""
         metadata = body["metadata"]
         path = resources.BY_PLURAL[plural].path(metadata["name"], namespace=metadata.get("namespace", ""))
-        return self._request("PUT", path, body=body, content_type=_JSON)
+        return self._transport.request("PUT", plural, path, body=body, content_type=JSON)
 
     def get_node(self, name: str, *, may_be_older: bool = False) -> tuple[str, dict[str, str]] | None:
         """A Node's uid and labels, or None if there is no such Node; perhaps as they were a moment ago, see `get`."""
@@ -330,59 +283,3 @@ class Cluster:
             self._version(plural, name, namespace, uid)
         except ObjectGoneError as gone:
             raise gone from error
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: dict[str, str] | None = None,
-        body: JsonObject | None = None,
-        content_type: str = "",
-    ) -> JsonObject:
-        doing = f"{method} {path}"
-        if method != "GET" and self._may_write is not None and not self._may_write():
-            raise ClusterUnavailableError(f"{doing}: not sent, as another operator may lead now")
-        plural = resources.plural_in(path)
-        if (seconds := self._pauses.left(plural)) > 0:
-            raise ClusterUnavailableError(f"{doing}: not sent, as the API server asked for {seconds:.0f} s of rest")
-        headers = {"Accept": _JSON, **({"Content-Type": content_type} if content_type else {})}
-        try:
-            request = self._client.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=wire.encoded(printable_object(body), is_apply=content_type == _APPLY_PATCH),
-                auth_settings=["BearerToken"],
-            )
-            response = self._client.call_api(*request, _request_timeout=self._timeouts)
-            content = response.read()
-        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
-            # Without an HTTP status: TLS, connection, time-out, or the service account's token cannot be read.
-            raise ClusterUnavailableError(f"{doing}: no answer from the Kubernetes API: {error}") from error
-        self._pauses.note(plural, response.status, response.headers.get("Retry-After"))
-        return wire.answer(doing, response.status, content)
-
-
-class _Versions:
-    """The resourceVersions that objects were last seen to have, by uid; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, str] = OrderedDict()
-
-    def get(self, uid: str) -> str:
-        with self._lock:
-            return self._known.get(uid, "")
-
-    def put(self, uid: str, resource_version: str) -> None:
-        with self._lock:
-            self._known[uid] = resource_version
-            self._known.move_to_end(uid)
-            if len(self._known) > REMEMBERED_VERSIONS:
-                self._known.popitem(last=False)
-
-    def forget(self, uid: str) -> None:
-        with self._lock:
-            self._known.pop(uid, None)

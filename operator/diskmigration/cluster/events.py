@@ -10,9 +10,10 @@ from enum import StrEnum
 
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster import resources
-from diskmigration.cluster.client import Cluster, JsonObject
+from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.cluster.text import printable
+from diskmigration.cluster.transport import JsonObject
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)

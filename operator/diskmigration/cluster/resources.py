@@ -40,10 +40,3 @@ _ALL: Final = (
 )
 
 BY_PLURAL: Final = {resource.plural: resource for resource in _ALL}
-
-
-def plural_in(path: str) -> str:
-    """Return the plural of the kind in a URL path that `Resource.path` made."""
-    parts = path.strip("/").split("/")
-    rest = parts[2:] if parts[0] == "api" else parts[3:]
-    return rest[2] if rest[0] == "namespaces" and len(rest) > 2 else rest[0]

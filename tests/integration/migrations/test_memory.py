@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diskmigration.cluster.client import REMEMBERED_VERSIONS
+from diskmigration.cluster.versions import REMEMBERED_VERSIONS
 from testbed.programs import Program
 from tests.integration.migrations import counted_agent
 from tests.integration.migrations.machines import MEBIBYTE, Machine
@@ -29,7 +29,7 @@ OF_THREADS = ("task", "fd", "libvirt.", f"{HYPERVISOR}.connection.Connection", f
 GROWTH_BY_THREADS = 48
 BOUNDED = {
     # The newest so many.
-    "diskmigration.cluster.client._Versions._known": REMEMBERED_VERSIONS,
+    "diskmigration.cluster.versions.Versions._known": REMEMBERED_VERSIONS,
     # Of each storage domain, the longest extension.
     "diskmigration.agent.extender.write_rate.DecayingMax": 16,
 }
