@@ -161,6 +161,26 @@ def test_vms_that_do_not_answer_cost_themselves_alone(
         machine.verify()
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_many_qemus_that_hang_keep_no_other_from_being_polled(stack: Stack, machines: Machines, probes: Probes) -> None:
+    hanging = [machines("file-a") for _ in range(14)]
+    other = machines("loop-a", volume_bytes=16 * MEBIBYTE)
+    with stopped_qemus(stack.host, hanging) as hang:
+        with hang():
+            wait_until(lambda: {vm.uuid for vm in hanging} <= silent(stack), "the node says so", seconds=90)
+            polled = probes.calls()["virConnectGetAllDomainStats"]
+            has_grown_in_time(other, start=20 * MEBIBYTE, length=30 * MEBIBYTE)
+            wait_until(
+                lambda: probes.calls()["virConnectGetAllDomainStats"] >= polled + 3, "the others are polled", seconds=15
+            )
+            wait_until(lambda: other.uuid not in silent(stack), "the other one answers", seconds=15)
+            assert probes.is_live(), probes.ask("livez")
+            assert probes.is_ready(), probes.ask("readyz")
+        wait_until(lambda: not silent(stack), "they answer again", seconds=60)
+    other.verify()
+
+
 @pytest.mark.parametrize("cause", first_by_day([held_monitors, stopped_qemus]))
 def test_an_agent_that_starts_while_a_qemu_hangs_serves_the_others(
     stack: Stack, machines: Machines, probes: Probes, cause: Hang

@@ -48,9 +48,9 @@ SEARCH_SECONDS = 10.0
 """How often all VMs are read to find one for which libvirtd does not answer, while polls do not return."""
 
 LATE_SECONDS = 60.0
-_READS_AT_ONCE = 10
-_POLLS_AT_ONCE = 10
-"""Together as many as the workers of a libvirtd (max_workers in libvirtd.conf)."""
+_READS_AT_ONCE = 16
+_POLLS_AT_ONCE = 16
+"""Fewer than the 20 workers of a libvirtd (max_workers in libvirtd.conf): each QEMU that hangs holds one of them."""
 
 
 class NodeCache:
@@ -131,11 +131,15 @@ class NodeCache:
                 self._wake.clear()
 
     def _turn(self, now: Instant) -> None:
-        is_search_due = self._poll.is_silent(now.seconds) and now.seconds >= self._search_at
+        # Not under the guard: an answer of the poll is taken in under the poll's own lock, and then under the guard.
+        is_silent = self._poll.is_silent(now.seconds)
+        is_search_due = is_silent and now.seconds >= self._search_at
         with self._guard:
             if is_search_due:
                 self._search_at = now.seconds + SEARCH_SECONDS
                 self._table.have_all_read()
+            if is_silent:
+                self._table.note_no_poll(now)
             running, held = self._table.running(), self._table.held(now)
         self._poll.turn(now.seconds, running=running, held=held)
         if now.seconds >= self._list_at:

@@ -206,6 +206,12 @@ class VmTable:
             entry.lacking = (entry.lacking or now) if row is not None and not row.has_figures else None
         return tuple(by_uuid.values())
 
+    def note_no_poll(self, now: Instant) -> None:
+        """Note that no poll is answered: of no running VM it is known whether its QEMU answers."""
+        for entry in self._entries.values():
+            if entry.row is not None:
+                entry.lacking = entry.lacking or now
+
     def snapshots(self, now: Instant) -> tuple[VmSnapshot, ...]:
         """Return what is known of each VM."""
         return tuple(_snapshot(uuid, entry, now) for uuid, entry in self._entries.items() if entry.name)

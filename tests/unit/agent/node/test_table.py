@@ -265,3 +265,13 @@ def test_what_is_presumed_changes_no_list() -> None:
     table = table_of("a")
     table.presume({"b": "name of b"})
     assert table.names() == {"a": "name of a"}
+
+
+def test_where_no_poll_is_answered_no_running_vm_counts_as_one_that_answers() -> None:
+    table = table_of("a")
+    for now in (3, 5, 7):
+        table.note_no_poll(at(now))
+    assert shown(table, "a", 3 + SILENT_SECONDS - 0.1).silent_since is None
+    assert shown(table, "a", 3 + SILENT_SECONDS).silent_since == at(3).date
+    table.polled([row("a")], at(3 + SILENT_SECONDS))
+    assert shown(table, "a", 3 + 2 * SILENT_SECONDS).silent_since is None
