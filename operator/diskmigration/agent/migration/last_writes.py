@@ -79,24 +79,28 @@ def newest_by_journal(journal: Journal) -> str | None:
 
 
 def newest_by_status(
-    status: DiskMigrationStatus, volumes: Iterable[OwnVolume], is_unwritten: Callable[[OwnVolume], bool]
+    status: DiskMigrationStatus, volumes: Iterable[OwnVolume], holds_data: Callable[[OwnVolume], bool | None]
 ) -> str | None:
     """Return the same where there is no journal any more; `volumes` are those that are left.
 
     The status may be older than what has happened: the agent was killed before it wrote it, or the API server was away.
-    What was pivoted since was mirrored before, and the mirror is the overlay, or a copy where there is none.
+    A pivot that it does not know of had the snapshot's data mirrored before, to the overlay, or to a copy where there
+    is none. `holds_data` returns None where that cannot be told.
     """
     if status.pivoted_time is not None:
         return TOP_COPY if status.phase is Phase.CLEANING_UP else None
     if status.phase not in _BEFORE_PIVOT:
         return None
-    at_destination = [volume for volume in volumes if volume.own_name.role != SNAPSHOT]
-    mirrors = [volume for volume in at_destination if volume.own_name.role == OVERLAY] or at_destination
-    return SNAPSHOT if all(map(is_unwritten, mirrors)) else None
+    snapshots = [volume for volume in volumes if volume.own_name.role == SNAPSHOT]
+    others = [volume for volume in volumes if volume.own_name.role != SNAPSHOT]
+    mirrors = [volume for volume in others if volume.own_name.role == OVERLAY] or others
+    if any(holds_data(volume) is not False for volume in mirrors):
+        return None
+    return SNAPSHOT if not mirrors or any(map(holds_data, snapshots)) else None
 
 
-def is_unwritten_mirror(volume: OwnVolume, *, keep_on: Callable[[], bool]) -> bool:
-    """Return whether nothing was copied or written to the volume; one that is no qcow2, or cannot be read, may be.
+def holds_data(volume: OwnVolume, *, keep_on: Callable[[], bool]) -> bool | None:
+    """Return whether anything was copied or written to the qcow2 volume; None for one that cannot be read.
 
     Raises:
         StoppedError: `keep_on` said no.
@@ -104,10 +108,11 @@ def is_unwritten_mirror(volume: OwnVolume, *, keep_on: Callable[[], bool]) -> bo
     driver = volume.domain.driver
     try:
         driver.activate(volume.name)
-        image = Image(volume.path, VolumeFormat.QCOW2, driver.type)
-        return qcow2_header.is_blank(volume.path) or not qemu_img.has_own_data(image, keep_on=keep_on)
+        if qcow2_header.is_blank(volume.path):
+            return False
+        return qemu_img.has_own_data(Image(volume.path, VolumeFormat.QCOW2, driver.type), keep_on=keep_on)
     except MigrationError:
-        return False
+        return None
 
 
 def _has_role(volume: OwnVolume, role: str | None) -> bool:

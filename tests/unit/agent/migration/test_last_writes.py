@@ -77,12 +77,14 @@ def test_the_journal_tells_where_the_guest_wrote_last(found: Journal, expected: 
     ("phase", "has_pivoted", "roles", "written", "expected"),
     [
         ("Snapshotting", False, (), (), "snapshot"),
-        ("CopyingChain", False, ("0", "overlay"), ("0",), "snapshot"),
-        ("Replicating", False, ("0", "overlay"), ("0", "overlay"), None),
-        ("Synchronized", False, ("0", "overlay"), ("0",), "snapshot"),
+        ("CopyingChain", False, ("0", "overlay"), ("0", "snapshot"), "snapshot"),
+        # Merged by an agent that was killed: the guest writes to the copy, and the overlay has nothing of its own.
+        ("CopyingChain", False, ("0", "overlay"), ("0",), None),
+        ("Replicating", False, ("0", "overlay"), ("0", "overlay", "snapshot"), None),
+        ("Synchronized", False, ("0", "overlay"), ("0", "snapshot"), "snapshot"),
         ("Synchronized", False, ("0", "overlay"), ("overlay",), None),
-        ("CopyingChain", False, ("0",), (), "snapshot"),
-        ("CopyingChain", False, ("0",), ("0",), None),
+        ("CopyingChain", False, ("0",), ("snapshot",), "snapshot"),
+        ("CopyingChain", False, ("0",), ("0", "snapshot"), None),
         ("Pivoting", False, ("0", "overlay"), (), None),
         ("CleaningUp", False, ("0", "overlay"), (), None),
         ("Merging", True, ("0", "overlay"), ("0", "overlay"), None),
@@ -103,13 +105,13 @@ def test_without_a_journal_the_status_and_the_volumes_tell_it(
     source = domain_with(tmp_path / "old", named(1, "snapshot"))
     left = last_writes.own_volumes(UID, (source, domain_with(tmp_path / "new", *(named(1, role) for role in roles))))
 
-    def is_unwritten(volume: last_writes.OwnVolume) -> bool:
-        return volume.own_name.role not in written
+    def holds_data(volume: last_writes.OwnVolume) -> bool:
+        return volume.own_name.role in written
 
-    assert last_writes.newest_by_status(status, left, is_unwritten) == expected
+    assert last_writes.newest_by_status(status, left, holds_data) == expected
 
 
-def test_what_cannot_be_read_may_have_been_written_to(tmp_path: Path) -> None:
+def test_whether_a_volume_that_cannot_be_read_holds_data_is_not_known(tmp_path: Path) -> None:
     [volume] = last_writes.own_volumes(UID, [domain_with(tmp_path / "new", named(1, "overlay"))])
     volume.path.write_bytes(b"no image" * 100)
-    assert not last_writes.is_unwritten_mirror(volume, keep_on=lambda: True)
+    assert last_writes.holds_data(volume, keep_on=lambda: True) is None

@@ -71,8 +71,8 @@ def require_nothing_left(
     if not left:
         return
     last_writes.keep(left)
-    is_unwritten = partial(last_writes.is_unwritten_mirror, keep_on=keep_on)
-    newest = last_writes.newest_by_status(migration.status, left, is_unwritten)
+    holds_data = partial(last_writes.holds_data, keep_on=keep_on)
+    newest = last_writes.newest_by_status(migration.status, left, holds_data)
     raise MigrationError(
         Reason.FOREIGN_CHANGE,
         f"{what} The migration had begun, and its journal is gone: the VM's definition was replaced by another one, or "
