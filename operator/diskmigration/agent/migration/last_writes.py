@@ -79,7 +79,7 @@ def newest_by_journal(journal: Journal) -> str | None:
 
 
 def newest_by_status(
-    status: DiskMigrationStatus, volumes: Iterable[OwnVolume], holds_data: Callable[[OwnVolume], bool | None]
+    status: DiskMigrationStatus, volumes: Sequence[OwnVolume], holds_data: Callable[[OwnVolume], bool | None]
 ) -> str | None:
     """Return the same where there is no journal any more; `volumes` are those that are left.
 
