@@ -9,8 +9,8 @@ from diskmigration.agent.hypervisor import qemu_user
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
-from diskmigration.agent.migration.checks.access import Access, require_access
 from diskmigration.agent.migration.checks.disk import STORAGE_TYPES
+from diskmigration.agent.migration.checks.openable import Access, require_access
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.removal import remove_probe
 from diskmigration.agent.storage import access, ownership, volume_names

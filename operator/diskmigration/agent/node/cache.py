@@ -24,8 +24,8 @@ from diskmigration.agent.node.instant import Instant
 from diskmigration.agent.node.poll import Answer, Poll
 from diskmigration.agent.node.probe import ASK_SECONDS, LibvirtProbe
 from diskmigration.agent.node.readers import ReaderPool
-from diskmigration.agent.node.snapshot import NodeSnapshot
 from diskmigration.agent.node.table import VmTable
+from diskmigration.agent.node.vm_snapshot import NodeSnapshot
 from diskmigration.agent.storage.host_file import HostFile
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health

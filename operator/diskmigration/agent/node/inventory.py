@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
-from diskmigration.agent.node.snapshot import NodeSnapshot, VmSnapshot
+from diskmigration.agent.node.vm_snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage import openers
 from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError

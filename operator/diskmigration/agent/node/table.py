@@ -11,7 +11,7 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReading
 from diskmigration.agent.node.instant import Instant
-from diskmigration.agent.node.snapshot import VmSnapshot
+from diskmigration.agent.node.vm_snapshot import VmSnapshot
 from diskmigration.api.hypervisor import VirtualMachineState
 
 RESYNC_SECONDS = 1.0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.credentials import Credentials
-from diskmigration.agent.migration.checks.access import Access, require_access
+from diskmigration.agent.migration.checks.openable import Access, require_access
 from diskmigration.agent.migration.volume_access import replaced
 from diskmigration.agent.storage.ownership import Ownership
 from diskmigration.api.errors import MigrationError, Reason
