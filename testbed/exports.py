@@ -12,9 +12,11 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from testbed import processes
+from testbed.processes import TestbedError
 
 # libvirt opens an image as QEMU's user, where root may not, on file systems that it takes for a network's (virfile.c).
 _OPTIONS = "allow_other,subtype=glusterfs"
@@ -115,7 +117,18 @@ def _mounted(source: Path, at: Path, squash: Squash, options: str) -> Iterator[F
         processes.wait_for(at.is_mount, what=f"Mounting {at}", process=process, log=log)
         yield faults
     finally:
-        processes.run(["umount", str(at)])
+        processes.wait_for(partial(_unmount, at), what=f"Unmounting {at}", process=process, log=log)
         # It ends by itself, unless a mount namespace that was made meanwhile has the mount too.
         processes.stop(process)
         program.unlink()
+
+
+def _unmount(at: Path) -> bool:
+    """Return False where it is busy: an agent may look at the images there just now."""
+    try:
+        processes.run(["umount", str(at)])
+    except TestbedError as error:
+        if "target is busy" not in str(error):
+            raise
+        return False
+    return True
