@@ -13,7 +13,8 @@ def attached(root: Path) -> dict[str, Path]:
     printed = subprocess.run(
         ["losetup", "--list", "--noheadings", "--output=NAME,BACK-FILE"], capture_output=True, text=True, check=True
     ).stdout
-    pairs = (line.split(maxsplit=1) for line in printed.splitlines())
+    # One that is being detached by somebody else just now has no file any more.
+    pairs = [pair for line in printed.splitlines() if len(pair := line.split(maxsplit=1)) == 2]
     return {device: file for device, name in pairs if (file := Path(name.strip())).is_relative_to(root)}
 
 

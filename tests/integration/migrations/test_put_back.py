@@ -113,7 +113,10 @@ def test_an_old_definition_that_comes_back_costs_no_writes(
 
     message = foreign_change(held.migration)
     assert holds_mark(snapshot)
-    assert f"The guest wrote last to {snapshot}." in message
+    # An agent that finds no journal cannot tell whether what was mirrored has been pivoted too.
+    is_told = (phase, agent) != ("Synchronized", "restarts")
+    told = f"The guest wrote last to {snapshot}." if is_told else "Which volume the guest wrote to last cannot be told."
+    assert told in message
     assert_all_is_named(held, message)
     assert machine.chain(inactive=True)[0] == held.chain[0]
     wait_until(lambda: not machine.has_journal(), "the disk is free")

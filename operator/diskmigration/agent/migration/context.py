@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diskmigration.agent.hypervisor import block_jobs, libvirt_calls
+from diskmigration.agent.hypervisor import block_jobs, bounded_calls
+from diskmigration.agent.hypervisor.bounded_calls import LibvirtReader
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
-from diskmigration.agent.hypervisor.libvirt_calls import LibvirtReader
 from diskmigration.agent.hypervisor.starts import StartCount
 from diskmigration.agent.migration import failpoints, volume_access
 from diskmigration.agent.migration import journal as journals
@@ -193,7 +193,7 @@ class MigrationContext:
                 raise StoppedError from error
             self.await_answer(error)
 
-        libvirt_calls.act(call, doing=f"{doing} (VM {self.domain.uuid})", on_wait=tell)
+        bounded_calls.act(call, doing=f"{doing} (VM {self.domain.uuid})", on_wait=tell)
         self.note_answer()
 
     def failpoint(self, point: failpoints.Point) -> None:

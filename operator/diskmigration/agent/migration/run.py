@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from diskmigration.agent.hypervisor.bounded_calls import ANSWER_SECONDS, LibvirtReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
-from diskmigration.agent.hypervisor.libvirt_calls import ANSWER_SECONDS, LibvirtReader
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer

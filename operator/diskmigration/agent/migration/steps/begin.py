@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from diskmigration.agent.hypervisor import block_jobs, domain_xml
+from diskmigration.agent.hypervisor.bounded_calls import LibvirtReader
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
-from diskmigration.agent.hypervisor.libvirt_calls import LibvirtReader
 from diskmigration.agent.hypervisor.source_xml import named_sources
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from diskmigration.agent.hypervisor.bounded_calls import LibvirtReader, act
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
-from diskmigration.agent.hypervisor.libvirt_calls import LibvirtReader, act
 from tests.unit.agent.waiting import PATIENCE_SECONDS, until
 
 SHORT = 0.05
