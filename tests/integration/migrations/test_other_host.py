@@ -41,6 +41,12 @@ class OtherNode:
         """Migrate the VM here as an administrator does, while it runs or is paused."""
         self._migrate(self.stack.host, self.host, machine, *options, paused=paused)
         wait_until(lambda: self.has(machine, "Paused"), "the inventory has it")
+        # A VM that two nodes seem to run is ambiguous.
+        wait_until(lambda: not self._runs_on_first(machine), "the other node's inventory has lost it")
+
+    def _runs_on_first(self, machine: Machine) -> bool:
+        shown = self.stack.hypervisor().get("status", {}).get("virtualMachines", [])
+        return any(known["uuid"] == machine.uuid and known["state"] != "ShutOff" for known in shown)
 
     def give_back(self, machine: Machine, *options: str) -> None:
         """Migrate the VM to where it was."""
