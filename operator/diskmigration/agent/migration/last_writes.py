@@ -108,9 +108,7 @@ def holds_data(volume: OwnVolume, *, keep_on: Callable[[], bool]) -> bool | None
     driver = volume.domain.driver
     try:
         driver.activate(volume.name)
-        if qcow2_header.is_blank(volume.path):
-            return False
-        return qemu_img.has_own_data(Image(volume.path, VolumeFormat.QCOW2, driver.type), keep_on=keep_on)
+        return not _is_unwritten(Image(volume.path, VolumeFormat.QCOW2, driver.type), keep_on)
     except MigrationError:
         return None
 
@@ -162,7 +160,7 @@ def require_unwritten(home: OpenDomain, volume: JournalVolume, *, keep_on: Calla
     home.driver.activate(volume.name)
     if openers := openers_of(Path(volume.path)):
         what = f"is open in {', '.join(map(str, openers))}"
-    elif not _is_unwritten(volume, keep_on):
+    elif not _is_unwritten(volume.image, keep_on):
         what = "has been written to"
     else:
         return
@@ -172,10 +170,10 @@ def require_unwritten(home: OpenDomain, volume: JournalVolume, *, keep_on: Calla
     )
 
 
-def _is_unwritten(volume: JournalVolume, keep_on: Callable[[], bool]) -> bool:
-    if volume.format is not VolumeFormat.QCOW2:
+def _is_unwritten(image: Image, keep_on: Callable[[], bool]) -> bool:
+    if image.format is not VolumeFormat.QCOW2:
         return False
-    return qcow2_header.is_blank(Path(volume.path)) or not qemu_img.has_own_data(volume.image, keep_on=keep_on)
+    return qcow2_header.is_blank(image.path) or not qemu_img.has_own_data(image, keep_on=keep_on)
 
 
 def may_hold_writes(journal: Journal, home: OpenDomain, volume: JournalVolume, *, keep_on: Callable[[], bool]) -> bool:
@@ -190,7 +188,7 @@ def may_hold_writes(journal: Journal, home: OpenDomain, volume: JournalVolume, *
         return False
     try:
         home.driver.activate(volume.name)
-        if _is_unwritten(volume, keep_on):
+        if _is_unwritten(volume.image, keep_on):
             return False
         # An agent that was killed may have merged it without a note. The chains differ where nobody did.
         was_merging = journal.rolls_back or journal.has_pivoted

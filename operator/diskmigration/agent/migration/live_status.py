@@ -1,4 +1,4 @@
-"""What the status tells beside the journal: how far the move is, what takes long, and what has failed."""
+"""The part of the status that the journal does not have: progress, long operations and failures."""
 
 import threading
 import time

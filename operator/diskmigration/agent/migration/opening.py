@@ -31,7 +31,7 @@ def open_attempt(run: Run) -> MigrationContext | None:
         run.latest,
         has_begun=has_begun,
         settled_attempt=run.settled_attempt,
-        # What the user wishes is looked at once the VM is known.
+        # The user's changes to the spec count once the VM is known.
         keep_on=lambda: not run.stopping.is_set(),
     )
     run.vm_uuid = domain.uuid

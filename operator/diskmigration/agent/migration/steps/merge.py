@@ -137,7 +137,7 @@ def _follow(context: MigrationContext, job: BlockJob, *, overlay: JournalVolume,
 def _apply_bandwidth(context: MigrationContext, job: BlockJob, merge: LiveMerge) -> None:
     """Keep the merge to the bandwidth until all is copied that was there when it began.
 
-    What is left is what the guest writes meanwhile. A limit below that would let the merge never end.
+    The rest is the guest's new writes. A merge with a limit below their rate would never end.
     """
     if merge.total_bytes is None and job.end_bytes > _NOT_COUNTED_YET:
         merge = replace(merge, total_bytes=job.end_bytes)
