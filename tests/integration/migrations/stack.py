@@ -58,7 +58,7 @@ class Stack:
         """
         name = machine if isinstance(machine, str) else machine.name
         if isinstance(machine, Machine):
-            wait_until(lambda: self._inventory_has(machine), f"the inventory has {machine.name} on its disk")
+            wait_until(lambda: self.shown(machine) is not None, f"the inventory has {machine.name} on its disk")
         migration = Migration(self, f"m-{uuid.uuid4().hex[:8]}")
         whole = {
             "virtualMachine": {"name": name},
@@ -90,9 +90,14 @@ class Stack:
         """The node's Hypervisor as it is now."""
         return self.cluster.get(names.HYPERVISORS, NODE) or {}
 
-    def _inventory_has(self, machine: Machine) -> bool:
+    def shown(self, machine: Machine) -> dict[str, Any] | None:
+        """The VM as the node's inventory has it, if it does."""
         machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
-        return any(known["uuid"] == machine.uuid for known in machines)
+        return next((known for known in machines if known["uuid"] == machine.uuid), None)
+
+    def shown_disks(self, machine: Machine) -> dict[str, dict[str, Any]]:
+        """The VM's disks as the node's inventory has them, by target device."""
+        return {disk["target"]: disk for disk in (self.shown(machine) or {"disks": []})["disks"]}
 
 
 @dataclass(frozen=True)

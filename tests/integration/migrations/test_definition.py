@@ -181,15 +181,9 @@ def test_a_disk_that_is_another_one_in_the_definition_on_purpose_stays(stack: St
     live.verify()
 
 
-def shown_disks(stack: Stack, machine: Machine) -> list[str]:
-    """Return the target devices that the node's inventory shows of the VM."""
-    shown = stack.hypervisor().get("status", {}).get("virtualMachines", [])
-    return [disk["target"] for known in shown if known["uuid"] == machine.uuid for disk in known["disks"]]
-
-
 def test_a_disk_that_is_in_no_definition_moves(stack: Stack, machines: Machines) -> None:
     live, _ = running_without_its_next_disk(stack, machines)
-    wait_until(lambda: "vdb" in shown_disks(stack, live), "the inventory has the disk")
+    wait_until(lambda: "vdb" in stack.shown_disks(live), "the inventory has the disk")
 
     stack.migrate(live, "file-b", disk="vdb").succeed()
 

@@ -45,8 +45,8 @@ class OtherNode:
         wait_until(lambda: not self._runs_on_first(machine), "the other node's inventory has lost it")
 
     def _runs_on_first(self, machine: Machine) -> bool:
-        shown = self.stack.hypervisor().get("status", {}).get("virtualMachines", [])
-        return any(known["uuid"] == machine.uuid and known["state"] != "ShutOff" for known in shown)
+        shown = self.stack.shown(machine)
+        return shown is not None and shown["state"] != "ShutOff"
 
     def give_back(self, machine: Machine, *options: str) -> None:
         """Migrate the VM to where it was."""
