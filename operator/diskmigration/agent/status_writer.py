@@ -1,7 +1,6 @@
 """Writes the status of DiskMigrations, behind the data path: nothing that copies, extends or pivots waits for it."""
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from diskmigration.agent.status_queue import Entry, StatusQueue
 from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus
 from diskmigration.api.names import AGENT_FIELD_MANAGER, DISK_MIGRATIONS, GROUP
+from diskmigration.backoff import Backoff
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError, RefusedError
 from diskmigration.cluster.events import Event, EventRecorder, Reporter
@@ -16,8 +16,7 @@ from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
-LAST_RETRY_SECONDS = 5.0
+BACKOFF = Backoff(first_seconds=1.0, longest_seconds=5.0)
 """How long one waits at most whose write the API server did not take; one at first."""
 
 FAILED_SECONDS = 30.0
@@ -91,8 +90,8 @@ class StatusWriter:
         except ClusterError as error:
             level = logging.ERROR if isinstance(error, RefusedError) else logging.WARNING
             _log.log(level, "status not written", extra={"migration": entry.migration.key, "error": str(error)})
-            doubled = min(RETRY_SECONDS * 2.0 ** min(entry.failures, 8), LAST_RETRY_SECONDS)
-            retry_seconds = doubled * random.uniform(0.5, 1.0)  # noqa: S311 - many agents are spread by it
+            # Many agents wait at the same time.
+            retry_seconds = BACKOFF.spread_seconds(entry.failures + 1)
         except Exception:  # noqa: BLE001 - a status that cannot be written must not keep the others from being written
             retry_seconds = FAILED_SECONDS
             _log.exception("status not written", extra={"migration": entry.migration.key})

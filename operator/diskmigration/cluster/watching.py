@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Set
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ import kopf
 from kopf._cogs.structs.references import Insights
 
 from diskmigration.api.names import GROUP
+from diskmigration.backoff import Backoff
 from diskmigration.cluster.errors import ClusterError
 
 _log = logging.getLogger(__name__)
@@ -20,8 +20,7 @@ _log = logging.getLogger(__name__)
 END_SECONDS = 10.0
 """kopf itself gives its watches five seconds to end."""
 
-FIRST_RETRY_SECONDS = 1.0
-LAST_RETRY_SECONDS = 60.0
+BACKOFF = Backoff(first_seconds=1.0, longest_seconds=60.0)
 LASTED_SECONDS = 120.0
 """A watch that lasted so long is begun again as soon as the first time."""
 
@@ -78,13 +77,9 @@ async def keep_watching(
         else:
             _log.error("the watch of the Kubernetes API ended; it is begun again")
         failures = 0 if clock() - began_at >= LASTED_SECONDS else failures
-        await sleep(retry_seconds(failures) * random.uniform(0.5, 1.0))  # noqa: S311 - many agents are spread by it
         failures += 1
-
-
-def retry_seconds(failures: int) -> float:
-    """Return how long to wait after that many watches in a row that broke soon."""
-    return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), LAST_RETRY_SECONDS)
+        # Many agents wait at the same time.
+        await sleep(BACKOFF.spread_seconds(failures))
 
 
 async def watch(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, *, plurals: Set[str]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from diskmigration.api import names
+from diskmigration.backoff import Backoff
 from diskmigration.cluster.client import Cluster, JsonObjects
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
 from diskmigration.cluster.events import Reporter
@@ -40,8 +40,7 @@ DOMAIN_DELAY_SECONDS = 0.5
 NODES_PER_SECOND = 100
 """The delay is a second longer for so many nodes: each write is an event for each of their agents."""
 LONGEST_DOMAIN_DELAY_SECONDS = 30.0
-FIRST_RETRY_SECONDS = 0.25
-LAST_RETRY_SECONDS = 30.0
+BACKOFF = Backoff(first_seconds=0.25, longest_seconds=30.0)
 STUCK_SECONDS = 120.0
 """No step takes so long: a worker that is busy for longer hangs."""
 
@@ -238,10 +237,8 @@ class Controller:
                 self._work.add_after(key, self._next_delay(key))
 
     def _next_delay(self, key: str) -> float:
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        longest = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * (1 << min(failures, 10)))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, keeps no secret
+        self._failures[key] = self._failures.get(key, 0) + 1
+        return BACKOFF.spread_seconds(self._failures[key])
 
     async def _request(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return await asyncio.get_running_loop().run_in_executor(

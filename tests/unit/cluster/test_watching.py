@@ -6,12 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from diskmigration.cluster.watching import (
-    FIRST_RETRY_SECONDS,
-    LAST_RETRY_SECONDS,
+    BACKOFF,
     LASTED_SECONDS,
     WatchHangsError,
     keep_watching,
-    retry_seconds,
 )
 
 
@@ -58,15 +56,15 @@ def test_it_waits_longer_each_time_up_to_an_end() -> None:
     watches = Watches([(0.0, RuntimeError("x"))] * 12)
     with pytest.raises(asyncio.CancelledError):
         watches.keep()
-    for failures, pause in enumerate(watches.pauses):
-        assert retry_seconds(failures) / 2 <= pause <= retry_seconds(failures)
-    assert watches.pauses[0] <= FIRST_RETRY_SECONDS
-    assert LAST_RETRY_SECONDS / 2 <= watches.pauses[-1] <= LAST_RETRY_SECONDS
+    for failures, pause in enumerate(watches.pauses, start=1):
+        assert BACKOFF.seconds(failures) / 2 <= pause <= BACKOFF.seconds(failures)
+    assert watches.pauses[0] <= BACKOFF.first_seconds
+    assert BACKOFF.longest_seconds / 2 <= watches.pauses[-1] <= BACKOFF.longest_seconds
 
 
 def test_one_that_lasted_is_begun_again_soon() -> None:
     watches = Watches([(0.0, RuntimeError("x"))] * 8 + [(LASTED_SECONDS + 1, RuntimeError("x"))])
     with pytest.raises(asyncio.CancelledError):
         watches.keep()
-    assert watches.pauses[-2] > FIRST_RETRY_SECONDS
-    assert watches.pauses[-1] <= FIRST_RETRY_SECONDS
+    assert watches.pauses[-2] > BACKOFF.first_seconds
+    assert watches.pauses[-1] <= BACKOFF.first_seconds

@@ -13,9 +13,9 @@ from diskmigration.agent.extender.watermark import limit_of
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError
+from diskmigration.backoff import Backoff
 
-FIRST_SECONDS = 1.0
-LONGEST_SECONDS = 60.0
+BACKOFF = Backoff(first_seconds=1.0, longest_seconds=60.0)
 
 RAN_SECONDS = 10.0
 """A guest that ran for so long since it was resumed had room meanwhile."""
@@ -101,4 +101,4 @@ class Resumes:
     @property
     def delay_seconds(self) -> float:
         """How long a guest that was paused waits until it is resumed."""
-        return min(FIRST_SECONDS * 2.0 ** (self.in_vain - 1), LONGEST_SECONDS) if self.in_vain else 0.0
+        return BACKOFF.seconds(self.in_vain)

@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 from diskmigration.api.disk_migration import Cutover, CutoverPolicy, DiskMigration
+from diskmigration.backoff import Backoff
 
-FIRST_BACKOFF_SECONDS = 2.0
-LONGEST_BACKOFF_SECONDS = 60.0
+BACKOFF = Backoff(first_seconds=2.0, longest_seconds=60.0)
+"""Between two attempts, and between two tries of a step that has to succeed."""
 
 
 def cutover_is_open(cutover: Cutover, *, now: datetime) -> bool:
@@ -22,8 +23,3 @@ def deadline_has_passed(migration: DiskMigration, *, started: datetime | None, n
 def wants_cancel(migration: DiskMigration) -> bool:
     """Whether the user wants it to stop: by `cancel: true`, or by deleting it."""
     return migration.spec.cancel or migration.metadata.deletion_timestamp is not None
-
-
-def backoff_seconds(attempt: int) -> float:
-    """How long to wait after that attempt (1 is the first) before the next."""
-    return min(FIRST_BACKOFF_SECONDS * 2.0 ** (attempt - 1), LONGEST_BACKOFF_SECONDS)

@@ -112,7 +112,7 @@ def _context_of(run: Run, domain: Domain, journal: Journal) -> MigrationContext:
 
 def wait_for_next_attempt(run: Run, message: str) -> None:
     """Wait before the next attempt, which is not begun yet: it may be cancelled, and its deadline may pass."""
-    delay = limits.backoff_seconds(run.attempt_number)
+    delay = limits.BACKOFF.seconds(run.attempt_number)
     run.attempt_number += 1
     until = time.monotonic() + delay
     run.show(run.phase, message=f"Attempt {run.attempt_number} follows within {delay:.0f} s. {message}")

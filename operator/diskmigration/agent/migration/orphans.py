@@ -22,6 +22,7 @@ from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import OrphanedVolume
+from diskmigration.backoff import Backoff
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.observability.loops import surviving
 
@@ -29,16 +30,12 @@ _log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 600.0
 """How long a look is good for: what was in use then may be free by now."""
-RETRY_SECONDS = 10.0
+
+BACKOFF = Backoff(first_seconds=10.0, longest_seconds=SWEEP_SECONDS)
 """How soon a domain is looked at again that could not be looked at: its group, libvirtd or the API server was away.
 
 Twice as long each time in which nothing has changed, as a node may be without the domain for good.
 """
-
-
-def retry_seconds(failures: int) -> float:
-    """Return how long to wait after so many failures of the same kind in a row. Pure."""
-    return min(RETRY_SECONDS * 2.0 ** min(failures - 1, 10), SWEEP_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Orphans:
     def _run(self) -> None:
         while not self._stopping.is_set():
             with surviving("the search for orphans", pause=self._stopping.wait):
-                self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else retry_seconds(self._failures))
+                self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else BACKOFF.seconds(self._failures))
 
     def _sweep_all(self) -> bool:
         """Whether every domain could be looked at."""

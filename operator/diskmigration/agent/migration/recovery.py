@@ -139,7 +139,7 @@ def _retry(run: Run, context: MigrationContext, error: MigrationError) -> None:
         return
     context.status.note_failure(error)
     run.show(run.phase, message=error.message)
-    back_off(run, context, limits.backoff_seconds(context.status.failures))
+    back_off(run, context, limits.BACKOFF.seconds(context.status.failures))
 
 
 def back_off(run: Run, context: MigrationContext, seconds: float) -> None:

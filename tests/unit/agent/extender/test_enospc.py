@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.extender.enospc import (
-    LONGEST_SECONDS,
+    BACKOFF,
     RAN_SECONDS,
     DiskRoom,
     Relief,
@@ -161,7 +161,7 @@ def test_nobody_waits_longer_than_the_longest_delay(pauses: list[tuple[float, bo
     for ran, has_grown in pauses:
         now += ran
         state = state.paused(now)
-        assert 0.0 <= state.delay_seconds <= LONGEST_SECONDS
+        assert 0.0 <= state.delay_seconds <= BACKOFF.longest_seconds
         now += state.delay_seconds
         assert state.may_resume(now)
         state = state.resumed(now, has_grown=has_grown)

@@ -53,10 +53,3 @@ def test_both_a_wish_and_a_deletion_cancel() -> None:
     assert not limits.wants_cancel(migration())
     assert limits.wants_cancel(migration(spec={"cancel": True}))
     assert limits.wants_cancel(migration(deletionTimestamp="2026-01-01T00:00:00Z"))
-
-
-def test_the_wait_before_another_attempt_doubles_up_to_a_limit() -> None:
-    waits = [limits.backoff_seconds(attempt) for attempt in range(1, 102)]
-    assert waits[:4] == [2, 4, 8, 16]
-    assert max(waits) == waits[-1] == limits.LONGEST_BACKOFF_SECONDS
-    assert waits == sorted(waits)

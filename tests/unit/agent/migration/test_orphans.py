@@ -2,11 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.migration.orphans import (
-    RETRY_SECONDS,
-    SWEEP_SECONDS,
     AtWork,
     orphans_among,
-    retry_seconds,
     volumes_of,
 )
 from diskmigration.agent.storage.driver import Leftover
@@ -49,11 +46,3 @@ def test_a_journal_names_the_volumes_of_both_sides() -> None:
         ("san", f"dm-{UID}-overlay"),
     }
     assert volumes_of(journal(strategy="Direct")) == {("nfs", "layer-0"), ("san", f"dm-{UID}-0")}
-
-
-def test_a_domain_that_a_node_never_reaches_is_asked_less_and_less() -> None:
-    delays = [retry_seconds(failures) for failures in range(1, 12)]
-    assert delays == sorted(delays)
-    assert delays[0] == RETRY_SECONDS
-    assert delays[-1] == SWEEP_SECONDS
-    assert retry_seconds(10**6) == SWEEP_SECONDS
