@@ -111,9 +111,8 @@ def under_way(
     since = before.last_progress_time
     if since is None or (before.progress or Progress()).copied_bytes < progress.copied_bytes:
         since = now
-    shown = _in_phase(
-        before, migration, phase=phase, synchronized=synchronized, message=message, now=now, stalled=stalled
-    )
+    summary = _Summary(phase, phase.value, message, is_synchronized=synchronized, stalled=stalled)
+    shown = _summed_up(before, migration, summary, now=now)
     return shown.model_copy(
         update={
             "conditions": shown.conditions
@@ -140,35 +139,7 @@ def not_begun(
     before: DiskMigrationStatus, migration: DiskMigration, *, phase: Phase, message: str, now: datetime
 ) -> DiskMigrationStatus:
     """The status while no attempt is under way; `message` tells what it waits for."""
-    return _in_phase(before, migration, phase=phase, synchronized=False, message=message, now=now)
-
-
-def _in_phase(
-    before: DiskMigrationStatus,
-    migration: DiskMigration,
-    *,
-    phase: Phase,
-    synchronized: bool,
-    message: str,
-    now: datetime,
-    stalled: MigrationError | None = None,
-) -> DiskMigrationStatus:
-    return before.model_copy(
-        update={
-            "observed_generation": migration.metadata.generation,
-            "phase": phase,
-            "conditions": _conditions(
-                before.conditions,
-                migration,
-                succeeded=ConditionStatus.UNKNOWN,
-                synchronized=synchronized,
-                reason=phase.value,
-                message=message,
-                now=now,
-                stalled=stalled,
-            ),
-        }
-    )
+    return _summed_up(before, migration, _Summary(phase, phase.value, message), now=now)
 
 
 def ended(
@@ -192,19 +163,15 @@ def ended(
     if not success:
         shown = before.failure.phase if before.failure is not None else before.phase
         failure = Failure(reason=reason, message=message, phase=given_up_in or shown or Phase.SCHEDULED)
-    return before.model_copy(
+    summary = _Summary(
+        phase,
+        reason.value,
+        message,
+        succeeded=ConditionStatus.TRUE if success else ConditionStatus.FALSE,
+        is_synchronized=conditions.is_true(before.conditions, ConditionType.SYNCHRONIZED) and success,
+    )
+    return _summed_up(before, migration, summary, now=now).model_copy(
         update={
-            "observed_generation": migration.metadata.generation,
-            "phase": phase,
-            "conditions": _conditions(
-                before.conditions,
-                migration,
-                succeeded=ConditionStatus.TRUE if success else ConditionStatus.FALSE,
-                synchronized=conditions.is_true(before.conditions, ConditionType.SYNCHRONIZED) and success,
-                reason=reason.value,
-                message=message,
-                now=now,
-            ),
             "completion_time": now,
             "attempts": max(before.attempts, 1),
             "progress": progress,
@@ -261,26 +228,45 @@ def _converging(
     return (said,)
 
 
+@dataclass(frozen=True)
+class _Summary:
+    """What the phase and the conditions say; `stalled` is what somebody has to look at before it can go on."""
+
+    phase: Phase
+    reason: str
+    message: str
+    succeeded: ConditionStatus = ConditionStatus.UNKNOWN
+    is_synchronized: bool = False
+    stalled: MigrationError | None = None
+
+
+def _summed_up(
+    before: DiskMigrationStatus, migration: DiskMigration, summary: _Summary, *, now: datetime
+) -> DiskMigrationStatus:
+    """Return the status with the phase and the agent's five conditions as they are now."""
+    return before.model_copy(
+        update={
+            "observed_generation": migration.metadata.generation,
+            "phase": summary.phase,
+            "conditions": _conditions(before.conditions, migration, summary, now=now),
+        }
+    )
+
+
 def _conditions(
-    before: tuple[Condition, ...],
-    migration: DiskMigration,
-    *,
-    succeeded: ConditionStatus,
-    synchronized: bool,
-    reason: str,
-    message: str,
-    now: datetime,
-    stalled: MigrationError | None = None,
+    before: tuple[Condition, ...], migration: DiskMigration, summary: _Summary, *, now: datetime
 ) -> tuple[Condition, ...]:
-    """The agent's five conditions. Stalled is what tells kstatus, and so GitOps, not to wait any longer."""
-    active = succeeded is ConditionStatus.UNKNOWN
+    """Return the conditions. Stalled is what tells kstatus, and so GitOps, not to wait any longer."""
+    succeeded, stalled = summary.succeeded, summary.stalled
+    reason, message = summary.reason, summary.message
     if stalled is not None:
         reason, message = stalled.reason.value, stalled.message
+    is_active = succeeded is ConditionStatus.UNKNOWN
     values: tuple[tuple[ConditionType, ConditionStatus | bool], ...] = (
-        (ConditionType.SYNCHRONIZED, synchronized),
+        (ConditionType.SYNCHRONIZED, summary.is_synchronized),
         (ConditionType.SUCCEEDED, succeeded),
         (ConditionType.READY, succeeded is ConditionStatus.TRUE),
-        (ConditionType.RECONCILING, active and stalled is None),
+        (ConditionType.RECONCILING, is_active and stalled is None),
         (ConditionType.STALLED, succeeded is ConditionStatus.FALSE or stalled is not None),
     )
     return tuple(

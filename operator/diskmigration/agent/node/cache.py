@@ -26,7 +26,6 @@ from diskmigration.agent.node.probe import ASK_SECONDS, LibvirtProbe
 from diskmigration.agent.node.readers import ReaderPool
 from diskmigration.agent.node.table import VmTable
 from diskmigration.agent.node.vm_snapshot import NodeSnapshot
-from diskmigration.agent.storage.host_file import HostFile
 from diskmigration.api.errors import MigrationError
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
@@ -75,9 +74,7 @@ class NodeCache:
         self._wake = threading.Event()
         self._listeners: list[Callable[[], None]] = []
         self._poll_listeners: list[Callable[[Rows, float], None]] = []
-        self._kept = HostFile(
-            state_directory / kept_names.FILE_NAME, self._names_to_keep, holds="the names of the node's VMs"
-        )
+        self._kept = kept_names.file_of(state_directory, self._names_to_keep)
         self._events = Connection(uri)
         changes.watch(self._events, self._note_change)
         self._events.on_open(lambda _opened: self._lose_track())
@@ -221,9 +218,9 @@ class NodeCache:
                 self._table.presume(names)
             self._wake.set()
 
-    def _names_to_keep(self) -> str:
+    def _names_to_keep(self) -> Mapping[str, str]:
         with self._guard:
-            return kept_names.to_text(self._table.names())
+            return self._table.names()
 
     def _failed_to_list(self, error: Exception) -> None:
         _log.warning("the node's VMs could not be listed", extra={"error": str(error)})

@@ -4,14 +4,17 @@ libvirtd lists no VM while it holds the lock of one, and an agent that starts th
 """
 
 import json
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-_log = logging.getLogger(__name__)
+from pydantic import TypeAdapter
+
+from diskmigration.agent.storage import host_file
+from diskmigration.agent.storage.host_file import HostFile
 
 FILE_NAME = "virtual-machines.json"
+_NAMES = TypeAdapter(dict[str, str])
+_HOLDS = "the names of the node's VMs"
 
 
 def to_text(names: Mapping[str, str]) -> str:
@@ -20,14 +23,10 @@ def to_text(names: Mapping[str, str]) -> str:
 
 
 def read(directory: Path) -> Mapping[str, str]:
-    """Return what is kept there, or nothing; a file that cannot be read is logged and passed over."""
-    path = directory / FILE_NAME
-    try:
-        found: Any = json.loads(path.read_text())
-        return {str(uuid): str(name) for uuid, name in found.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        told = {"path": str(path), "error": f"{type(error).__name__}: {str(error)[:500]}"}
-        _log.warning("the names of VMs kept on the host cannot be read; they are passed over", extra=told)
-        return {}
+    """Return what is kept there; see `host_file.read`."""
+    return host_file.read(directory / FILE_NAME, _NAMES.validate_json, holds=_HOLDS) or {}
+
+
+def file_of(directory: Path, known: Callable[[], Mapping[str, str]]) -> HostFile:
+    """Return the file in the directory that is to hold the names that are known."""
+    return HostFile(directory / FILE_NAME, lambda: to_text(known()), holds=_HOLDS)

@@ -1,14 +1,32 @@
-"""A file on the host in which the agent keeps what the next one must know to start."""
+"""A file on the host in which the agent keeps what the next one must know to start, and what that one reads of it."""
 
 import logging
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def read(path: Path, parse: Callable[[str], T], *, holds: str) -> T | None:
+    """Return what the file has, or None; a file that cannot be read is logged and passed over.
+
+    `parse` raises ValueError or RecursionError on a text that the agent did not write. `holds` is for the log.
+    """
+    try:
+        return parse(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        extra = {"path": str(path), "error": f"{type(error).__name__}: {str(error)[:500]}"}
+        _log.warning(f"{holds} kept on the host cannot be read; they are passed over", extra=extra)
+        return None
 
 
 def replace(path: Path, text: str) -> None:

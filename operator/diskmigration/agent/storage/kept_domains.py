@@ -5,21 +5,20 @@ must know where their volumes lie.
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from diskmigration.agent.storage import host_file
 from diskmigration.agent.storage.host_file import HostFile
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain
 
-_log = logging.getLogger(__name__)
-
 FORMAT = 1
 FILE_NAME = "storage-domains.json"
+_HOLDS = "the StorageDomains"
 
 
 class KeptDomains(Model):
@@ -72,18 +71,10 @@ def from_text(text: str) -> KeptDomains:
 
 
 def read(directory: Path) -> KeptDomains | None:
-    """Return what is kept there, or None; a file that cannot be read is logged and passed over."""
-    path = directory / FILE_NAME
-    try:
-        return from_text(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        told = {"path": str(path), "error": f"{type(error).__name__}: {str(error)[:500]}"}
-        _log.warning("the StorageDomains kept on the host cannot be read; they are passed over", extra=told)
-        return None
+    """Return what is kept there; see `host_file.read`."""
+    return host_file.read(directory / FILE_NAME, from_text, holds=_HOLDS)
 
 
 def file_of(directory: Path, known: Callable[[], KeptDomains]) -> HostFile:
     """Return the file in the directory that is to hold what is known."""
-    return HostFile(directory / FILE_NAME, lambda: to_text(known()), holds="the StorageDomains")
+    return HostFile(directory / FILE_NAME, lambda: to_text(known()), holds=_HOLDS)
