@@ -4,19 +4,23 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
+from xdist.workermanage import WorkerController
 
-_END_TO_END = "tests/e2e/"
-_CELL = "::test_matrix["
+from tests.workers import next_unit, unit_of
 
 
 class _ByWhatRuns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Tests of one file share what it has running; those of a whole cluster share the one that there is."""
+    """Give a worker tests of the folder whose cluster it has running, as long as there are any."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if _CELL in nodeid:
-            # Each worker has all that these break to itself, and some faults take ten times as long as others.
-            return nodeid
-        return _END_TO_END if nodeid.startswith(_END_TO_END) else nodeid.partition("::")[0]
+        return unit_of(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        last = {worker: next(reversed(units), None) for worker, units in self.assigned_work.items()}
+        others = [unit for worker, unit in last.items() if worker is not node and unit is not None]
+        chosen = next_unit(list(self.workqueue), last.get(node), others)
+        self.workqueue.move_to_end(chosen, last=False)
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

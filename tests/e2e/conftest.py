@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_TIMEOUT_SECONDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     """A cluster of the nodes node-a and node-b, both Ready and with the images of this checkout."""
     for directory in _temporary_directory():
@@ -28,7 +28,7 @@ def cluster() -> Iterator[Cluster]:
             yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed(cluster: Cluster) -> Cluster:
     """The cluster with the project installed and up, a namespace of users, and a storage domain of either type."""
     installation.apply(cluster)

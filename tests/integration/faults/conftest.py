@@ -1,5 +1,6 @@
 """A cluster with one node whose every part can be broken, for these tests alone."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,15 +26,16 @@ __all__ = ["machines"]
 _REPOSITORY = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="session")
-def directory(session_directory: Path) -> Path:
+@pytest.fixture(scope="package")
+def directory(session_directory: Path) -> Iterator[Path]:
     """Where all these parts keep what they have."""
     directory = session_directory / "faults"
     directory.mkdir()
-    return directory
+    yield directory
+    shutil.rmtree(directory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own_control_plane(directory: Path) -> Iterator[ControlPlane]:
     """A control plane for these tests alone, with the one node."""
     with running_control_plane(directory / "control-plane") as control_plane:
@@ -43,7 +45,7 @@ def own_control_plane(directory: Path) -> Iterator[ControlPlane]:
         yield control_plane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator(own_control_plane: ControlPlane, directory: Path) -> Iterator[Program]:
     """Its operator, which takes an agent for dead soon; whoever comes just after that has the time to wait for it."""
     options = ("--acceptance-grace-seconds=60", f"--lease-stale-seconds={STALE_SECONDS}", "--lease-poll-seconds=1")
@@ -51,14 +53,14 @@ def operator(own_control_plane: ControlPlane, directory: Path) -> Iterator[Progr
         yield program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def link(own_control_plane: ControlPlane) -> Iterator[Link]:
     """The agent's way to the API server."""
     with running_link(own_control_plane.url) as link:
         yield link
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def whole_holds(directory: Path) -> Holds:
     """What the agent's migrations are held with."""
     holds = Holds(directory / "holds")
@@ -73,7 +75,7 @@ def holds(whole_holds: Holds) -> Iterator[Holds]:
     whole_holds.release()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(
     directory: Path,
     own_control_plane: ControlPlane,

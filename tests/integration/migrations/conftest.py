@@ -1,5 +1,6 @@
 """A cluster with one node, the operator, the agent and four storage domains: real, and one for all these tests."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,22 @@ from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_doma
 GRACE_SECONDS = 2
 
 
-@pytest.fixture(scope="session")
-def directory(session_directory: Path) -> Path:
+@pytest.fixture(scope="package")
+def directory(session_directory: Path) -> Iterator[Path]:
     """Where all these parts keep what they have."""
     directory = session_directory / "migrations"
     directory.mkdir()
-    return directory
+    yield directory
+    shutil.rmtree(directory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def audit(directory: Path) -> Audit:
     """What the operator and the agent have asked of the API server."""
     return made_audit(directory / "audit")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own_control_plane(directory: Path, audit: Audit) -> Iterator[ControlPlane]:
     """A control plane for these tests alone, with the one node."""
     with running_control_plane(directory / "control-plane", Site(api_server_options=audit.options)) as control_plane:
@@ -42,20 +44,20 @@ def own_control_plane(directory: Path, audit: Audit) -> Iterator[ControlPlane]:
         yield control_plane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator(own_control_plane: ControlPlane, directory: Path) -> Iterator[Program]:
     """Its operator."""
     with running_operator(own_control_plane, directory, f"--acceptance-grace-seconds={GRACE_SECONDS}") as program:
         yield program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def probes() -> Probes:
     """The agent's HTTP port."""
     return Probes(free_port())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(
     directory: Path, own_control_plane: ControlPlane, operator: Program, libvirt_host: LibvirtHost, probes: Probes
 ) -> Iterator[Stack]:

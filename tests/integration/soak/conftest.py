@@ -1,5 +1,7 @@
 """A cluster with one node for the soak alone: its agent is killed now and then."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from tests.integration.migrations.conftest import audit, machines, operator, own
 __all__ = ["audit", "machines", "operator", "own_control_plane", "probes", "stack"]
 
 
-@pytest.fixture(scope="session")
-def directory(session_directory: Path) -> Path:
+@pytest.fixture(scope="package")
+def directory(session_directory: Path) -> Iterator[Path]:
     """Where all these parts keep what they have."""
     directory = session_directory / "soak"
     directory.mkdir()
-    return directory
+    yield directory
+    shutil.rmtree(directory)
