@@ -13,6 +13,7 @@ import libvirt
 
 from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.hypervisor.errors import answered
 from diskmigration.api.errors import MigrationError, Reason
 
 
@@ -79,9 +80,48 @@ _IS_BEING_ENDED = re.compile(r"Requested operation is not valid: block job on di
 """What libvirt answers where it was asked before. Source: qemuDomainBlockJobAbort in libvirt's qemu_driver.c."""
 
 
+@dataclass(frozen=True)
+class DiskReading:
+    """A disk and its block job as of one moment; `run` is the mark of the run of QEMU. Each is None where it is not."""
+
+    disk: domain_xml.DomainDisk
+    job: BlockJob | None
+    run: str | None
+    is_running: bool
+
+    @property
+    def active_path(self) -> str:
+        """The path of the active layer, "" if the disk has none."""
+        return self.disk.active.path if self.disk.active is not None else ""
+
+
+def read_disk(domain: Domain, target: str) -> DiskReading | None:
+    """Return the disk with its block job, None if the VM has no such disk; a VM that is off has no job.
+
+    The XML does not tell how far a job is, nor always that there is one, and the job does not tell where it writes. So
+    the XML is read before and after the job, until both say the same: a job may begin or end between the calls.
+    """
+    with domain.call(f"reading the disk {target}", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+        described = domain_xml.parse(handle.XMLDesc(0))
+        while (disk := described.disk(target)) is not None:
+            if not described.is_running:
+                return DiskReading(disk, None, described.run, is_running=False)
+            job = _job_of(handle, disk)
+            before, described = described, domain_xml.parse(handle.XMLDesc(0))
+            if described.is_running and (disk, before.run) == (described.disk(target), described.run):
+                return DiskReading(disk, job, described.run, is_running=True)
+    return None
+
+
 def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
     """The disk's block job now, or None. `disk` is read before the call, so that a job's end is not missed."""
-    with domain.call(f"asking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+    with domain.call(f"looking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+        return _job_of(handle, disk)
+
+
+def _job_of(handle: libvirt.virDomain, disk: domain_xml.DomainDisk) -> BlockJob | None:
+    doing = f"asking for the block job of {disk.target} (VM {handle.UUIDString()})"
+    with answered(doing, failure=Reason.BLOCK_JOB_FAILED):
         info = handle.blockJobInfo(disk.target, libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES)
     if not info:
         return None

@@ -72,6 +72,11 @@ class DomainDescription:
     """The product that it shows to its guest as the hardware's (SMBIOS)."""
     run: str | None = None
     """The mark of the run of QEMU that this describes (see runs.py), if it runs and was marked."""
+    is_running: bool = False
+    """Whether QEMU runs the VM, or is about to: what virDomainIsActive answers.
+
+    Source: virDomainObjIsActive and virDomainDefFormatInternal of libvirt's src/conf, which both go by the VM's number.
+    """
 
     @property
     def shell_name(self) -> str:
@@ -100,6 +105,7 @@ def parse(xml: str) -> DomainDescription:
         ),
         product=root.findtext("./sysinfo/system/entry[@name='product']", ""),
         run=_run(root),
+        is_running=root.get("id") is not None,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diskmigration.agent.hypervisor import block_jobs, bounded_calls
+from diskmigration.agent.hypervisor.block_jobs import DiskReading
 from diskmigration.agent.hypervisor.bounded_calls import LibvirtReader
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
@@ -247,24 +248,18 @@ class MigrationContext:
         active = self.disk().active
         return active.path if active is not None else ""
 
-    def observe(self) -> tuple[DomainDisk, block_jobs.BlockJob | None]:
-        """The disk and its block job at one moment; a VM that is off has no job.
-
-        Raises:
-            DiskGoneError: the disk was detached.
-            HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
-        """
-        disk, job, _ = self.observe_run()
-        return disk, job
-
-    def observe_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
+    def observe(self) -> DiskReading:
         """Return the disk, its block job and the mark of the run of QEMU, all of one moment.
 
         Raises:
             DiskGoneError: the disk was detached.
             HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
-        return self.read(f"looking at the disk {self.target}", self._observe_run)
+        doing = f"looking at the disk {self.target}"
+        reading = self.read(doing, partial(block_jobs.read_disk, self.domain, self.target))
+        if reading is None:
+            raise DiskGoneError(self.target)
+        return reading
 
     def read(self, doing: str, ask: Callable[[], _T]) -> _T:
         """Return what a question to libvirt returns for which it may have to ask QEMU; `doing` is for the message.
@@ -273,18 +268,6 @@ class MigrationContext:
             HypervisorUnavailableError: libvirtd or the VM's QEMU does not answer.
         """
         return self._reader.read(ask, doing=f"{doing} (VM {self.domain.uuid})")
-
-    def _observe_run(self) -> tuple[DomainDisk, block_jobs.BlockJob | None, str | None]:
-        description = self.domain.describe()
-        while True:
-            disk = description.disk(self.target)
-            if disk is None:
-                raise DiskGoneError(self.target)
-            job = block_jobs.current(self.domain, disk) if self.is_running() else None
-            # Between the two a job may have begun or ended.
-            before, description = description, self.domain.describe()
-            if (disk, before.run) == (description.disk(self.target), description.run):
-                return disk, job, description.run
 
     def turn(self) -> AbstractContextManager[None]:
         """Have the turn among the VM's disks for one act, if none of them has it.

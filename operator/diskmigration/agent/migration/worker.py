@@ -159,25 +159,27 @@ class Worker:
 
     def _act(self, run: Run, context: MigrationContext) -> None:
         """Takes the next step."""
-        disk, job, qemu = context.observe_run()
+        had_left = run.vm_has_left
+        seen = context.observe()
+        if had_left and seen.is_running:
+            # It came back. One that leaves from here on is told of by the event.
+            run.vm_has_left = False
         run.note_answer()
-        path = disk.active.path if disk.active is not None else ""
-        layer = active_layer_of(context.journal, path)
+        job, is_running = seen.job, seen.is_running
+        layer = active_layer_of(context.journal, seen.active_path)
         if job is not None and is_replication(context.journal, job):
             # Before the time-out is judged: nobody could look while libvirtd was away.
             measure_replication(context, job)
         _apply_user_intent(run, context, layer)
-        is_running = context.is_running()
-        run.vm_has_left = run.vm_has_left and not is_running
-        lost = find_if_lost(context, disk, is_running=is_running, has_job=job is not None)
+        lost = find_if_lost(context, seen.disk, is_running=is_running, has_job=job is not None)
         # Which volume the disk is on is proven first where the XML of a VM that was off was changed.
         is_known = lost is None and context.journal.cold_switch is None
-        may_be_put_back = is_known and check_put_back(context, layer, qemu, is_running=is_running)
+        may_be_put_back = is_known and check_put_back(context, layer, seen.run, is_running=is_running)
         if is_known and not may_be_put_back and layer is not ActiveLayer.FOREIGN:
             run.layer = layer
-            note_layer(context, layer, qemu, is_running=is_running)
+            note_layer(context, layer, seen.run, is_running=is_running)
         observation = DiskObservation(
-            active_path=path,
+            active_path=seen.active_path,
             job=job,
             cutover_is_open=doubt(context) is None
             and limits.cutover_is_open(run.latest.spec.cutover, now=datetime.now(UTC)),

@@ -50,6 +50,11 @@ def test_a_run_is_known_by_its_mark_and_its_number(root: str, element: str, expe
     assert domain_xml.parse(document).run == expected
 
 
+@pytest.mark.parametrize(("root", "is_running"), [("<domain type='kvm' id='7'>", True), ("<domain type='kvm'>", False)])
+def test_a_vm_that_runs_has_a_number(root: str, is_running: bool) -> None:
+    assert domain_xml.parse(f"{root}<name>web</name></domain>").is_running is is_running
+
+
 def test_a_chain_of_three_is_read_active_layer_first_with_each_index() -> None:
     disk = only_disk(samples.CHAIN_OF_THREE)
     assert disk.chain == (

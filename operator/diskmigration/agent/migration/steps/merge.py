@@ -55,12 +55,13 @@ def merge_back(context: MigrationContext) -> None:
 
 
 def _merge(context: MigrationContext, *, overlay: JournalVolume, base: JournalVolume, home: OpenDomain) -> None:
-    if not context.is_running():
+    seen = context.observe()
+    job = seen.job
+    if not seen.is_running:
         context.merge = None
         merge_off(context, overlay=overlay, base=base, home=home)
         return
-    disk, job = context.observe()
-    if disk.active is None or disk.active.path != overlay.path:
+    if seen.active_path != overlay.path:
         # It was pivoted or put elsewhere just now: the next round sees where.
         context.merge = None
         return
@@ -121,7 +122,7 @@ def _follow(context: MigrationContext, job: BlockJob, *, overlay: JournalVolume,
     while latest is not None and not latest.is_ready and _is_in_step(latest) and time.monotonic() < until:
         # The guest writes: both sides are equal for moments only.
         context.wait(SAMPLE_SECONDS)
-        _, latest = context.observe()
+        latest = context.observe().job
     if latest is not None and latest.is_ready:
         _pivot(context, base)
     elif latest is not None and not _is_in_step(latest):

@@ -96,16 +96,15 @@ def pivot_to(context: MigrationContext, volume: JournalVolume, **known: bool) ->
         context.record(pivoting_to=before)
         raise
     since, began_at = datetime.now(UTC), time.monotonic()
-    while (found := context.observe())[1] is not None:
+    while (seen := context.observe()).job is not None:
         context.wait(_SETTLE_SECONDS)
         if time.monotonic() > began_at + _TELL_SECONDS:
             context.status.show_activity(
                 f"Waiting for QEMU to complete the pivot to {volume.path} since {since:%Y-%m-%dT%H:%M:%SZ}."
             )
-    disk, _ = found
-    if disk.mirror is not None:
+    if seen.disk.mirror is not None:
         raise HypervisorUnavailableError(f"libvirtd was restarted while {context.target} was pivoted.")
-    path = disk.active.path if disk.active is not None else ""
+    path = seen.active_path
     if path != volume.path:
         raise MigrationError(
             Reason.PIVOT_FAILED,

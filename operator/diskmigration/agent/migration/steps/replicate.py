@@ -123,7 +123,7 @@ def abort_replication(context: MigrationContext) -> None:
     )
     context.failpoint("acted")
     began_at = datetime.now(UTC)
-    while context.observe()[1] is not None:
+    while context.observe().job is not None:
         context.wait(1.0)
         context.status.show_activity(
             f"Waiting for QEMU to end the mirror to {context.journal.mirror.path} since {began_at:%Y-%m-%dT%H:%M:%SZ}: "
