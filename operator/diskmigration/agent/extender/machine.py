@@ -29,6 +29,7 @@ from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged, ThresholdPassed
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.agent.storage.locations import Locations
 from diskmigration.api.errors import MigrationError
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Environment:
 
     connection: Connection
     domains: StorageDomains
+    locations: Locations
     describe: Callable[[str], DomainDescription | None]
     scheduler: ExtensionScheduler
     observers: Executor
@@ -81,7 +83,9 @@ class VirtualMachine:
         self._events = Mailbox(uuid, environment.answerers)
         self._known = VolumeHistories()
         self._extensions = VmExtensions(uuid, environment.scheduler, self._known, self._follow_extension)
-        self._observer = Observer(environment.domains, environment.scheduler, self._known, self._extensions)
+        self._observer = Observer(
+            environment.domains, environment.locations, environment.scheduler, self._known, self._extensions
+        )
         self.state = RunState()
         """What the last observation found."""
 
@@ -180,7 +184,8 @@ class VirtualMachine:
             return None
         target = event.device.partition("[")[0]
         found = believed.written_up_to(event.device, event.offset_bytes)
-        disk = disk_by_event(self._domain.describe(), found, self._environment.domains, target=target)
+        locate = self._environment.locations.of_run(event.uuid, found.run)
+        disk = disk_by_event(self._domain.describe(), found, locate, target=target)
         return self._known.adapt(disk, self._environment.scheduler.latency.latency) if disk is not None else None
 
     def _follow_extension(self, volume: OpenVolume, size: int) -> None:

@@ -17,6 +17,7 @@ from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.agent.storage.locations import Locate, Locations
 
 _log = logging.getLogger(__name__)
 
@@ -42,10 +43,16 @@ class Observer:
     """Used by one thread at a time, but for `arm`."""
 
     def __init__(
-        self, domains: StorageDomains, scheduler: ExtensionScheduler, known: VolumeHistories, extensions: VmExtensions
+        self,
+        domains: StorageDomains,
+        locations: Locations,
+        scheduler: ExtensionScheduler,
+        known: VolumeHistories,
+        extensions: VmExtensions,
     ) -> None:
         """Observe a VM with these histories and extensions."""
         self._domains = domains
+        self._locations = locations
         self._scheduler = scheduler
         self._known = known
         self._extensions = extensions
@@ -62,8 +69,9 @@ class Observer:
         description, found = observation.description, observation.found
         state.observed_at = observation.found_at
         _count_pause(state, is_full=bool(without_space))
-        relief = self._relief(state, observation, without_space)
-        disks = thin_disks(description, found, self._domains, without_space=without_space - grown - relief.waiting)
+        locate = self._locations.of_run(domain.uuid, found.run)
+        relief = self._relief(state, observation, without_space, locate)
+        disks = thin_disks(description, found, locate, without_space=without_space - grown - relief.waiting)
         is_whole = all(disk.is_known for disk in disks)
         if is_whole:
             state.volume_count = sum(len(disk.volumes) for disk in disks)
@@ -110,11 +118,13 @@ class Observer:
         # Only now: a disk that grows after it met ENOSPC is not full any more.
         return observation, without_space, self._extensions.grown()
 
-    def _relief(self, state: RunState, observation: Observation, without_space: frozenset[str]) -> enospc.Relief:
+    def _relief(
+        self, state: RunState, observation: Observation, without_space: frozenset[str], locate: Locate
+    ) -> enospc.Relief:
         disks = [disk for disk in observation.description.disks if disk.target in without_space]
         rooms = enospc.rooms_of(disks, self._domains)
         state.waiting_for = {room.path: room.storage_domain for room in rooms if room.is_full}
-        thin = thin_disks(observation.description, observation.found, self._domains) if disks else ()
+        thin = thin_disks(observation.description, observation.found, locate) if disks else ()
         return enospc.relief_for(rooms, thin)
 
     def _update(

@@ -16,6 +16,7 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.events import DomainEvent, Events
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.agent.storage.locations import Locations
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
 
@@ -47,6 +48,7 @@ class Extender:
         self._environment = Environment(
             connection=connection,
             domains=domains,
+            locations=Locations(domains, domains.locate_in_any),
             describe=describe,
             scheduler=ExtensionScheduler(),
             observers=ThreadPoolExecutor(_WORKERS, thread_name_prefix="observe"),
@@ -127,6 +129,8 @@ class Extender:
                 # As long as something is under way for the VM, this object is the only one that works on it.
                 if machine.is_at_rest:
                     del self._machines[uuid]
+            known = frozenset(self._machines)
+        self._environment.locations.keep_only(known)
 
     def _all(self) -> tuple[VirtualMachine, ...]:
         with self._lock:

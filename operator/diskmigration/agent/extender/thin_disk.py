@@ -9,7 +9,7 @@ from diskmigration.agent.extender.plausibility import HighWater, why_impossible
 from diskmigration.agent.extender.thin_volume import OpenVolume
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
-from diskmigration.agent.storage.domains import StorageDomains
+from diskmigration.agent.storage.locations import Locate
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
 
@@ -70,14 +70,14 @@ def _adapted(volume: OpenVolume, rate: float, latency: float) -> OpenVolume:
 def thin_disks(
     description: DomainDescription,
     statistics: DomainStatistics,
-    domains: StorageDomains,
+    locate: Locate,
     *,
     without_space: frozenset[str] = frozenset(),
 ) -> tuple[ThinDisk, ...]:
     """Return the VM's disks with a volume that is, or may be, thin, on block storage and written to."""
     by_index: Mapping[int, LayerStatistics] = {layer.index: layer for layer in statistics.layers}
     disks = (
-        _thin_disk(disk, by_index, domains, is_full=disk.target in without_space)
+        _thin_disk(disk, by_index, locate, is_full=disk.target in without_space)
         for disk in description.disks
         if disk.active is not None and not disk.readonly
     )
@@ -85,7 +85,7 @@ def thin_disks(
 
 
 def disk_by_event(
-    description: DomainDescription, known: DomainStatistics, domains: StorageDomains, *, target: str
+    description: DomainDescription, known: DomainStatistics, locate: Locate, *, target: str
 ) -> ThinDisk | None:
     """Return one disk by statistics that may be a little old, with the sizes that its volumes have now.
 
@@ -104,7 +104,7 @@ def disk_by_event(
         at_index = by_index.get(layer.index) if layer.index is not None else None
         if at_index is None or at_index.path != layer.path:
             return None
-    disk = _thin_disk(found, by_index, domains, is_full=False)
+    disk = _thin_disk(found, by_index, locate, is_full=False)
     disk = replace(disk, active=_measured(disk.active), mirror=_measured(disk.mirror))
     is_possible = all(why_impossible(volume.thin, HighWater()) is None for volume in disk.volumes)
     return disk if disk.volumes and disk.is_known and is_possible else None
@@ -117,20 +117,18 @@ def _measured(volume: OpenVolume | None) -> OpenVolume | None:
     return replace(volume, thin=replace(volume.thin, physical=physical))
 
 
-def _thin_disk(
-    disk: DomainDisk, by_index: Mapping[int, LayerStatistics], domains: StorageDomains, *, is_full: bool
-) -> ThinDisk:
+def _thin_disk(disk: DomainDisk, by_index: Mapping[int, LayerStatistics], locate: Locate, *, is_full: bool) -> ThinDisk:
     mirror_layer = disk.mirror.layer if disk.mirror is not None else None
     active: OpenVolume | None = None
     mirror: OpenVolume | None = None
     source_allocated: int | None = 0
     is_known = True
     try:
-        active = _volume(disk.active, by_index, domains, replicating=mirror_layer is not None, is_full=is_full)
+        active = _volume(disk.active, by_index, locate, replicating=mirror_layer is not None, is_full=is_full)
     except _UnknownError:
         is_known = False
     try:
-        mirror = _volume(mirror_layer, by_index, domains, replicating=True, is_full=False)
+        mirror = _volume(mirror_layer, by_index, locate, replicating=True, is_full=False)
     except _UnknownError:
         is_known = False
     if mirror is not None and disk.active is not None and disk.active.type == "file":
@@ -152,7 +150,7 @@ class _UnknownError(Exception):
 def _volume(
     layer: Layer | None,
     by_index: Mapping[int, LayerStatistics],
-    domains: StorageDomains,
+    locate: Locate,
     *,
     replicating: bool,
     is_full: bool,
@@ -171,7 +169,7 @@ def _volume(
     if found is None:
         return None
     try:
-        located = domains.locate_in_any(Path(layer.path))
+        located = locate(layer.index, layer.path)
     except MigrationError as error:
         raise _UnknownError from error
     if located is None or located[0].domain.spec.type is not StorageType.BLOCK:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 
 Located = tuple[OpenDomain, str]
+Locate = Callable[[int, str], Located | None]
+"""Return the storage domain and the name of a volume that a QEMU has open, by its blockdev index and its path."""
+
 _MOST_OF_ONE_VM = 256
 """A VM whose disks move all day opens ever new volumes in one run."""
 
@@ -31,7 +34,7 @@ class Locations:
         self._version = -1
         self._found: dict[str, dict[_Opened, Located]] = {}
 
-    def of_run(self, vm: str, run: int) -> Callable[[int, str], Located | None]:
+    def of_run(self, vm: str, run: int) -> Locate:
         """Return what locates the volumes of one run of a VM's QEMU, by their blockdev index and path.
 
         It returns and raises what `locate` does. A volume that is in no storage domain is looked for each time.

@@ -22,6 +22,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged, ThresholdPassed
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.agent.storage.locations import Locations
 from tests.unit.agent.builders import GIB, MIB, storage_domain
 from tests.unit.agent.extender.test_thin_disk import Located
 from tests.unit.agent.waiting import PATIENCE_SECONDS, until
@@ -131,6 +132,7 @@ class Bench:
     libvirt: Libvirt
     pool: Pool
     machine: VirtualMachine
+    domains: Located
 
     def passes(self, offset: int) -> None:
         """The guest writes up to there, and libvirt tells of it twice."""
@@ -162,12 +164,13 @@ def bench() -> Iterator[Bench]:
         environment = Environment(
             connection=cast("Connection", vm),
             domains=domains,
+            locations=Locations(domains, domains.locate_in_any),
             describe=lambda _: None,
             scheduler=scheduler,
             observers=observers,
             answerers=answerers,
         )
-        found = Bench(vm, pool, VirtualMachine(UUID, environment))
+        found = Bench(vm, pool, VirtualMachine(UUID, environment), domains)
         found.machine.observe_soon()
         assert "threshold" in found.rest()
         yield found
@@ -184,6 +187,16 @@ def test_an_event_extends_and_only_then_is_the_threshold_armed_and_the_vm_observ
     status = bench.machine.status_of("/dev/volume")
     assert status is not None
     assert (status.extensions, status.trouble) == (1, None)
+
+
+def test_a_volume_is_located_once_while_the_storage_domains_stay_the_same(bench: Bench) -> None:
+    bench.passes(WATERMARK + MIB)
+    bench.rest()
+    assert len(bench.domains.asked) == 1
+    bench.domains.see_node_labels({"rack": "2"})
+    bench.machine.observe_soon()
+    bench.rest()
+    assert len(bench.domains.asked) == 2
 
 
 def test_an_event_does_not_wait_for_an_observation_that_waits_for_a_busy_qemu(bench: Bench) -> None:

@@ -44,7 +44,7 @@ def told(of_source: frozenset[str] = frozenset(), of_mirror: frozenset[str] = fr
 
 @given(left_out, left_out)
 def test_only_what_is_known_is_extended_and_judged(of_source: frozenset[str], of_mirror: frozenset[str]) -> None:
-    [disk] = thin_disks(description(), told(of_source, of_mirror), DOMAINS)
+    [disk] = thin_disks(description(), told(of_source, of_mirror), DOMAINS.locate_open)
     fields = {SOURCE.path: of_source, MIRROR.path: of_mirror}
     known = {path for path, without in fields.items() if not without & SIZES}
     assert {volume.thin.path for volume in disk.volumes} == known
@@ -55,12 +55,12 @@ def test_only_what_is_known_is_extended_and_judged(of_source: frozenset[str], of
 
 @given(left_out, left_out)
 def test_an_event_is_not_answered_by_what_is_not_known(of_source: frozenset[str], of_mirror: frozenset[str]) -> None:
-    found = disk_by_event(description(), told(of_source, of_mirror), DOMAINS, target="vda")
+    found = disk_by_event(description(), told(of_source, of_mirror), DOMAINS.locate_open, target="vda")
     assert (found is None) == bool((of_source | of_mirror) & SIZES)
 
 
 def test_what_was_known_of_a_volume_stays_while_nothing_is_told_of_it() -> None:
-    [disk] = thin_disks(description(has_mirror=False), told(), DOMAINS)
+    [disk] = thin_disks(description(has_mirror=False), told(), DOMAINS.locate_open)
     [active] = disk.volumes
     damaged = replace(active, thin=replace(active.thin, physical=0))
     found: histories.Histories = {}
@@ -75,7 +75,7 @@ def test_what_was_known_of_a_volume_stays_while_nothing_is_told_of_it() -> None:
 
 
 def test_the_rate_of_a_volume_is_not_forgotten_while_nothing_is_told_of_it() -> None:
-    [disk] = thin_disks(description(has_mirror=False), told(), DOMAINS)
+    [disk] = thin_disks(description(has_mirror=False), told(), DOMAINS.locate_open)
     [active] = disk.volumes
     later = replace(active, thin=replace(active.thin, allocated=62 * MIB))
     found = histories.updated({}, [active], at=1.0, is_whole=True)
@@ -87,5 +87,5 @@ def test_the_rate_of_a_volume_is_not_forgotten_while_nothing_is_told_of_it() -> 
 
 
 def test_a_guest_is_not_resumed_on_a_volume_of_which_nothing_is_known() -> None:
-    disks = thin_disks(description(has_mirror=False), told(SIZES), DOMAINS)
+    disks = thin_disks(description(has_mirror=False), told(SIZES), DOMAINS.locate_open)
     assert relief_for([DiskRoom("vda", SOURCE.path, "pool", is_full=False)], disks) == Relief()
