@@ -13,8 +13,7 @@ from functools import partial
 from diskmigration.agent.extender import histories, watermark
 from diskmigration.agent.extender.extension_scheduler import ExtensionScheduler
 from diskmigration.agent.extender.histories import VolumeHistories
-from diskmigration.agent.extender.thin_disk import ThinDisk
-from diskmigration.agent.extender.thin_volume import OpenVolume
+from diskmigration.agent.extender.thin_disk import OpenVolume, ThinDisk
 from diskmigration.agent.extender.write_rate import SAFETY
 from diskmigration.api.errors import MigrationError, Reason
 

@@ -19,8 +19,7 @@ from diskmigration.agent.extender.histories import Histories, VolumeHistories
 from diskmigration.agent.extender.mailbox import Mailbox
 from diskmigration.agent.extender.observation import Observation, Polled, Specs
 from diskmigration.agent.extender.observer import Observer, RunState
-from diskmigration.agent.extender.thin_disk import ThinDisk, disk_by_event
-from diskmigration.agent.extender.thin_volume import OpenVolume
+from diskmigration.agent.extender.thin_disk import OpenVolume, ThinDisk, disk_by_event
 from diskmigration.agent.extender.watermark import Extension
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain

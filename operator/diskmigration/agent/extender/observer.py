@@ -11,8 +11,7 @@ from diskmigration.agent.extender.extension_scheduler import ExtensionScheduler
 from diskmigration.agent.extender.extensions import VmExtensions
 from diskmigration.agent.extender.histories import VolumeHistories
 from diskmigration.agent.extender.observation import IdleObservation, Observation, is_enough
-from diskmigration.agent.extender.thin_disk import ThinDisk, thin_disks
-from diskmigration.agent.extender.thin_volume import OpenVolume
+from diskmigration.agent.extender.thin_disk import OpenVolume, ThinDisk, thin_disks
 from diskmigration.agent.hypervisor import statistics
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.statistics import DomainStatistics

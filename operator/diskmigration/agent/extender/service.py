@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from diskmigration.agent import metrics
 from diskmigration.agent.extender import histories
-from diskmigration.agent.extender.extension_scheduler import ExtensionScheduler
+from diskmigration.agent.extender.extension_scheduler import ExtensionScheduler, StorageLatency
 from diskmigration.agent.extender.machine import Environment, VirtualMachine, VolumeStatus
 from diskmigration.agent.extender.observation import Polled, PollQueue, Specs
-from diskmigration.agent.extender.storage_latency import StorageLatency
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.events import DomainEvent, Events

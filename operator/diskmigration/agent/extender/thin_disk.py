@@ -1,4 +1,4 @@
-"""Find the disks of a running VM that have thin volumes, by its XML and statistics. Pure but for the storage asked."""
+"""The disks of a running VM that have thin volumes, by its XML and statistics. Pure but for the storage asked."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -6,12 +6,37 @@ from pathlib import Path
 
 from diskmigration.agent.extender import watermark, write_rate
 from diskmigration.agent.extender.plausibility import HighWater, why_impossible
-from diskmigration.agent.extender.thin_volume import OpenVolume
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
 from diskmigration.agent.hypervisor.statistics import DomainStatistics, LayerStatistics
+from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.locations import Locate
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageType
+
+
+@dataclass(frozen=True)
+class OpenVolume:
+    """A thin volume on block storage that a running VM, its mirror or its merge writes to, by one report."""
+
+    statistics: LayerStatistics
+    domain: OpenDomain
+    volume: str
+    thin: watermark.ThinVolume
+
+    @property
+    def device(self) -> str:
+        """The volume by libvirt's name, `vda[2]`, which does not come again while the VM runs."""
+        return self.statistics.device
+
+    @property
+    def path(self) -> str:
+        """Where QEMU finds the volume."""
+        return self.thin.path
+
+    @property
+    def free(self) -> int:
+        """How much the guest can write until the volume is full, in bytes."""
+        return self.thin.physical - self.thin.allocated
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from diskmigration.agent.extender.enospc import (
     relief_for,
     rooms_of,
 )
-from diskmigration.agent.extender.thin_disk import ThinDisk
-from diskmigration.agent.extender.thin_volume import OpenVolume
+from diskmigration.agent.extender.thin_disk import OpenVolume, ThinDisk
 from diskmigration.agent.extender.watermark import Policy, ThinVolume, largest_useful_size
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
 from diskmigration.api.errors import MigrationError, Reason

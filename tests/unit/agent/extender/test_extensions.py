@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from diskmigration.agent.extender.extension_scheduler import ExtensionScheduler, PriorityExecutor
 from diskmigration.agent.extender.extensions import DiskExtensions, VmExtensions
 from diskmigration.agent.extender.histories import VolumeHistories
-from diskmigration.agent.extender.thin_disk import ThinDisk
-from diskmigration.agent.extender.thin_volume import OpenVolume
+from diskmigration.agent.extender.thin_disk import OpenVolume, ThinDisk
 from diskmigration.agent.extender.watermark import Extension, Policy, ThinVolume, largest_useful_size
 from diskmigration.agent.extender.write_rate import SAFETY, UNMEASURED_SECONDS
 from diskmigration.agent.hypervisor.statistics import LayerStatistics

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.agent.extender import histories
-from diskmigration.agent.extender.histories import Histories, VolumeHistories
-from diskmigration.agent.extender.thin_disk import ThinDisk
-from diskmigration.agent.extender.thin_volume import ArmedThreshold, OpenVolume
+from diskmigration.agent.extender.histories import ArmedThreshold, Histories, VolumeHistories
+from diskmigration.agent.extender.thin_disk import OpenVolume, ThinDisk
 from diskmigration.agent.extender.watermark import Policy, ThinVolume
 from diskmigration.agent.extender.write_rate import MOST_CHUNKS
 from diskmigration.agent.hypervisor.statistics import LayerStatistics
