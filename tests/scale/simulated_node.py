@@ -67,7 +67,7 @@ class SimulatedNode:
         self._publisher = HostPublisher(
             cluster=cluster,
             survey=self._survey,
-            see_labels=lambda _labels: None,
+            on_labels=lambda _labels: None,
             node_name=name,
             health=self.health,
         )
@@ -80,24 +80,24 @@ class SimulatedNode:
     def start(self) -> None:
         self.statuses.start()
 
-    def see_cluster(
+    def observe_cluster(
         self,
         domains: list[StorageDomain],
         node_labels: Mapping[str, str],  # noqa: ARG002 - it serves every domain
     ) -> None:
         for domain in domains:
-            self.see_storage_domain(domain)
+            self.observe_storage_domain(domain)
         self._heartbeat.start()
         self._publisher.start()
 
-    def see_storage_domain(self, domain: StorageDomain) -> None:
+    def observe_storage_domain(self, domain: StorageDomain) -> None:
         self.domains[domain.metadata.name] = domain
 
     def forget_storage_domain(self, name: str, uid: str) -> None:
         if self.storage_domains().get(name) == uid:
             del self.domains[name]
 
-    def see_migration(self, migration: DiskMigration) -> None:
+    def observe_migration(self, migration: DiskMigration) -> None:
         uid, phase = migration.metadata.uid, migration.status.phase
         with self._guard:
             self.events += 1

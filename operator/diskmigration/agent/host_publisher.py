@@ -37,13 +37,13 @@ class HostPublisher:
         *,
         cluster: Cluster,
         survey: Callable[[], HypervisorStatus],
-        see_labels: Callable[[Mapping[str, str]], None],
+        on_labels: Callable[[Mapping[str, str]], None],
         node_name: str,
         health: Health,
     ) -> None:
-        """`survey` raises MigrationError where the node cannot be surveyed; `see_labels` takes the Node's labels."""
+        """`survey` raises MigrationError where the node cannot be surveyed; `on_labels` takes the Node's labels."""
         self._survey = survey
-        self._see_labels = see_labels
+        self._on_labels = on_labels
         self._health = health
         self._cluster = cluster
         self._node_name = node_name
@@ -84,7 +84,7 @@ class HostPublisher:
         if time.monotonic() < self._labels_until:
             return
         node = self._cluster.get_node(self._node_name, may_be_older=True)
-        self._see_labels(node[1] if node is not None else {})
+        self._on_labels(node[1] if node is not None else {})
         self._labels_until = time.monotonic() + LABELS_SECONDS
 
     def _look(self) -> HypervisorStatus:

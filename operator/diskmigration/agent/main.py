@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
+from diskmigration.agent.agent import Agent
 from diskmigration.agent.heartbeat import KUBERNETES_API
 from diskmigration.agent.hypervisor.connection import sockets_of
 from diskmigration.agent.node.probe import LIBVIRT
-from diskmigration.agent.service import Agent
 from diskmigration.agent.storage import openers, process_limit, qemu_img_process
 from diskmigration.agent.watching import watch
 from diskmigration.api.names import SYSTEM_NAMESPACE

@@ -43,10 +43,10 @@ class Audience(Protocol):
     def start(self) -> None:
         """Begin with what needs no API server."""
 
-    def see_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
+    def observe_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Take in all storage domains that there are and the labels of the node, before all other calls but `start`."""
 
-    def see_storage_domain(self, domain: StorageDomain) -> None:
+    def observe_storage_domain(self, domain: StorageDomain) -> None:
         """A storage domain is new or has changed."""
 
     def forget_storage_domain(self, name: str, uid: str) -> None:
@@ -58,7 +58,7 @@ class Audience(Protocol):
     def migrations(self) -> Mapping[str, tuple[str, str]]:
         """Return the namespace and name of each migration that was seen and not forgotten, by its uid."""
 
-    def see_migration(self, migration: DiskMigration) -> None:
+    def observe_migration(self, migration: DiskMigration) -> None:
         """A migration of this node is new or has changed."""
 
     def forget_migration(self, uid: str) -> None:
@@ -76,7 +76,7 @@ async def watch(cluster: Cluster, audience: Audience, *, node_name: str, health:
         labels = await _answered("the node's labels", partial(cluster.get_node, node_name, may_be_older=True))
         listed = await _answered("the storage domains", partial(cluster.list, STORAGE_DOMAINS))
         domains = [domain for item in listed if (domain := _read_domain(item)) is not None]
-        audience.see_cluster(domains, labels[1] if labels is not None else {})
+        audience.observe_cluster(domains, labels[1] if labels is not None else {})
         await watching.keep_watching(partial(_watch_once, cluster, audience, node_name))
     finally:
         beating.cancel()
@@ -120,21 +120,21 @@ def _wire_events(registry: kopf.OperatorRegistry, audience: Audience) -> None:
     """Registers two kinds of event with kopf. No handler here ever waits."""
 
     @kopf.on.event(GROUP, VERSION, STORAGE_DOMAINS, registry=registry)
-    async def see_storage_domain(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
+    async def observe_storage_domain(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
         if type == "DELETED":
             metadata = body["metadata"]
             await asyncio.to_thread(audience.forget_storage_domain, metadata["name"], metadata["uid"])
             return
         if (domain := _read_domain(body)) is not None:
-            await asyncio.to_thread(audience.see_storage_domain, domain)
+            await asyncio.to_thread(audience.observe_storage_domain, domain)
 
     @kopf.on.event(GROUP, VERSION, DISK_MIGRATIONS, registry=registry)
-    async def see_migration(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
+    async def observe_migration(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
         if type == "DELETED":
             await asyncio.to_thread(audience.forget_migration, body["metadata"]["uid"])
             return
         try:
-            await asyncio.to_thread(audience.see_migration, _read_migration(body))
+            await asyncio.to_thread(audience.observe_migration, _read_migration(body))
         except ValidationError as error:
             _log.error("a DiskMigration cannot be read", extra={"name": body["metadata"]["name"], "error": str(error)})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.extender.extender import Extender
 from diskmigration.agent.heartbeat import Heartbeat
 from diskmigration.agent.host_publisher import HostPublisher
 from diskmigration.agent.hypervisor import connection as connections
@@ -91,7 +91,7 @@ def lease(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
 
 def survey(flaky: Flaky, _patch: pytest.MonkeyPatch) -> None:
     api: Any = SimpleNamespace(apply=nothing, get_node=nothing)
-    publisher = HostPublisher(cluster=api, survey=flaky, see_labels=nothing, node_name="node-a", health=any_health())
+    publisher = HostPublisher(cluster=api, survey=flaky, on_labels=nothing, node_name="node-a", health=any_health())
     publisher.publish_soon()
     publisher.start()
 

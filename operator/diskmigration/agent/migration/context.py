@@ -20,7 +20,7 @@ from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.live_status import LiveStatus
-from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.removal import Doomed
 from diskmigration.agent.storage import image_locks, qemu_img_process
@@ -74,7 +74,7 @@ class MigrationContext:
     def __init__(
         self,
         *,
-        node: Node,
+        node: NodeServices,
         domain: Domain,
         journal: Journal,
         latest: Callable[[], DiskMigration],

@@ -14,7 +14,7 @@ from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer
-from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.status_reporter import StatusReporter
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
@@ -42,7 +42,7 @@ class Unanswered:
 class Run:
     """One migration under way on this node."""
 
-    def __init__(self, node: Node, migration: DiskMigration, statuses: StatusWriter) -> None:
+    def __init__(self, node: NodeServices, migration: DiskMigration, statuses: StatusWriter) -> None:
         """It goes on from what the object's status says."""
         self.node = node
         self.statuses = statuses

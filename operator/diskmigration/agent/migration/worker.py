@@ -23,7 +23,7 @@ from diskmigration.agent.migration.decision import (
     next_step,
 )
 from diskmigration.agent.migration.ending import finish, settle
-from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.opening import ASK_HOSTS_SECONDS, open_attempt
 from diskmigration.agent.migration.recovery import recover
 from diskmigration.agent.migration.run import LOOK_SECONDS, Run
@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(
         self,
-        node: Node,
+        node: NodeServices,
         migration: DiskMigration,
         statuses: StatusWriter,
         *,

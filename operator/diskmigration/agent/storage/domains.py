@@ -116,7 +116,7 @@ class StorageDomains:
             }
             self._version += 1
 
-    def see_cluster(self, domains: Collection[StorageDomain], node_labels: Mapping[str, str]) -> None:
+    def update_all(self, domains: Collection[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Take in all domains that there are and the labels of this node: what else is known was deleted."""
         with self._lock:
             self._labels = dict(node_labels)
@@ -125,7 +125,7 @@ class StorageDomains:
             self._deleted |= self._open.keys() - {domain.metadata.name for domain in domains}
         self._note_change()
 
-    def see_node_labels(self, node_labels: Mapping[str, str]) -> None:
+    def update_node_labels(self, node_labels: Mapping[str, str]) -> None:
         """Take in the labels that this node has from now on."""
         with self._lock:
             if self._labels == node_labels:

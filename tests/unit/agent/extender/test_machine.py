@@ -193,7 +193,7 @@ def test_a_volume_is_located_once_while_the_storage_domains_stay_the_same(bench:
     bench.passes(WATERMARK + MIB)
     bench.rest()
     assert len(bench.domains.asked) == 1
-    bench.domains.see_node_labels({"rack": "2"})
+    bench.domains.update_node_labels({"rack": "2"})
     bench.machine.observe_soon()
     bench.rest()
     assert len(bench.domains.asked) == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diskmigration.agent import service
+from diskmigration.agent import agent as agents
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration.context import DiskGoneError
 from diskmigration.agent.migration.worker import Worker
@@ -107,8 +107,8 @@ def test_one_that_died_is_known_from_one_that_has_ended_or_was_stopped() -> None
     assert [each.has_died() for each in (died, ended, stopped)] == [True, False, False]
 
 
-def any_agent(directory: Path) -> service.Agent:
-    return service.Agent(
+def any_agent(directory: Path) -> agents.Agent:
+    return agents.Agent(
         cluster=SimpleNamespace(),  # type: ignore[arg-type]  # nothing is started that asks it
         libvirt_uri="test:///default",
         node_name="node-a",
@@ -131,12 +131,12 @@ def test_one_that_died_is_started_again_and_one_that_has_ended_is_not(
         made.append(found)
         return found
 
-    monkeypatch.setattr(service, "Worker", make)
+    monkeypatch.setattr(agents, "Worker", make)
     agent = any_agent(tmp_path)
     delegated = migration().model_copy(update={"status": DiskMigrationStatus(node_name="node-a")})
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            agent.see_migration(delegated)
+            agent.observe_migration(delegated)
             until(lambda: not made[-1].is_alive())
     assert len(made) == 2
     assert [record.__dict__["migration"] for record in caplog.records] == ["vms/web-1"]
@@ -159,17 +159,17 @@ def test_nothing_stays_of_one_whose_end_was_seen(
         made.append(found)
         return found
 
-    monkeypatch.setattr(service, "Worker", make)
+    monkeypatch.setattr(agents, "Worker", make)
     agent = any_agent(tmp_path)
     delegated = migration().model_copy(update={"status": DiskMigrationStatus(node_name="node-a")})
     over = delegated.model_copy(update={"status": DiskMigrationStatus(node_name="node-a", phase=Phase.SUCCEEDED)})
-    agent.see_migration(delegated)
+    agent.observe_migration(delegated)
     if not is_seen_first:
         may_settle.set()
         until(lambda: not made[0].is_alive())
         # An older event may still come, and must not start it again.
-        agent.see_migration(delegated)
-    agent.see_migration(over)
+        agent.observe_migration(delegated)
+    agent.observe_migration(over)
     may_settle.set()
     until(lambda: not agent._workers)
     assert len(made) == 1

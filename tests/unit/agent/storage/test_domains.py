@@ -91,11 +91,11 @@ def test_labels_that_change_change_what_is_served(volume: Path) -> None:
     domains.put(made(volume.parent, "first", {"zone": "1"}))
     domains.put(made(volume.parent, "second", {"zone": "2"}))
     for zone, name in (("1", "first"), ("2", "second"), ("1", "first")):
-        domains.see_node_labels({"zone": zone})
+        domains.update_node_labels({"zone": zone})
         located = domains.locate(volume)
         assert located is not None
         assert located[0].name == name
-    domains.see_node_labels({})
+    domains.update_node_labels({})
     assert domains.locate(volume) is None
     assert domains.locate_in_any(volume) is not None
 
@@ -181,7 +181,7 @@ def test_what_the_api_server_does_not_list_is_served_no_more(
 ) -> None:
     domains = holding(volume, every, LABELS)
     listed = data.draw(st.sets(st.sampled_from("abcdef")))
-    domains.see_cluster([made(volume.parent, name, {}, uid="new") for name in sorted(listed)], {})
+    domains.update_all([made(volume.parent, name, {}, uid="new") for name in sorted(listed)], {})
     assert domains.uids() == dict.fromkeys(listed, "new")
     assert {found.name for found in domains.all()} == listed
     assert (domains.locate_in_any(volume) is None) == (not listed and not every), "a guest's volume stays known"

@@ -63,7 +63,7 @@ def test_one_whose_name_another_has_is_kept_until_its_place_is_served_again() ->
     after.restore(from_text(to_text(known.known())))
     assert after.known() == known.known()
     assert [found.spec.loop for found in after.known().former] == [domain("a", "/srv/a").spec.loop]
-    after.see_cluster([domain("a", "/srv/b"), domain("c", "/srv/a")], {})
+    after.update_all([domain("a", "/srv/b"), domain("c", "/srv/a")], {})
     assert after.known().former == ()
 
 
@@ -82,7 +82,7 @@ def test_whoever_is_told_of_a_change_is_told_of_each() -> None:
     known.adopt(domain("b", "/srv/b"))
     known.remove("a", "another's")
     known.remove("a", "uid-of-a")
-    known.see_node_labels({})
+    known.update_node_labels({})
     assert [len(kept.deleted) for kept in told] == [0, 0, 1, 2, 2]
     assert told[-1].node_labels == {}
 

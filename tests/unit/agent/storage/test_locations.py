@@ -51,7 +51,7 @@ def test_one_that_was_opened_again_is_located_again(place: Place, vm: str, run: 
 
 def test_it_is_located_again_when_the_storage_domains_changed(place: Place) -> None:
     place.locations.of_run("vm", 1)(4, PATH)
-    place.domains.see_node_labels({"disk": "fast"})
+    place.domains.update_node_labels({"disk": "fast"})
     place.locations.of_run("vm", 1)(4, PATH)
     assert place.asked == 2
     place.domains.put(storage_domain("other", "loop"))
@@ -61,7 +61,7 @@ def test_it_is_located_again_when_the_storage_domains_changed(place: Place) -> N
 
 def test_labels_that_stay_the_same_change_nothing(place: Place) -> None:
     place.locations.of_run("vm", 1)(4, PATH)
-    place.domains.see_node_labels({})
+    place.domains.update_node_labels({})
     place.locations.of_run("vm", 1)(4, PATH)
     assert place.asked == 1
 

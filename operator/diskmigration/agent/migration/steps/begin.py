@@ -28,10 +28,10 @@ from diskmigration.agent.migration.checks.occupation import (
     require_no_saved_state,
 )
 from diskmigration.agent.migration.checks.placement import require_allowed, source_domain
-from diskmigration.agent.migration.checks.records import require_carried_bitmaps, require_no_snapshots
 from diskmigration.agent.migration.checks.room import require_room, require_volume_size
+from diskmigration.agent.migration.checks.snapshots import require_carried_bitmaps, require_no_snapshots
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.plan import plan
 from diskmigration.agent.migration.shut_off_disk import MeasuredDisk
 from diskmigration.agent.migration.steps.find_vm import require_nothing_left
@@ -46,7 +46,7 @@ from diskmigration.api.storage_domain import StorageType
 
 
 def begin(
-    node: Node,
+    node: NodeServices,
     domain: Domain,
     migration: DiskMigration,
     *,
@@ -129,7 +129,7 @@ def _disk_in_use(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> Mea
     return MeasuredDisk(disk, _capacities(domain, disk, reader))
 
 
-def _unused_disk(node: Node, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
+def _unused_disk(node: NodeServices, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
     """The disk of a VM that is shut off, with its whole chain, if nobody can write to it unseen."""
     require_no_saved_state(domain.uuid, has_saved_state=domain.has_saved_state())
     require_movable_disk(disk)
@@ -190,13 +190,13 @@ def _snapshots_of(domain: Domain, target: str, volumes: Iterable[Path]) -> tuple
     )
 
 
-def _source_domain(node: Node, disk: DomainDisk) -> OpenDomain:
+def _source_domain(node: NodeServices, disk: DomainDisk) -> OpenDomain:
     located = [node.domains.locate(Path(layer.path)) for layer in disk.chain]
     return source_domain(disk, [found[0] if found is not None else None for found in located])
 
 
 def _require_access(
-    node: Node, domain: Domain, journal: Journal, source: StorageDriver, destination: StorageDriver
+    node: NodeServices, domain: Domain, journal: Journal, source: StorageDriver, destination: StorageDriver
 ) -> None:
     owner = Owner(migration=journal.uid, virtual_machine=domain.uuid, node=node.name)
     for driver in (source, destination) if journal.takes_snapshot else (destination,):

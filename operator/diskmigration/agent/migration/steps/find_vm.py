@@ -8,14 +8,14 @@ from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import last_writes
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.errors import MigrationError, Reason
 
 
 def find_vm(
-    node: Node, migration: DiskMigration, *, has_begun: bool, settled_attempt: int, keep_on: Callable[[], bool]
+    node: NodeServices, migration: DiskMigration, *, has_begun: bool, settled_attempt: int, keep_on: Callable[[], bool]
 ) -> tuple[Domain, Journal | None]:
     """Return the migration's VM, and its journal if it has begun.
 

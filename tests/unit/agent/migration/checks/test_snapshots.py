@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.agent.migration.checks.records import require_carried_bitmaps, require_no_snapshots
+from diskmigration.agent.migration.checks.snapshots import require_carried_bitmaps, require_no_snapshots
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.storage.qcow2_header import Bitmap
 from diskmigration.api.disk_migration import VolumeFormat

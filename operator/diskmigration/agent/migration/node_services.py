@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.extender.extender import Extender
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.migration.removal import Remover
@@ -12,7 +12,7 @@ from diskmigration.agent.storage.domains import StorageDomains
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeServices:
     """This node's libvirt, storage domains and extender, and what else migrations work with."""
 
     name: str

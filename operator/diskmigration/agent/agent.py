@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from diskmigration.agent import metrics
-from diskmigration.agent.extender.service import Extender
+from diskmigration.agent.extender.extender import Extender
 from diskmigration.agent.heartbeat import Heartbeat
 from diskmigration.agent.host_publisher import HostPublisher
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.migration.adoption import adopt_journals
-from diskmigration.agent.migration.node import Node
+from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.migration.worker import Worker
@@ -67,7 +67,7 @@ class Agent:
         extender = Extender(connection, events, self._domains, health, describe=self._cache.current_description)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
-        self._node = Node(
+        self._node = NodeServices(
             name=node_name,
             connection=connection,
             domains=self._domains,
@@ -97,7 +97,7 @@ class Agent:
         self._publisher = HostPublisher(
             cluster=cluster,
             survey=self._survey,
-            see_labels=self._domains.see_node_labels,
+            on_labels=self._domains.update_node_labels,
             node_name=node_name,
             health=health,
         )
@@ -126,9 +126,9 @@ class Agent:
         self._extender.start()
         self._statuses.start()
 
-    def see_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
+    def observe_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Start the rest, once the API server has shown its storage domains and the labels that select them."""
-        self._domains.see_cluster(domains, node_labels)
+        self._domains.update_all(domains, node_labels)
         # Not before: nothing that was kept is lost where it could not be read and the API server is away.
         self._domains.on_change(self._keeper.write_soon)
         self._keeper.start()
@@ -152,7 +152,7 @@ class Agent:
         if not self._domains.wait_until_idle(timeout=SETTLE_SECONDS):
             _log.warning("the agent ends while the storage is still being changed")
 
-    def see_storage_domain(self, domain: StorageDomain) -> None:
+    def observe_storage_domain(self, domain: StorageDomain) -> None:
         """Takes in a storage domain, new or changed."""
         self._domains.put(domain)
         self._publisher.publish_soon()
@@ -172,7 +172,7 @@ class Agent:
             seen = {uid: worker.metadata for uid, worker in self._workers.items()}
         return {uid: (metadata.namespace, metadata.name) for uid, metadata in seen.items()}
 
-    def see_migration(self, migration: DiskMigration) -> None:
+    def observe_migration(self, migration: DiskMigration) -> None:
         """Takes in a migration that was delegated to this node: its worker is told, or started."""
         if migration.status.node_name != self._node_name:
             return
@@ -196,7 +196,7 @@ class Agent:
                 self._workers.pop(uid, None)
 
     def _leave(self, uid: str) -> None:
-        """Drop a worker that has ended, if the end of its migration was seen; else `see_migration` drops it then."""
+        """Drop a worker that has ended if the end of its migration was seen; `observe_migration` drops it else."""
         with self._guard:
             worker = self._workers.get(uid)
             if worker is not None and worker.has_seen_end():

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from diskmigration.agent.extender.extender import Extender
 from diskmigration.agent.extender.machine import VirtualMachine
 from diskmigration.agent.extender.observation import Polled
-from diskmigration.agent.extender.service import Extender
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, ThresholdPassed
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
