@@ -43,7 +43,10 @@ SETTLE_SECONDS = 15.0
 
 
 class Agent:
-    """Fed with the objects that the API server shows; everything else it finds out for itself."""
+    """Fed with the objects that the API server shows; everything else it finds out for itself.
+
+    It joins the parts, and has a method for each kind of news that one of them has for the others.
+    """
 
     def __init__(
         self,

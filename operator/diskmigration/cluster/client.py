@@ -38,7 +38,10 @@ def connect(kubeconfig: Path | None = None) -> "Cluster":
 
 
 class Cluster:
-    """One Kubernetes API server, as one identity."""
+    """One Kubernetes API server, as one identity: a method for each kind of request that this project makes.
+
+    They share the transport and the known resourceVersions, so they are one class.
+    """
 
     def __init__(self, transport: Transport) -> None:
         """Use `connect`."""

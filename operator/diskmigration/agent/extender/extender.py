@@ -28,7 +28,10 @@ LATE_SECONDS = 120.0
 
 
 class Extender:
-    """Keeps the thin volumes of every running VM extended from `start` to `stop`. Never waits for the API server."""
+    """Keep the thin volumes of every running VM extended from `start` to `stop`, without the API server.
+
+    It has a method for each event, poll and question that concerns a VM, and decides nothing itself.
+    """
 
     def __init__(
         self,

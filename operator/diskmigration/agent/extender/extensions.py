@@ -127,7 +127,10 @@ class DiskExtensions:
 
 
 class VmExtensions:
-    """Thread-safe. A disk is known by its target device, a volume by its path."""
+    """Thread-safe. A disk is known by its target device, a volume by its path.
+
+    An extension's way is here from its start to its outcome: to divide it would divide what one lock guards.
+    """
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class VirtualMachine:
     """All work that may wait for the VM's QEMU is in one mailbox and serial.
 
     Events have a mailbox of their own, as a busy QEMU lets an observation wait; extensions run in the threads of their
-    storage domain.
+    storage domain. It has a method for whatever may come in: an event, a poll, a question, an extension's end.
     """
 
     def __init__(self, uuid: str, environment: Environment) -> None:

@@ -28,7 +28,10 @@ STATES = {
 
 @dataclass(frozen=True)
 class Domain:
-    """A libvirt domain. Methods raise HypervisorUnavailableError and DomainGoneError beside what they name."""
+    """A libvirt domain: one method for each of libvirt's calls.
+
+    Methods raise HypervisorUnavailableError and DomainGoneError beside what they name.
+    """
 
     connection: Connection
     uuid: str

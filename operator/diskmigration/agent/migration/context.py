@@ -1,7 +1,7 @@
 """The context of one attempt: the VM, the journal, both storage domains, and what the user wants."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from diskmigration.agent.hypervisor.bounded_calls import LibvirtReader
 from diskmigration.agent.hypervisor.domain import Domain
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
-from diskmigration.agent.hypervisor.starts import StartCount
 from diskmigration.agent.migration import failpoints, volume_access
 from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration.cold_copy import ColdCopy
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal, JournalVolume
@@ -23,7 +23,7 @@ from diskmigration.agent.migration.live_status import LiveStatus
 from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.removal import Doomed
-from diskmigration.agent.storage import image_locks, qemu_img_process
+from diskmigration.agent.storage import qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Owner
 from diskmigration.agent.storage.long_command import StoppedError
@@ -46,17 +46,6 @@ class DiskGoneError(MigrationError):
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A moment in the life of a volume of a VM that is off: the VM's starts and the writes to the volume until then.
-
-    Either is None where it is not known. See migration/disturbance.py.
-    """
-
-    starts: StartCount | None
-    writes: str | None
-
-
-@dataclass(frozen=True)
 class LiveMerge:
     """A merge that QEMU makes.
 
@@ -69,7 +58,11 @@ class LiveMerge:
 
 
 class MigrationContext:
-    """The journal is replaced, never changed in place, and each new one is written to libvirt before it counts."""
+    """The journal is replaced, never changed in place, and each new one is written to libvirt before it counts.
+
+    The steps see the attempt through this object alone. So it has a method for each thing that they read of the VM,
+    have done to it, or ask of the worker.
+    """
 
     def __init__(
         self,
@@ -110,12 +103,10 @@ class MigrationContext:
         self.was_in_step = False
         self.merge: LiveMerge | None = None
         self.convergence = Convergence()
-        self.cold_copy_mark: Mark | None = None
+        self.cold_copy = ColdCopy()
         # The destination's volumes that were formatted here, and that nothing was written to since.
         self.fresh: set[str] = set()
         self.measured_ahead: Mapping[str, int] = {}
-        self._locks = ExitStack()
-        self.has_image_lock = False
         self.step = Step.FINISH
 
     @property
@@ -209,28 +200,6 @@ class MigrationContext:
         """Raises DomainGoneError unless QEMU runs the VM: what was decided on is not so any more."""
         if not self.is_running():
             raise DomainGoneError(f"The VM {self.journal.migration.spec.virtual_machine} was shut off.")
-
-    @property
-    def has_cold_copy(self) -> bool:
-        """Whether the whole disk was copied while the VM was off; what was written to its source since is not known."""
-        return self.cold_copy_mark is not None
-
-    def lock_image(self) -> None:
-        """Let no QEMU write to the mirrored volume until `unlock_image`, if it is a file.
-
-        Raises:
-            ImageInUseError: somebody does.
-            MigrationError: VirtualMachineNotRunning, where it cannot be locked; StorageFailed.
-        """
-        self.unlock_image()
-        self._locks.enter_context(image_locks.writers_kept_out(Path(self.journal.mirrored.path)))
-        self.has_image_lock = True
-
-    def unlock_image(self) -> None:
-        """From now on a VM may start, and what was copied of its active layer is nothing to go by any more."""
-        self._locks.close()
-        self.has_image_lock = False
-        self.cold_copy_mark = None
 
     def disk(self) -> DomainDisk:
         """The disk now, from the live XML, or the persistent one of a VM that is off.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from diskmigration.agent.hypervisor.starts import StartCount
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration.context import Mark, MigrationContext
+from diskmigration.agent.migration.cold_copy import Mark
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.storage.image_locks import writers_of_any
 from diskmigration.agent.storage.write_marks import write_mark

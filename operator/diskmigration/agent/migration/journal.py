@@ -75,6 +75,7 @@ class ColdSwitch(Model):
 class Journal(Model):
     """Chains are base first. `snapshot` is the migration's own volume on the source, `overlay` its copy.
 
+    It is data: each property is one question that several steps ask of the same fields.
     Neither is there with strategy Direct, nor where the VM was shut off before a snapshot was taken.
     `is_write_blocking` tells that the mirror fell behind the guest, whose writes wait for the destination since.
     `has_cold_copy` tells that the mirror's volume has been written to by qemu-img, as the VM was shut off.

@@ -95,7 +95,7 @@ def _act(run: Run, context: MigrationContext, step: Step, job: BlockJob | None) 
     run.show(phase_of(step))
     context.step = step
     if step is not Step.PIVOT_COLD:
-        context.unlock_image()
+        context.cold_copy.release()
     context.failpoint("before")
     if job is None and drops_active_layer(step) and has_internal_snapshot(context):
         end_attempt(run, context, leave_snapshot(context))

@@ -43,7 +43,10 @@ from diskmigration.observability.loops import surviving
 
 
 class Worker:
-    """Runs one DiskMigration. `update`, `abandon`, `notice` and `stop` may be called from any thread."""
+    """Run one DiskMigration. `update`, `abandon`, `notice` and `stop` may be called from any thread.
+
+    What it decides is in decision.py, and what it does in steps/; here are its thread, its rounds and what it is told.
+    """
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class Worker:
                 self._has_ended = self._take_a_round()
         with surviving(self._thread.name, pause=run.wait):
             if run.context is not None:
-                run.context.unlock_image()
+                run.context.cold_copy.release()
             if self._has_ended:
                 settle(run)
             if self._has_ended and run.context is not None:
@@ -188,7 +191,7 @@ class Worker:
             is_running=is_running,
             is_lost=lost is not None,
             is_saved=not is_running and context.domain.has_saved_state(),
-            has_cold_copy=context.has_cold_copy,
+            has_cold_copy=context.cold_copy.since is not None,
             is_put_back=may_be_put_back,
         )
         step = next_step(context.journal, observation)

@@ -53,7 +53,10 @@ _POLLS_AT_ONCE = 16
 
 
 class NodeCache:
-    """One thread from `start` to the end of the process, and those of its connections and reads."""
+    """One thread from `start` to the end of the process, and those of its connections and reads.
+
+    Its private methods are what follows from each answer and each failure; what is decided is in table.py.
+    """
 
     def __init__(self, uri: str, health: Health, state_directory: Path) -> None:
         """Nothing is read before `start`. The names of the VMs are kept in `state_directory` for the next agent."""

@@ -66,7 +66,10 @@ def _long_ago(now: Instant, *moments: Instant | None) -> Instant | None:
 
 
 class VmTable:
-    """Not thread-safe. Methods that take in an answer return whether the inventory shows something else now."""
+    """Not thread-safe. Methods that take in an answer return whether the inventory shows something else now.
+
+    There is one for each answer, event and question. All of them concern the same entries, so they are one class.
+    """
 
     def __init__(self) -> None:
         """Nothing is known; the first list is to be asked for."""

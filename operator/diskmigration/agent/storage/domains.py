@@ -52,6 +52,8 @@ class OpenDomain:
 class StorageDomains:
     """Thread-safe. A driver is kept for as long as its spec stays the same, as it may hold locks.
 
+    All methods are questions and news about one table of domains behind one lock, so they are one class.
+
     This node serves the domains that are not deleted and whose nodeSelector its labels match. The others take no new
     migration, but their volumes stay known: a guest on a thin one still writes, and a migration that runs still has to
     end. Two domains of one path that select different nodes are local storage of each. A deleted domain whose name

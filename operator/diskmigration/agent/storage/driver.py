@@ -68,7 +68,9 @@ class NoRoomError(MigrationError):
 
 
 class StorageDriver(Protocol):
-    """One storage domain. Every method may be repeated: what is already so is left so.
+    """One storage domain: a method for each thing that is asked of a storage, or done to a volume.
+
+    Every method may be repeated: what is already so is left so.
 
     A volume is known by its name; only names made by this project are created or extended, and paths never leave the
     domain. All methods raise MigrationError (StorageFailed, NoRoomError where room is missing), and never an OSError:

@@ -6,6 +6,7 @@ counts only if nobody can have written to the source since before the copy: see 
 
 import logging
 import time
+from pathlib import Path
 
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disturbance import disturbance, has_started_since, mark_of
@@ -34,7 +35,7 @@ def copy_cold(context: MigrationContext) -> None:
     mirrored, mirror = journal.mirrored, journal.mirror
     context.source.driver.activate(mirrored.name, alone=True)
     try:
-        context.lock_image()
+        context.cold_copy.lock(Path(mirrored.path))
     except ImageInUseError:
         # It starts just now, or is about to be seen as one that libvirt has lost track of.
         context.wait(_SETTLE_SECONDS)
@@ -75,7 +76,7 @@ def copy_cold(context: MigrationContext) -> None:
         )
     if is_whole:
         context.failpoint("acted")
-        context.cold_copy_mark = since
+        context.cold_copy.since = since
         context.was_in_step = True
 
 
@@ -87,14 +88,14 @@ def pivot_cold(context: MigrationContext) -> None:
         MigrationError: PivotFailed, StorageFailed, VolumeNotAccessible; the VM is still on its source.
     """
     mirrored, mirror = context.journal.mirrored, context.journal.mirror
-    since = context.cold_copy_mark
+    since = context.cold_copy.since
     assert since is not None  # noqa: S101 - decided only where there is one
     for volume in context.journal.at_destination:
         require_openable(context.domain, context.journal, volume, context.destination.driver)
     context.keep_destination()
     if (why := disturbance(context, mirrored, since)) is not None:
         _log.info("a cold copy does not count", extra={"migration": context.journal.migration.key, "why": why})
-        context.unlock_image()
+        context.cold_copy.release()
         return
     with context.turn():
         context.failpoint("midway")

@@ -6,7 +6,8 @@ change. The journal says that the change is not proven until it is, for an agent
 
 from pathlib import Path
 
-from diskmigration.agent.migration.context import Mark, MigrationContext
+from diskmigration.agent.migration.cold_copy import Mark
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disturbance import disturbance
 from diskmigration.agent.migration.journal import ColdSwitch, JournalVolume
 from diskmigration.agent.migration.steps.definition import settle_persistent_source
@@ -69,7 +70,7 @@ def settle_cold_switch(context: MigrationContext) -> None:
 
 def _await_refusal(context: MigrationContext, old: JournalVolume) -> None:
     """Wait for the end of a VM that began to start with the old XML, if its QEMU is to be refused a locked file."""
-    if old.type is not StorageType.FILE or not context.has_image_lock:
+    if old.type is not StorageType.FILE or not context.cold_copy.is_locked:
         return
     for _ in range(_REFUSALS):
         if context.active_path() != old.path or not context.is_running():
@@ -79,7 +80,7 @@ def _await_refusal(context: MigrationContext, old: JournalVolume) -> None:
 
 def _take_back(context: MigrationContext, old: JournalVolume) -> None:
     settle_persistent_source(context, old)
-    context.unlock_image()
+    context.cold_copy.release()
     switch = context.journal.cold_switch
     if context.active_path() == old.path or switch is None:
         context.record(cold_switch=None)
@@ -100,7 +101,7 @@ def _is_as_before(volume: JournalVolume, mark: str | None) -> bool:
 
 def _did_not_start(context: MigrationContext, old: JournalVolume) -> bool:
     """Whether the VM is off and never started: all there is to go by where writes are not counted."""
-    since = context.cold_copy_mark
+    since = context.cold_copy.since
     return since is not None and since.writes is None and disturbance(context, old, since) is None
 
 

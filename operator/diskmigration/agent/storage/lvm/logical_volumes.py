@@ -18,7 +18,10 @@ SHOWN_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class LogicalVolumes:
-    """Those of one group. A caller that changes one has the group's turn, over what it looked up before as well."""
+    """Those of one group: a method for each of lvm2's commands that is needed.
+
+    A caller that changes one has the group's turn, over what it looked up before as well.
+    """
 
     group_name: str
     # By uuid: asking lvm2 before each extension would double the time that a guest has to wait for it.
