@@ -141,9 +141,9 @@ class Agent:
         self._usage.start()
 
     def stop(self) -> None:
-        """Ends the workers' and the extender's own work. The jobs in QEMU go on, and the next agent finds them.
+        """End the workers' and the extender's own work. The jobs in QEMU go on, and the next agent finds them.
 
-        What the storage is in the midst of is waited for: in a pod, it would be killed with the agent.
+        It waits for what the storage has begun: in a pod, that would be killed with the agent.
         """
         self._orphans.stop()
         with self._guard:
@@ -156,7 +156,7 @@ class Agent:
             _log.warning("the agent ends while the storage is still being changed")
 
     def observe_storage_domain(self, domain: StorageDomain) -> None:
-        """Takes in a storage domain, new or changed."""
+        """Record a storage domain, new or changed."""
         self._domains.put(domain)
         self._publisher.publish_soon()
 
@@ -176,7 +176,7 @@ class Agent:
         return {uid: (metadata.namespace, metadata.name) for uid, metadata in seen.items()}
 
     def observe_migration(self, migration: DiskMigration) -> None:
-        """Takes in a migration that was delegated to this node: its worker is told, or started."""
+        """Record a migration that was delegated to this node, and tell or start its worker."""
         if migration.status.node_name != self._node_name:
             return
         uid = migration.metadata.uid
@@ -195,7 +195,7 @@ class Agent:
             elif worker is not None and worker.is_alive():
                 worker.update(migration)
             elif is_final:
-                # Only now: until its end has been seen, an older event may still come and must not start it anew.
+                # Only now: until its end has been seen, an older event may still come and must not start it again.
                 self._workers.pop(uid, None)
 
     def _leave(self, uid: str) -> None:
@@ -231,7 +231,7 @@ class Agent:
             worker.abandon()
 
     def _migrations_at_work(self) -> frozenset[str]:
-        """The uids of this node's migrations that have not ended, as the API server knows them or a worker does.
+        """Return the uids of this node's migrations that have not ended, as the API server knows them or a worker does.
 
         Raises:
             ClusterError: the API server does not answer.

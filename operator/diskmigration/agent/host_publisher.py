@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 
 SURVEY_LATE_SECONDS = 900.0
-"""Commands that ask a storage which hangs are given up one after the other; to start anew would not mend that."""
+"""Commands that ask a storage which hangs are given up one after the other; to start again would not mend that."""
 
 LABELS_SECONDS = 30.0
 """How long the Node's labels are taken for the same."""
@@ -113,13 +113,13 @@ class HostPublisher:
                 HYPERVISORS, self._node_name, status.to_wire(), uid=self._uid, field_manager=AGENT_FIELD_MANAGER
             )
         except ClusterError:
-            # Perhaps it was deleted, with its Node or by hand: the next turn makes it anew.
+            # It may have been deleted, with its Node or by hand: the next turn makes a new one.
             self._uid = ""
             raise
         self._written, self._written_at = status, time.monotonic()
 
     def _create(self) -> str:
-        """The Hypervisor's uid; it is made, owned by the Node so that it goes with it, where it is not there."""
+        """Return the Hypervisor's uid; it is made, owned by the Node so that it goes with it, where it is not there."""
         node = self._cluster.get_node(self._node_name)
         metadata = {}
         if node is not None:

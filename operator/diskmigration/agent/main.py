@@ -31,7 +31,7 @@ END_SECONDS = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the agent of one node until it is told to end (SIGTERM, SIGINT): then the process ends with 0.
+    """Run the agent of one node until it is told to end (SIGTERM, SIGINT): then the process ends with 0.
 
     It ends with 1 on a defect of its own, and for nothing that the API server answers.
     """
@@ -70,7 +70,7 @@ def _watch(cluster: Cluster, agent: Agent, node_name: str, health: Health) -> in
     try:
         run_until_told(lambda: watch(cluster, agent, node_name=node_name, health=health))
     except Exception:  # noqa: BLE001 - the process ends, whatever it is
-        _log.critical("the agent ends, to be started anew", exc_info=True)
+        _log.critical("the agent ends, to be started again", exc_info=True)
         return 1
     return 0
 
@@ -129,7 +129,7 @@ def _own_version() -> str:
 
 
 def _lock_host(path: Path) -> TextIO:
-    """Takes the lock: two agents on a node would extend and pivot against each other."""
+    """Take the lock: two agents on a node would extend and pivot against each other."""
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

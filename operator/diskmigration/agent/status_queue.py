@@ -145,7 +145,7 @@ class StatusQueue:
 
 
 def _gist(status: DiskMigrationStatus) -> tuple[object, ...]:
-    """What programs and people go by, of what the agent writes."""
+    """Return what programs and people go by, of what the agent writes."""
     accepted = ConditionType.ACCEPTED.value
     states = sorted((found.type, found.status.value) for found in status.conditions if found.type != accepted)
     return (status.phase, states)

@@ -117,7 +117,7 @@ def _settings(node_name: str) -> kopf.OperatorSettings:
 
 
 def _wire_events(registry: kopf.OperatorRegistry, audience: Audience) -> None:
-    """Registers two kinds of event with kopf. No handler here ever waits."""
+    """Register two kinds of event with kopf. No handler here ever waits."""
 
     @kopf.on.event(GROUP, VERSION, STORAGE_DOMAINS, registry=registry)
     async def observe_storage_domain(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's own name
@@ -183,7 +183,7 @@ def relist(cluster: Cluster, audience: Audience, node_name: str) -> None:
 
 
 async def _answered(what: str, ask: Callable[[], _T]) -> _T:
-    """What the API server answers; waits for as long as it does not."""
+    """Return what the API server answers; waits for as long as it does not."""
     while True:
         try:
             return await asyncio.to_thread(ask)
@@ -195,7 +195,7 @@ async def _answered(what: str, ask: Callable[[], _T]) -> _T:
 
 
 def _read_migration(body: Mapping[str, Any]) -> DiskMigration:
-    """Raises ValidationError if its spec cannot be read; of its status, what cannot be read is the agent's to mend."""
+    """Raise ValidationError if its spec cannot be read; of its status, what cannot be read is the agent's to mend."""
     plain = dict(body)
     status = read_status(plain.pop("status", None) or {})
     return DiskMigration.from_wire(plain).model_copy(update={"status": status})

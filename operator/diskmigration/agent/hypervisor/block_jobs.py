@@ -114,7 +114,7 @@ def read_disk(domain: Domain, target: str) -> DiskReading | None:
 
 
 def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
-    """The disk's block job now, or None. `disk` is read before the call, so that a job's end is not missed."""
+    """Return the disk's block job now, or None. `disk` is read before the call, so that a job's end is not missed."""
     with domain.call(f"looking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
         return _job_of(handle, disk)
 
@@ -145,7 +145,7 @@ def start_copy(
     write_blocking: bool,
     bandwidth_bytes_per_second: int | None,
 ) -> None:
-    """Mirrors the active layer, and what is below it unless shallow, to an existing volume.
+    """Mirror the active layer, and what is below it unless shallow, to an existing volume.
 
     Source: virDomainBlockCopy with REUSE_EXT and TRANSIENT_JOB (required for persistent domains).
 
@@ -166,7 +166,7 @@ def start_copy(
 
 
 def start_commit(domain: Domain, *, target: str, into_path: str, bandwidth_bytes_per_second: int | None) -> None:
-    """Commits the active layer into the volume right below it, while the guest writes.
+    """Commit the active layer into the volume right below it, while the guest writes.
 
     Source: virDomainBlockCommit with ACTIVE, SHALLOW and BANDWIDTH_BYTES.
 
@@ -214,7 +214,7 @@ def abort(domain: Domain, *, target: str) -> None:
 
 
 def set_bandwidth(domain: Domain, *, target: str, bytes_per_second: int | None) -> None:
-    """Sets the job's speed limit; None means no limit.
+    """Set the job's speed limit; None means no limit.
 
     Raises:
         MigrationError: BlockJobFailed.

@@ -50,7 +50,7 @@ def _count_calls() -> None:
 
 
 def _ignore_error(_context: object, _error: object) -> None:
-    """Keeps libvirt from printing every error to stderr; ours are raised and logged once."""
+    """Keep libvirt from printing every error to stderr; ours are raised and logged once."""
 
 
 _event_loop_lock = threading.Lock()
@@ -105,7 +105,7 @@ class Connection:
                 _event_loop_started = True
 
     def on_open(self, callback: Callable[[libvirt.virConnect], None]) -> None:
-        """Calls back with each newly opened connection, before anybody else gets it: event callbacks die with it."""
+        """Call back with each newly opened connection, before anybody else gets it: event callbacks die with it."""
         self._on_open.append(callback)
 
     def keep_open(self) -> None:
@@ -123,11 +123,11 @@ class Connection:
         threading.Thread(target=run, name="keep-open", daemon=True).start()
 
     def on_turn(self, callback: Callable[[], None]) -> None:
-        """Calls back every few seconds from libvirt's event loop: as long as it does, events are handed on."""
+        """Call back every few seconds from libvirt's event loop: as long as it does, events are handed on."""
         libvirt.virEventAddTimeout(TURN_SECONDS * 1000, lambda _timer, _opaque: callback(), None)
 
     def get(self) -> libvirt.virConnect:
-        """A connection that was alive a moment ago.
+        """Return a connection that was alive a moment ago.
 
         Raises:
             HypervisorUnavailableError: libvirtd cannot be reached, or does not answer.
@@ -192,7 +192,7 @@ class Connection:
                 _release(connection)
 
     def versions(self) -> tuple[str, str]:
-        """The versions of libvirt and of QEMU, as `9.0.0` and `7.2.22`.
+        """Return the versions of libvirt and of QEMU, as `9.0.0` and `7.2.22`.
 
         Raises:
             HypervisorUnavailableError: libvirtd cannot be reached.

@@ -1,4 +1,4 @@
-"""One VM by its uuid: every call looks it up anew, so that a handle outlives a restart of libvirtd."""
+"""One VM by its uuid: every call looks it up again, so that a handle outlives a restart of libvirtd."""
 
 import json
 from collections.abc import Iterator
@@ -38,17 +38,17 @@ class Domain:
 
     @contextmanager
     def call(self, doing: str, *, failure: Reason) -> Iterator[libvirt.virDomain]:
-        """Lends libvirt's own handle for one act; its errors become ours with the given reason."""
+        """Lend libvirt's own handle for one act; its errors become ours with the given reason."""
         with self.connection.lend() as connection, answered(f"{doing} (VM {self.uuid})", failure=failure):
             yield connection.lookupByUUIDString(self.uuid)
 
     def state(self) -> VirtualMachineState:
-        """The VM's state now."""
+        """Return the VM's state now."""
         with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return STATES.get(domain.state()[0], VirtualMachineState.UNKNOWN)
 
     def is_active(self) -> bool:
-        """Whether it has a QEMU process, or is about to get one."""
+        """Return whether it has a QEMU process, or is about to get one."""
         with self.call("asking whether the VM runs", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return bool(domain.isActive())
 
@@ -58,33 +58,33 @@ class Domain:
             return list(domain.state()) == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED]
 
     def has_saved_state(self) -> bool:
-        """Whether its memory was saved when it was shut off (`virsh managedsave`): that state names its disks."""
+        """Return whether its memory was saved (`virsh managedsave`) as it was shut off: the state names its disks."""
         with self.call("asking for the VM's saved state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return bool(domain.hasManagedSaveImage(0))
 
     def disks_without_space(self) -> frozenset[str]:
-        """The target devices on which QEMU met ENOSPC (virDomainGetDiskErrors)."""
+        """Return the target devices on which QEMU met ENOSPC (virDomainGetDiskErrors)."""
         with self.call("asking for the disks' errors", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             errors = domain.diskErrors(0) or {}
             return frozenset(t for t, error in errors.items() if error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE)
 
     def resume(self) -> None:
-        """Lets a paused VM go on."""
+        """Let a paused VM go on."""
         with self.call("resuming the VM", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             domain.resume()
 
     def describe(self) -> domain_xml.DomainDescription:
-        """The live XML, or the persistent one of a VM that is off."""
+        """Return the live XML, or the persistent one of a VM that is off."""
         with self.call("reading the VM's XML", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return domain_xml.parse(domain.XMLDesc(0))
 
     def is_persistent(self) -> bool:
-        """Whether it is defined, so that a persistent XML exists beside the live one."""
+        """Return whether it is defined, so that a persistent XML exists beside the live one."""
         with self.call("asking whether the VM is persistent", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             return bool(domain.isPersistent())
 
     def describe_persistent(self) -> domain_xml.DomainDescription | None:
-        """The XML with which it would start next, or None for a transient VM."""
+        """Return the XML with which it would start next, or None for a transient VM."""
         with self.call("reading the VM's persistent XML", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             if not domain.isPersistent():
                 return None
@@ -111,7 +111,7 @@ class Domain:
             domain.updateDeviceFlags(document, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
     def path_in_qemu(self, disk: domain_xml.DomainDisk) -> str:
-        """Where QEMU writes to for a disk, asked of QEMU itself; "" if it has no such disk.
+        """Return where QEMU writes to for a disk, asked of QEMU itself; "" if it has no such disk.
 
         Only for when libvirt cannot be believed: libvirt marks the VM as tainted by it. Source: QMP's query-block.
         """
@@ -134,7 +134,7 @@ class Domain:
             return {found.getName(): found.getXMLDesc(0) for found in domain.listAllSnapshots(0)}
 
     def metadata(self, uri: str) -> str | None:
-        """The element of that namespace in the VM's metadata, or None."""
+        """Return the element of that namespace in the VM's metadata, or None."""
         with self.call("reading the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             try:
                 return str(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, uri, libvirt.VIR_DOMAIN_AFFECT_CURRENT))
@@ -144,7 +144,7 @@ class Domain:
                 raise
 
     def set_metadata(self, uri: str, prefix: str, element: str | None) -> None:
-        """Writes the element of that namespace to the live and the persistent XML; None removes it.
+        """Write the element of that namespace to the live and the persistent XML; None removes it.
 
         Source: virDomainSetMetadata. It refuses the live XML of a VM that is off, and one that starts takes the
         persistent XML as it is just then: written to while the VM starts or ends, both are written again.
@@ -197,13 +197,13 @@ def _path_of_image(filename: str) -> str:
 
 
 def every_domain(connection: Connection) -> tuple[Domain, ...]:
-    """Every VM of the node, running or defined."""
+    """Return every VM of the node, running or defined."""
     with connection.lend() as handle, answered("listing the node's VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
         return tuple(Domain(connection, domain.UUIDString()) for domain in handle.listAllDomains(0))
 
 
 def find(connection: Connection, *, name: str | None, uuid: str | None) -> Domain:
-    """The VM by name, by uuid, or by both, and then both must match.
+    """Return the VM by name, by uuid, or by both, and then both must match.
 
     Raises:
         MigrationError: VirtualMachineNotFound.

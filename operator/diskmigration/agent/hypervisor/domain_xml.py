@@ -84,13 +84,13 @@ class DomainDescription:
         return self.uuid if self.name.startswith("-") else shlex.quote(self.name)
 
     def disk(self, target: str) -> DomainDisk | None:
-        """The disk with that target device, or None."""
+        """Return the disk with that target device, or None."""
         return next((disk for disk in self.disks if disk.target == target), None)
 
 
 @functools.lru_cache(maxsize=512)
 def parse(xml: str) -> DomainDescription:
-    """Reads a domain's XML, live or inactive. Kept, as each VM's is read every few seconds and hardly ever changes.
+    """Read a domain's XML, live or inactive. Kept, as each VM's is read every few seconds and hardly ever changes.
 
     Raises:
         xml.etree.ElementTree.ParseError: it is no XML.
@@ -118,7 +118,7 @@ def root_of(xml: str) -> ET.Element:
     """Return the document's root, with every path as it is.
 
     libvirt writes a path's line breaks and tabs as they are, and an XML parser has to read a space for each: another
-    path, and perhaps somebody else's volume.
+    path, and maybe somebody else's volume.
     """
     exact = _TAG.sub(lambda tag: _VALUE.sub(lambda value: value[0].translate(_BREAKS), tag[0]), xml)
     return ET.fromstring(exact)  # noqa: S314 - libvirt's own output, from the node's own daemon
@@ -154,7 +154,7 @@ def _disk(element: ET.Element) -> DomainDisk:
 
 
 def _chain(element: ET.Element, kind: str, image_format: str) -> tuple[tuple[Layer, ...], bool]:
-    """The layers from this element down. An empty `<backingStore/>` ends a chain that libvirt has walked to its end."""
+    """Return the layers from this element down; an empty `<backingStore/>` ends a chain that is known whole."""
     source = element.find("source")
     if source is None:
         return (), False
@@ -176,7 +176,7 @@ def _format_of(element: ET.Element) -> str:
 
 
 def _layer(parent: ET.Element, source: ET.Element, kind: str, image_format: str, *, index: str | None = None) -> Layer:
-    """The volume of a `<source>`, which carries the index itself, but not below a `<backingStore>`.
+    """Return the volume of a `<source>`, which carries the index itself, but not below a `<backingStore>`.
 
     Its encryption may stand beside the `<source>` as well as in it.
     """
@@ -215,7 +215,7 @@ def _source(parent: ET.Element, kind: str, path: str) -> None:
 
 
 def snapshot_document(*, target: str, other_targets: tuple[str, ...], kind: str, path: str) -> str:
-    """A disk-only external snapshot of one disk onto an existing qcow2 volume; no other disk takes part."""
+    """Return a disk-only external snapshot of one disk onto an existing qcow2 volume; no other disk takes part."""
     root = ET.Element("domainsnapshot")
     disks = ET.SubElement(root, "disks")
     disk = ET.SubElement(disks, "disk", {"name": target, "snapshot": "external", "type": kind})
@@ -227,7 +227,7 @@ def snapshot_document(*, target: str, other_targets: tuple[str, ...], kind: str,
 
 
 def copy_document(*, kind: str, path: str, image_format: str) -> str:
-    """The destination of a block copy; the format is stated, as it would be probed otherwise."""
+    """Return the destination of a block copy; the format is stated, as it would be probed otherwise."""
     disk = ET.Element("disk", {"type": kind})
     ET.SubElement(disk, "driver", {"name": "qemu", "type": image_format})
     _source(disk, kind, path)
@@ -251,7 +251,7 @@ def moved_disk(document: str, *, kind: str, path: str, image_format: str, rememb
     """Return the `<disk>` with another volume as its source; everything else of it stays.
 
     `remembered` is the disk as it was before libvirt replaced its source: what libvirt dropped is put back. Source:
-    qemuSnapshotDiskPrepareOne builds the persistent source anew, without `<seclabel>` and `<metadata_cache>`.
+    qemuSnapshotDiskPrepareOne builds a new persistent source, without `<seclabel>` and `<metadata_cache>`.
     """
     disk = root_of(document)
     active = _disk(disk).active

@@ -24,7 +24,7 @@ class HypervisorUnavailableError(MigrationError):
     """libvirtd, or a QEMU that ended meanwhile, gave no answer. What was asked may have happened: look again."""
 
     def __init__(self, message: str) -> None:
-        """Names the call that got no answer."""
+        """Name the call that got no answer."""
         super().__init__(Reason.HYPERVISOR_UNAVAILABLE, message)
 
 
@@ -32,7 +32,7 @@ class DomainGoneError(MigrationError):
     """The VM is not there any more, or has no QEMU process."""
 
     def __init__(self, message: str) -> None:
-        """Names the VM."""
+        """Name the VM."""
         super().__init__(Reason.VIRTUAL_MACHINE_STOPPED, message)
 
 
@@ -40,7 +40,7 @@ class VirtualMachinePausedError(MigrationError):
     """QEMU refuses block jobs on the VM's disks until the VM is resumed."""
 
     def __init__(self, message: str) -> None:
-        """Names the call that was refused."""
+        """Name the call that was refused."""
         super().__init__(Reason.VIRTUAL_MACHINE_PAUSED, message)
 
 
@@ -86,13 +86,13 @@ def _is_busy(error: libvirt.libvirtError, answer: str) -> bool:
 
 
 def is_connection_loss(error: libvirt.libvirtError) -> bool:
-    """Whether the answer is the transport's, so that the call's own outcome is unknown."""
+    """Return whether the answer is the transport's, so that the call's own outcome is unknown."""
     return error.get_error_domain() in _FROM_TRANSPORT and error.get_error_code() in _CONNECTION_LOST
 
 
 @contextmanager
 def answered(doing: str, *, failure: Reason) -> Iterator[None]:
-    """Turns libvirtError into the project's errors, saying what was being done and what libvirt answered.
+    """Turn libvirtError into the project's errors, saying what was being done and what libvirt answered.
 
     Raises:
         HypervisorUnavailableError: libvirtd did not answer or is busy with the VM, or QEMU ended while it was asked.

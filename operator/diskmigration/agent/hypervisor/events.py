@@ -64,12 +64,12 @@ class Events:
     """Hands every event to every listener, on libvirt's own thread: a listener must only take note and return."""
 
     def __init__(self, connection: Connection) -> None:
-        """Registers with each connection that is opened from now on."""
+        """Register with each connection that is opened from now on."""
         self._listeners: list[Listener] = []
         connection.on_open(self._register)
 
     def listen(self, listener: Listener) -> None:
-        """Adds a listener for as long as the process lives."""
+        """Add a listener for as long as the process lives."""
         self._listeners.append(listener)
 
     def _emit(self, event: DomainEvent) -> None:

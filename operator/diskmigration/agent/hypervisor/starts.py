@@ -16,7 +16,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
 
 MOST_VMS = 10_000
-"""Of more VMs that were started, or written to, on one connection nothing is remembered: a new epoch begins."""
+"""A new epoch begins when more VMs than that were started, or written to, on one connection."""
 EVENT_SECONDS = 10.0
 """How long an event may take that libvirt has queued."""
 

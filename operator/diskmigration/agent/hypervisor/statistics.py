@@ -76,7 +76,7 @@ class DomainStatistics:
         )
 
     def layer(self, path: str, target: str) -> LayerStatistics | None:
-        """The open volume at that path under that disk, or None."""
+        """Return the open volume at that path under that disk, or None."""
         return next((layer for layer in self.layers if layer.path == path and layer.target == target), None)
 
     def written_up_to(self, device: str, offset_bytes: int) -> "DomainStatistics":
@@ -161,7 +161,7 @@ _RUNNING_NOT_WAITING = _RUNNING | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWA
 
 
 def of_running_domains(connection: Connection) -> Rows:
-    """The statistics of every running VM, in one call; one that is busy with another call is not waited for."""
+    """Return the statistics of every running VM, in one call; one that is busy with another call is not waited for."""
     handle = connection.get()
     with answered("reading the block statistics of all VMs", failure=Reason.HYPERVISOR_UNAVAILABLE):
         return _read(handle.getAllDomainStats(_GROUPS, _RUNNING_NOT_WAITING))
@@ -178,6 +178,6 @@ def _read(records: Sequence[tuple[libvirt.virDomain, Mapping[str, object]]]) -> 
 
 
 def set_threshold(domain: Domain, *, device: str, offset_bytes: int) -> None:
-    """Arms a one-shot event for the first later write that ends past the offset; 0 disarms."""
+    """Arm a one-shot event for the first later write that ends past the offset; 0 disarms."""
     with domain.call(f"arming the threshold of {device}", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
         handle.setBlockThreshold(device, offset_bytes, 0)

@@ -138,7 +138,7 @@ class MigrationContext:
         return qemu_img_process.wait_of(Path(volume.path) for volume in self.journal.volumes)
 
     def keeps_on_at(self, bandwidth: int | None) -> bool:
-        """Whether a copy that was begun with that limit goes on: qemu-img cannot change its rate while it runs."""
+        """Return whether a copy with that limit goes on: qemu-img cannot change its rate while it runs."""
         return self.keep_on() and self.latest().spec.bandwidth == bandwidth
 
     def make(self, volume: JournalVolume, home: OpenDomain, size: int) -> None:
@@ -163,7 +163,7 @@ class MigrationContext:
         return self.node.remover.remove(home, chain, wait=self.wait)
 
     def record(self, **changes: Any) -> None:
-        """Writes the journal with these fields changed.
+        """Write the journal with these fields changed.
 
         Raises:
             HypervisorUnavailableError, DomainGoneError: nothing was written, and nothing counts.
@@ -193,16 +193,16 @@ class MigrationContext:
         failpoints.failpoint(self.step, point)
 
     def is_running(self) -> bool:
-        """Whether QEMU runs the VM."""
+        """Return whether QEMU runs the VM."""
         return self.domain.is_active()
 
     def require_running(self) -> None:
-        """Raises DomainGoneError unless QEMU runs the VM: what was decided on is not so any more."""
+        """Raise DomainGoneError unless QEMU runs the VM: what was decided on is not so any more."""
         if not self.is_running():
             raise DomainGoneError(f"The VM {self.journal.migration.spec.virtual_machine} was shut off.")
 
     def disk(self) -> DomainDisk:
-        """The disk now, from the live XML, or the persistent one of a VM that is off.
+        """Return the disk now, from the live XML, or the persistent one of a VM that is off.
 
         Raises:
             DiskGoneError: it was detached.
@@ -213,7 +213,7 @@ class MigrationContext:
         return found
 
     def active_path(self) -> str:
-        """The path of the active layer now."""
+        """Return the path of the active layer now."""
         active = self.disk().active
         return active.path if active is not None else ""
 

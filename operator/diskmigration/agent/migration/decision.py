@@ -100,12 +100,12 @@ def active_layer_of(journal: Journal, path: str) -> ActiveLayer:
 
 
 def is_replication(journal: Journal, job: BlockJob) -> bool:
-    """Whether the job is this migration's mirror, and nobody else's."""
+    """Return whether the job is this migration's mirror, and nobody else's."""
     return job.is_copy and job.mirror is not None and job.mirror.layer.path == journal.mirror.path
 
 
 def next_step(journal: Journal, observation: DiskObservation) -> Step:
-    """The one thing to do now. Before the pivot a given-up migration goes back; after it, the only way is forward."""
+    """Return the one thing to do now. Before the pivot a given-up migration goes back; after it, it goes forward."""
     if journal.outcome is not None:
         return Step.FINISH
     hindrance = _hindrance(journal, observation)
@@ -165,14 +165,14 @@ def _without_snapshot(journal: Journal, observation: DiskObservation) -> Step:
 
 
 def _cold(observation: DiskObservation) -> Step:
-    """What a VM that is shut off is copied with; while the cutover is waited for, it may start any moment."""
+    """Return what a VM that is shut off is copied with; while the cutover is waited for, it may start any moment."""
     if not observation.cutover_is_open and (observation.has_cold_copy or observation.was_in_step):
         return Step.AWAIT_CUTOVER
     return Step.PIVOT_COLD if observation.has_cold_copy else Step.COPY_COLD
 
 
 def _is_lost_replication(journal: Journal, job: BlockJob) -> bool:
-    """Whether the job is this migration's mirror, and libvirtd was killed before it had noted more than that it is."""
+    """Return whether the job is this migration's mirror, of which a libvirtd that was killed has noted no more."""
     return job.is_copy_without_mirror and journal.stage is Stage.COPIED
 
 

@@ -25,7 +25,7 @@ def lacking_room(reason: Reason) -> Iterator[None]:
 
 @contextmanager
 def seen_if_full(home: OpenDomain, volume: str, reason: Reason) -> Iterator[None]:
-    """Gives what fails in the block the reason SourceFull or DestinationFull where the volume cannot grow any further.
+    """Give what fails in the block the reason SourceFull or DestinationFull where the volume cannot grow any further.
 
     Raises:
         MigrationError: with that reason, or as it was raised.

@@ -49,12 +49,12 @@ def is_silent(host: OtherHost, wanted: Wanted, group: VolumeGroup | None) -> boo
 
 
 def _reports(host: OtherHost, wanted: Wanted, group: VolumeGroup | None) -> list[NodeStorageDomain]:
-    """What the node tells of the storage domain, or of others on the same volume group."""
+    """Return what the node tells of the storage domain, or of others on the same volume group."""
     return [report for report in host.hypervisor.status.storage_domains if _is_same(report, wanted, group)]
 
 
 def _is_same(report: NodeStorageDomain, wanted: Wanted, group: VolumeGroup | None) -> bool:
-    """Whether the node's domain may be the same storage; groups of one name are told apart by their uuid."""
+    """Return whether the node's domain may be the same storage; groups of one name are told apart by their uuid."""
     if group is not None and report.volume_group is not None:
         return report.volume_group.uuid == group.uuid
     return any(report.name == domain for domain, _ in wanted.names)

@@ -180,11 +180,11 @@ class Journal(Model):
         return (self.source if self.outcome is Phase.SUCCEEDED else self.destination) + own
 
     def volume(self, path: str) -> JournalVolume:
-        """The volume of either side with that path; KeyError if there is none."""
+        """Return the volume of either side with that path; KeyError if there is none."""
         return {volume.path: volume for volume in self.volumes}[path]
 
     def chain_of(self, volume: JournalVolume) -> tuple[Image, ...]:
-        """The volume and all below it on its side, base first, as qemu-img is told of them."""
+        """Return the volume and all below it on its side, base first, as qemu-img is told of them."""
         side = self.at_source if volume in self.at_source else self.at_destination
         return tuple(below.image for below in side[: side.index(volume) + 1])
 
@@ -194,7 +194,7 @@ class Journal(Model):
         return self.source if self.migration.spec.source_volumes is SourceVolumes.DELETE else self.source[-1:]
 
     def below(self, volume: JournalVolume) -> JournalVolume | None:
-        """The destination's volume on which that other one of it stands; None for its base."""
+        """Return the destination's volume on which that other one of it stands; None for its base."""
         side = self.at_destination
         return side[side.index(volume) - 1] if volume != side[0] else None
 
@@ -234,12 +234,12 @@ class Journal(Model):
 
 
 def uri(disk: str) -> str:
-    """The XML namespace of the journal of one disk."""
+    """Return the XML namespace of the journal of one disk."""
     return f"{_NAMESPACE}{disk}"
 
 
 def read(domain: Domain, disk: str) -> Journal | None:
-    """The disk's journal, whoever wrote it, or None.
+    """Return the disk's journal, whoever wrote it, or None.
 
     Raises:
         MigrationError: DiskBusy, when there is one that cannot be read: a newer agent's, or one edited by hand.
@@ -288,7 +288,7 @@ def write(domain: Domain, journal: Journal) -> None:
 
 
 def erase(domain: Domain, journal: Journal) -> None:
-    """Removes the journal, and the disk is free; one that the disk's next migration has written already stays."""
+    """Remove the journal, and the disk is free; one that the disk's next migration has written already stays."""
     disk = journal.migration.spec.disk
     with _locks.of((domain.uuid, disk)):
         found = read(domain, disk)

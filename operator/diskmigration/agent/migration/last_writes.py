@@ -114,7 +114,7 @@ def holds_data(volume: OwnVolume, *, keep_on: Callable[[], bool]) -> bool | None
 
 
 def _has_role(volume: OwnVolume, role: str | None) -> bool:
-    """Whether it has that role; of the copies, the first one that is asked is the top one."""
+    """Return whether it has that role; of the copies, the first one that is asked is the top one."""
     own_role = volume.own_name.role
     return own_role == role or (role == TOP_COPY and own_role not in (SNAPSHOT, OVERLAY))
 

@@ -10,16 +10,16 @@ BACKOFF = Backoff(first_seconds=2.0, longest_seconds=60.0)
 
 
 def cutover_is_open(cutover: Cutover, *, now: datetime) -> bool:
-    """Whether the pivot may happen: the policy is Automatic and the window has begun."""
+    """Return whether the pivot may happen: the policy is Automatic and the window has begun."""
     return cutover.policy is CutoverPolicy.AUTOMATIC and (cutover.not_before is None or now >= cutover.not_before)
 
 
 def deadline_has_passed(migration: DiskMigration, *, started: datetime | None, now: datetime) -> bool:
-    """Whether activeDeadlineSeconds after the start are over."""
+    """Return whether activeDeadlineSeconds after the start are over."""
     limit = migration.spec.active_deadline_seconds
     return limit is not None and started is not None and now >= started + timedelta(seconds=limit)
 
 
 def wants_cancel(migration: DiskMigration) -> bool:
-    """Whether the user wants it to stop: by `cancel: true`, or by deleting it."""
+    """Return whether the user wants it to stop: by `cancel: true`, or by deleting it."""
     return migration.spec.cancel or migration.metadata.deletion_timestamp is not None

@@ -50,7 +50,7 @@ class AtWork:
 
 
 def orphans_among(domain_name: str, leftovers: Iterable[Leftover], at_work: AtWork) -> tuple[Leftover, ...]:
-    """Those of a storage domain's leftovers that nobody works on. Pure."""
+    """Return those of a storage domain's leftovers that nobody works on. Pure."""
     return tuple(
         leftover
         for leftover in leftovers
@@ -59,7 +59,7 @@ def orphans_among(domain_name: str, leftovers: Iterable[Leftover], at_work: AtWo
 
 
 def volumes_of(journal: Journal) -> frozenset[tuple[str, str]]:
-    """Each volume that the journal names, behind its storage domain's name. Pure."""
+    """Return each volume that the journal names, behind its storage domain's name. Pure."""
     sides = (
         (journal.source_domain, journal.at_source),
         (journal.destination_domain, journal.at_destination),
@@ -68,7 +68,7 @@ def volumes_of(journal: Journal) -> frozenset[tuple[str, str]]:
 
 
 def journals_by_vm(connection: Connection) -> tuple[tuple[Domain, Journal], ...]:
-    """Every journal in a VM of this node, behind its VM.
+    """Return every journal in a VM of this node, behind its VM.
 
     Raises:
         MigrationError: libvirt could not be asked, or a journal cannot be read, so that nothing is known.
@@ -106,15 +106,15 @@ class Orphans:
         self._failures = 0
 
     def start(self) -> None:
-        """Starts looking."""
+        """Start to look for orphans."""
         threading.Thread(target=self._run, name="orphans", daemon=True).start()
 
     def stop(self) -> None:
-        """Looks no more."""
+        """Stop looking for orphans."""
         self._stopping.set()
 
     def of(self, domain_name: str) -> tuple[OrphanedVolume, ...]:
-        """The orphans of a storage domain that were found and could not be removed."""
+        """Return the orphans of a storage domain that were found and could not be removed."""
         return self._found.get(domain_name, ())
 
     def _run(self) -> None:
@@ -123,7 +123,7 @@ class Orphans:
                 self._stopping.wait(SWEEP_SECONDS if self._sweep_all() else BACKOFF.seconds(self._failures))
 
     def _sweep_all(self) -> bool:
-        """Whether every domain could be looked at."""
+        """Return whether every domain could be looked at."""
         found, obstacles = {}, {}
         try:
             self._erase_ended_journals()
@@ -165,7 +165,7 @@ class Orphans:
         return tuple(kept for orphan in orphans if (kept := self._remove(domain, orphan)) is not None)
 
     def _remove(self, domain: OpenDomain, orphan: Leftover) -> OrphanedVolume | None:
-        """Removes it and returns None, or returns why it is still there."""
+        """Remove it and return None, or return why it is still there."""
         told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
         try:
             path = str(domain.driver.path(orphan.volume))

@@ -42,22 +42,22 @@ class Meter:
         )
 
     def bytes_per_second(self) -> int:
-        """The rate over the last seconds."""
+        """Return the rate over the last seconds."""
         if len(self.samples) < 2:
             return 0
         (first_at, first), (last_at, last) = self.samples[0], self.samples[-1]
         return int((last - first) / (last_at - first_at)) if last_at > first_at else 0
 
     def is_stuck(self, *, now: float, timeout_seconds: float) -> bool:
-        """Whether no byte has moved for so long."""
+        """Return whether no byte has moved for so long."""
         return self.last_progress_at is not None and now - self.last_progress_at > timeout_seconds
 
     def restarted(self, *, now: float) -> "Meter":
-        """The same figures with a fresh clock, for a wait in which no bytes are due."""
+        """Return the same figures with a fresh clock, for a wait in which no bytes are due."""
         return replace(self, last_progress_at=now)
 
     def excused(self, seconds: float, *, now: float) -> "Meter":
-        """The same figures with a clock that stood still for so many seconds, in which nobody could look."""
+        """Return the same figures with a clock that stood still for so many seconds, in which nobody could look."""
         if self.last_progress_at is None:
             return self
         return replace(self, last_progress_at=min(self.last_progress_at + seconds, now))
@@ -77,7 +77,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class MergeProgress:
-    """How far a merge is, as the status tells it: anew when a percent was gained, or after a while."""
+    """How far a merge is, as the status tells it: again when a percent was gained, or after a while."""
 
     message: str = ""
     percent: int = _UNKNOWN_PERCENT

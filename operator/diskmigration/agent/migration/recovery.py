@@ -92,7 +92,7 @@ def _fail_before_begin(run: Run, error: MigrationError) -> bool:
 
 
 def _lose_domain(run: Run, error: DomainGoneError) -> bool:
-    """The VM was shut off just now, which is looked at, or it is gone with its definition and its journal."""
+    """Look again at a VM that was shut off just now, or settle one that is gone with its definition and its journal."""
     context = run.context
     if context is None:
         return _fail_before_begin(run, error)
@@ -117,7 +117,7 @@ def _lose_domain(run: Run, error: DomainGoneError) -> bool:
 
 
 def _lose_disk(run: Run, error: DiskGoneError) -> bool:
-    """The VM has the disk no more, and its volumes are merged without it."""
+    """Settle a disk that the VM has no more: its volumes are merged without it."""
     context = run.context
     if context is None:
         return _fail_before_begin(run, error)

@@ -174,7 +174,7 @@ class _Needs:
         self.gone: set[Identity] = set()
 
     def of(self, doomed: Doomed, image: StoredImage) -> str | None:
-        """Who needs the volume or may need it, as a sentence; None where it may go."""
+        """Return who needs the volume or may need it, as a sentence; None where it may go."""
         reason = self._on_node(doomed, image)
         if reason is not None or doomed.standing is not Standing.LOWER:
             return reason
@@ -228,7 +228,7 @@ class _Needs:
             ) from error
 
     def _names(self, doomed: Doomed, image: StoredImage) -> frozenset[tuple[str, str]]:
-        """The volume's name in each storage domain that it lies in: their directories may lie in one another."""
+        """Return the volume's name in each storage domain that it lies in: their directories may lie in one another."""
         paths = [path for path in (image.path, Path(doomed.path)) if path is not None]
         return frozenset({(self._home.name, doomed.name)}).union(*map(self._domains.names_of, paths))
 
@@ -254,7 +254,7 @@ def _why_kept(doomed: Doomed, judgements: Sequence[Judgement]) -> str | None:
 
 
 def _opener_of(home: OpenDomain, doomed: Doomed, wait: Callable[[float], object]) -> str | None:
-    """Who has the volume open, as a sentence; None where nobody has."""
+    """Return who has the volume open, as a sentence; None where nobody has."""
     paths = home.driver.paths(doomed.name)
     until = time.monotonic() + _CLOSING_SECONDS
     while True:
@@ -270,11 +270,11 @@ def _opener_of(home: OpenDomain, doomed: Doomed, wait: Callable[[float], object]
         is_held = any(map(image_locks.is_held, paths))
     except OSError as error:
         return f"Whether a QEMU has it open cannot be told: {error}."
-    return "A QEMU has it open, perhaps on another node: QEMU's lock is on it." if is_held else None
+    return "A QEMU has it open, maybe on another node: QEMU's lock is on it." if is_held else None
 
 
 def _listed(clauses: Sequence[str]) -> str:
-    """The first few, as a message must stay readable."""
+    """Return the first few of them, as a message must stay readable."""
     shown, left = clauses[:3], len(clauses) - 3
     return "; ".join(shown) + (f"; and {left} more" if left > 0 else "")
 

@@ -77,7 +77,7 @@ class Run:
         return self.object_is_gone or limits.wants_cancel(self.latest)
 
     def passed_deadline(self) -> Failure | None:
-        """The failure of a migration whose activeDeadlineSeconds are over."""
+        """Return the failure of a migration whose activeDeadlineSeconds are over."""
         started = self.reporter.status.start_time
         if not limits.deadline_has_passed(self.latest, started=started, now=datetime.now(UTC)):
             return None
@@ -89,7 +89,7 @@ class Run:
         )
 
     def passed_limit(self, context: MigrationContext) -> Failure | None:
-        """The failure of a migration that took too long, or of which no byte has moved for too long."""
+        """Return the failure of a migration that took too long, or of which no byte has moved for too long."""
         seconds = self.latest.spec.progress_timeout_seconds
         if context.status.meter.is_stuck(now=time.monotonic(), timeout_seconds=seconds):
             return self.passed_deadline() or Failure(
@@ -112,7 +112,7 @@ class Run:
         return (self.passed_deadline() if context is None else self.passed_limit(context)) is None
 
     def show(self, phase: Phase, *, message: str = "") -> None:
-        """Has the status say where the migration stands.
+        """Have the status say where the migration stands.
 
         Without a message it says what libvirt or QEMU is waited for, what takes long, or which step has failed and has
         not ended well since.
@@ -125,7 +125,7 @@ class Run:
         self.reporter.show(self.latest, context, phase, is_past_pivot=self.is_past_pivot, message=message)
 
     def end(self, phase: Phase, reason: Reason, message: str) -> bool:
-        """Shows the last status. Always True, for a caller whose migration ends with it."""
+        """Show the last status. Always True, for a caller whose migration ends with it."""
         given_up_in = self.context.journal.cancelled_in if self.context is not None else None
         self.reporter.end(self.latest, phase, reason, message, given_up_in=given_up_in)
         return True

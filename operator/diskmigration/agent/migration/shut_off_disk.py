@@ -29,7 +29,7 @@ class MeasuredDisk:
 
 
 def read(disk: DomainDisk, domains: StorageDomains) -> MeasuredDisk:
-    """Walks the chain from the active layer down; its volumes are made ready for use on this node.
+    """Walk the chain from the active layer down; its volumes are made ready for use on this node.
 
     Raises:
         MigrationError: SourceNotInStorageDomain, DiskNotSupported, StorageFailed.

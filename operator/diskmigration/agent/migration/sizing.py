@@ -14,7 +14,7 @@ from diskmigration.api.disk_migration import Provisioning, VolumeFormat
 def frozen_volume_size(
     *, required: int, capacity: int, image_format: VolumeFormat, provisioning: Provisioning, is_whole_disk: bool
 ) -> int:
-    """The size of a volume that is filled once from volumes that nobody writes to.
+    """Return the size of a volume that is filled once from volumes that nobody writes to.
 
     Thin takes what the data needs. Raw is the whole disk, exactly. Thick is for the volume that stays: the disk and
     qcow2's own tables.
@@ -27,7 +27,7 @@ def frozen_volume_size(
 
 
 def written_volume_size(*, allocated: int, at_least: int, capacity: int, chunk: int) -> int:
-    """The size of a volume that a guest or a mirror is going to write to: what is there, and a chunk of head room.
+    """Return the size of a volume that a guest or a mirror will write to: what is there, and a chunk of head room.
 
     Never below `at_least`: a mirror that starts smaller than its source may fill up before the first extension.
     """
@@ -35,7 +35,7 @@ def written_volume_size(*, allocated: int, at_least: int, capacity: int, chunk: 
 
 
 def fresh_volume_size(*, capacity: int, chunk: int) -> int:
-    """The size of a layer that nothing was written to yet: a chunk of head room."""
+    """Return the size of a layer that nothing was written to yet: a chunk of head room."""
     return written_volume_size(allocated=0, at_least=0, capacity=capacity, chunk=chunk)
 
 
@@ -76,7 +76,7 @@ def merge_growth(*, data: int, layout: Qcow2Layout, capacity: int) -> int:
     tables = min(clusters, -(-capacity // (cluster // layout.l2_entry_bytes * cluster)))
     new = clusters + tables
     blocks = -(-new // (cluster * 8 // layout.refcount_bits)) + 1
-    # A refcount table that is full is written anew, half as large again, with its own refcounts.
+    # A refcount table that is full is written again, half as large again, with its own refcounts.
     table = 2 * _up(blocks * 8, cluster) // cluster
     return (new + blocks + table) * cluster
 

@@ -42,7 +42,7 @@ def side(
     figures: dict[str, VolumeFigures],
     retained: tuple[RetainedVolume, ...] = (),
 ) -> Side:
-    """One side of the move; a volume that is not there (any more) is left out."""
+    """Return one side of the move; a volume that is not there (any more) is left out."""
     roles = [VolumeRole.INTERNAL] * (len(chain) - 1) + [VolumeRole.ACTIVE]
     volumes = [*zip(chain, roles, strict=True), *([(extra, VolumeRole.SNAPSHOT)] if extra is not None else [])]
     return Side(
@@ -67,7 +67,7 @@ def side(
 
 
 def effective(migration: DiskMigration, journal: Journal) -> Effective:
-    """What was resolved; the watermark and the chunk are for a destination on block storage only."""
+    """Return what was resolved; the watermark and the chunk are for a destination on block storage only."""
     destination = journal.destination_domain
     is_block = destination.spec.type is StorageType.BLOCK
     thin = destination.spec.thin_provisioning
@@ -93,7 +93,7 @@ def under_way(
     stalled: MigrationError | None = None,
     falls_behind: bool = False,
 ) -> DiskMigrationStatus:
-    """The status while the migration runs; `message` tells what it waits for, or is empty.
+    """Return the status while the migration runs; `message` tells what it waits for, or is empty.
 
     `stalled` is what somebody has to look at before it can go on; `falls_behind` tells that the mirror does.
     """
@@ -138,7 +138,7 @@ def under_way(
 def not_begun(
     before: DiskMigrationStatus, migration: DiskMigration, *, phase: Phase, message: str, now: datetime
 ) -> DiskMigrationStatus:
-    """The status while no attempt is under way; `message` tells what it waits for."""
+    """Return the status while no attempt is under way; `message` tells what it waits for."""
     return _summed_up(before, migration, _Summary(phase, phase.value, message), now=now)
 
 
@@ -152,7 +152,7 @@ def ended(
     now: datetime,
     given_up_in: Phase | None = None,
 ) -> DiskMigrationStatus:
-    """The last status: Succeeded, Failed or Cancelled, with why; `given_up_in` where the status does not tell yet."""
+    """Return the last status, with why it ended; `given_up_in` is the phase where the status does not tell it yet."""
     success = phase is Phase.SUCCEEDED
     progress = before.progress
     if success and progress is not None:
@@ -199,7 +199,7 @@ def about_retained(journal: Journal) -> str:
 def _converging(
     before: tuple[Condition, ...], migration: DiskMigration, journal: Journal, *, falls_behind: bool, now: datetime
 ) -> tuple[Condition, ...]:
-    """Whether what is left to mirror grows less; nothing is said until there was doubt about it."""
+    """Return whether what is left to mirror grows less; nothing is said until there was doubt about it."""
     if falls_behind:
         reason = "GuestWritesFaster"
         more = (

@@ -112,7 +112,7 @@ def _changes_owners(
 
 
 def _needs_to_be_given(user: Credentials, path: Path) -> bool:
-    """Whether QEMU could not use the volume, as it does or did, unless libvirt gave it to QEMU's user."""
+    """Return whether QEMU could not use the volume, as it does or did, unless libvirt gave it to QEMU's user."""
     if not exists(path):
         return False
     found = ownership.read(path)
@@ -120,7 +120,7 @@ def _needs_to_be_given(user: Credentials, path: Path) -> bool:
 
 
 def _gives_volumes_to(user: Credentials, connection: Connection) -> bool:
-    """Whether a VM that runs has a volume that QEMU's user could not have opened before libvirt gave it away."""
+    """Return whether a VM that runs has a volume that QEMU's user could not have opened before libvirt gave it away."""
     for domain in every_domain(connection):
         try:
             disks = domain.describe().disks if domain.is_active() else ()

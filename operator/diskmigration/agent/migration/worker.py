@@ -70,11 +70,11 @@ class Worker:
         return self._migration.latest.metadata
 
     def start(self) -> None:
-        """Starts the worker's thread."""
+        """Start the worker's thread."""
         self._thread.start()
 
     def is_alive(self) -> bool:
-        """Whether it still works."""
+        """Return whether it still works."""
         return self._thread.is_alive() and not self._has_left
 
     def has_seen_end(self) -> bool:
@@ -83,16 +83,16 @@ class Worker:
         return phase is not None and phase.is_final
 
     def has_died(self) -> bool:
-        """Whether its thread is gone although neither its migration has ended nor it was told to stop."""
+        """Return whether its thread is gone although neither its migration has ended nor it was told to stop."""
         return not (self._thread.is_alive() or self._has_ended or self._migration.stopping.is_set())
 
     def stop(self) -> None:
-        """Asks the thread to end; the block job in QEMU goes on, and the next agent finds it."""
+        """Ask the thread to end; the block job in QEMU goes on, and the next agent finds it."""
         self._migration.stopping.set()
         self._migration.wake.set()
 
     def update(self, migration: DiskMigration) -> None:
-        """Takes in the object as it is now."""
+        """Record the object as it is now."""
         self._migration.latest = migration
         self._migration.statuses.compare(migration)
         self._migration.wake.set()
@@ -103,7 +103,7 @@ class Worker:
         self._migration.wake.set()
 
     def notice(self, event: DomainEvent) -> None:
-        """Takes note of something that happened to a VM."""
+        """Record something that happened to a VM."""
         run = self._migration
         if event.uuid == run.vm_uuid:
             run.vm_has_changed = run.vm_has_changed or isinstance(event, LifecycleChanged)
@@ -149,7 +149,7 @@ class Worker:
         return recover(self._migration, error)
 
     def _look_and_act(self) -> bool:
-        """One round; True when the migration has ended."""
+        """Take one round, and return whether the migration has ended."""
         run = self._migration
         if run.context is None:
             run.context = open_attempt(run)
@@ -161,7 +161,7 @@ class Worker:
         return False
 
     def _act(self, run: Run, context: MigrationContext) -> None:
-        """Takes the next step."""
+        """Take the next step."""
         had_left = run.vm_has_left
         seen = context.observe()
         if had_left and seen.is_running:
@@ -197,7 +197,7 @@ class Worker:
         step = next_step(context.journal, observation)
         whereabouts = Whereabouts(Elsewhere.NOWHERE)
         if not is_running and (acts_on_volumes(step) or lost is not None):
-            whereabouts = self._ask_hosts(run, context, anew=acts_on_volumes(step))
+            whereabouts = self._ask_hosts(run, context, is_fresh=acts_on_volumes(step))
             step = next_step(context.journal, replace(observation, elsewhere=whereabouts.elsewhere))
         if step is Step.AWAIT_END_OF_VM and lost is not None:
             run.show(run.phase, message=follow(context, lost, is_running=is_running))
@@ -205,10 +205,10 @@ class Worker:
         else:
             take_step(run, context, step, job, whereabouts=whereabouts.message)
 
-    def _ask_hosts(self, run: Run, context: MigrationContext, *, anew: bool) -> Whereabouts:
-        """Return where the VM runs; unless `anew`, an answer of a few seconds ago will do."""
+    def _ask_hosts(self, run: Run, context: MigrationContext, *, is_fresh: bool) -> Whereabouts:
+        """Return where the VM runs; unless it has to be fresh, an answer of a few seconds ago will do."""
         now = time.monotonic()
-        if anew or self._hosts_said is None or now > self._hosts_said[0] + ASK_HOSTS_SECONDS:
+        if is_fresh or self._hosts_said is None or now > self._hosts_said[0] + ASK_HOSTS_SECONDS:
             self._hosts_said = now, of_domain(context.domain, run.node.other_hosts)
         return self._hosts_said[1]
 

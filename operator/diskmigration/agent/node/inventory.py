@@ -136,7 +136,7 @@ def _locator(vm: VmSnapshot, domains: StorageDomains, locations: Locations) -> C
 
 
 def _unseen(disk: DomainDisk) -> Disk:
-    """What is known of a disk without its storage."""
+    """Return what is known of a disk without its storage."""
     return Disk(target=disk.target, type=_kind(disk), format=disk.active.format if disk.active is not None else "")
 
 
@@ -180,7 +180,7 @@ def _disk(disk: DomainDisk, vm: VmSnapshot, locate: Callable[[Layer], Located | 
 
 
 def _kind(disk: DomainDisk) -> str:
-    """What its source is; of what is no disk, a CD-ROM drive say, what it is, as nothing else matters of it."""
+    """Return the type of its source, or what device it is where that is no disk, as a CD-ROM drive."""
     if disk.device != "disk":
         return disk.device.capitalize()
     return _TYPES.get(disk.type, disk.type.capitalize())

@@ -238,12 +238,12 @@ def _snapshot(uuid: str, entry: _Entry, now: Instant) -> VmSnapshot:
 
 
 def _shape(reading: VmReading | None) -> object:
-    """What the inventory shows of a VM."""
+    """Return what the inventory shows of a VM."""
     if reading is None:
         return None
     return reading.state, tuple(replace(disk, mirror=None) for disk in reading.description.disks)
 
 
 def _signature(row: DomainStatistics | None) -> object:
-    """What the statistics tell of the XML and the state."""
+    """Return what the statistics tell of the XML and the state."""
     return row and (row.run, row.state, tuple((layer.target, layer.index, layer.path) for layer in row.layers))

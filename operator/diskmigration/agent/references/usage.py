@@ -107,7 +107,7 @@ def _name_in(domain: OpenDomain, path: Path) -> str | None:
 
 
 def _is_open_unseen(user: User, graph: Graph) -> bool:
-    """Whether a QEMU has a volume open at a path that is not seen here: it may be any volume, by another name."""
+    """Return whether a QEMU has a volume open at a path that is not seen here, which may be any volume."""
     return user.is_open and user.start is not None and graph.images[user.start].identity is None
 
 

@@ -72,7 +72,7 @@ def _user(named: NamedVolume) -> User:
 
 
 def _stored_user(image: StoredImage, home: OpenDomain) -> User:
-    """What the image is used as is not known here, so its first bytes tell its format."""
+    """Return what the image is by its first bytes, as what it is used as is not known here."""
     place = image.path if image.path is not None else home.driver.path(image.name)
     description = f"the image {image.name} of the storage domain {home.name}"
     return User(description, Location(str(place), ""), identity=image.identity)

@@ -105,7 +105,7 @@ def begin(
 def _free_disk(
     domain: Domain, description: DomainDescription, migration: DiskMigration, reader: LibvirtReader | None
 ) -> DomainDisk:
-    """The disk, if nobody works on it; without a `reader` the VM is off."""
+    """Return the disk, if nobody works on it; without a `reader` the VM is off."""
     target = migration.spec.disk
     disk = description.disk(target)
     if disk is None:
@@ -123,14 +123,14 @@ def _free_disk(
 
 
 def _disk_in_use(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> MeasuredDisk:
-    """The disk of a running VM, as libvirt knows it."""
+    """Return the disk of a running VM, as libvirt knows it."""
     require_movable_disk(disk)
     require_movable_chain(disk)
     return MeasuredDisk(disk, _capacities(domain, disk, reader))
 
 
 def _unused_disk(node: NodeServices, domain: Domain, disk: DomainDisk) -> MeasuredDisk:
-    """The disk of a VM that is shut off, with its whole chain, if nobody can write to it unseen."""
+    """Return the disk of a VM that is shut off, with its whole chain, if nobody can write to it unseen."""
     require_no_saved_state(domain.uuid, has_saved_state=domain.has_saved_state())
     require_movable_disk(disk)
     require_movable_layers(disk)
@@ -170,7 +170,7 @@ def _require_nothing_is_lost(domain: Domain, description: DomainDescription, jou
 
 
 def _snapshots_of(domain: Domain, target: str, volumes: Iterable[Path]) -> tuple[str, ...]:
-    """The names of the snapshots that libvirt keeps and that name one of these volumes, or may name one in a pool.
+    """Return the names of libvirt's snapshots that name one of these volumes, or may name one in a pool.
 
     Raises:
         MigrationError: StorageFailed; it cannot be told what a snapshot names.
@@ -204,7 +204,7 @@ def _require_access(
 
 
 def _capacities(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> tuple[int, ...]:
-    """The virtual size of each layer, active layer first, as QEMU has them open."""
+    """Return the virtual size of each layer, active layer first, as QEMU has them open."""
     found = reader.read(partial(of_domain, domain), doing=f"asking for the sizes of {disk.target} (VM {domain.uuid})")
     by_index = {layer.index: layer.capacity_bytes for layer in found.layers if layer.target == disk.target}
     told = (by_index.get(layer.index if layer.index is not None else -1) for layer in disk.chain)

@@ -26,7 +26,7 @@ _SETTLE_SECONDS = 0.2
 
 
 def copy_cold(context: MigrationContext) -> None:
-    """Copies the active layer, and keeps writers out from before that on; returns early when the round begins anew.
+    """Copy the active layer, with writers kept out since before; return early when the round has to begin again.
 
     Raises:
         MigrationError: CopyFailed, DestinationFull, StorageFailed, VirtualMachineNotRunning.

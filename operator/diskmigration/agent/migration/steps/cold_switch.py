@@ -100,7 +100,7 @@ def _is_as_before(volume: JournalVolume, mark: str | None) -> bool:
 
 
 def _did_not_start(context: MigrationContext, old: JournalVolume) -> bool:
-    """Whether the VM is off and never started: all there is to go by where writes are not counted."""
+    """Return whether the VM is off and never started: all there is to go by where writes are not counted."""
     since = context.cold_copy.since
     return since is not None and since.writes is None and disturbance(context, old, since) is None
 

@@ -16,7 +16,7 @@ from diskmigration.api.errors import Reason
 
 
 def copy_chain(context: MigrationContext) -> None:
-    """Copies what is not copied yet, base first; returns early when something else has to be looked at.
+    """Copy what is not copied yet, base first; return early when something else has to be looked at.
 
     A volume whose copy was interrupted is emptied and copied again: its source is frozen, so the result is the same. A
     qemu-img that was killed may have taken clusters that it entered nowhere, and there is no room for them twice.
@@ -64,7 +64,7 @@ def _note_copied(context: MigrationContext, name: str) -> None:
 
 
 def _at_once(context: MigrationContext, waiting: list[tuple[JournalVolume, JournalVolume]]) -> int:
-    """How many of these are copied at once: one where a bandwidth is to be kept, or where one needs the one below."""
+    """Return how many of these to copy at once: one where a bandwidth is kept, or where one needs the one below."""
     is_free = context.latest().spec.bandwidth is None and all(
         stands_alone(context.journal, each) for each, _ in waiting
     )
@@ -108,7 +108,7 @@ class _Progress:
         self._is_stopped.set()
 
     def is_stopped(self) -> bool:
-        """Whether the others were told not to go on."""
+        """Return whether the others were told not to go on."""
         return self._is_stopped.is_set()
 
 

@@ -1,4 +1,4 @@
-"""Somebody else put the disk on another volume in mid-migration: nothing goes that may hold the guest's writes."""
+"""Somebody else put the disk on another volume during the migration: nothing goes that may hold the guest's writes."""
 
 from pathlib import Path
 

@@ -68,7 +68,7 @@ def find_if_lost(context: MigrationContext, disk: DomainDisk, *, is_running: boo
 
 
 def _may_be_behind(context: MigrationContext, disk: DomainDisk) -> bool:
-    """Whether QEMU may have done what libvirt had asked of it, and libvirtd was killed before it noted that.
+    """Return whether QEMU may have done what libvirt had asked of it, and libvirtd was killed before it noted that.
 
     QEMU is asked only then: libvirt marks a VM as tainted whose monitor somebody else uses.
     """

@@ -118,7 +118,7 @@ def _resize_raw(base: JournalVolume, home: OpenDomain, capacity: int) -> None:
 def _data_of(
     overlay: JournalVolume, written: int, *, cluster_bytes: int, capacity: int, keep_on: Callable[[], bool]
 ) -> int:
-    """What the overlay holds in clusters of the volume below, at most: also what QEMU has not entered on disk yet."""
+    """Return what the overlay holds at most in clusters of the volume below, with what QEMU has not noted yet."""
     allocation = qcow2_allocation.read(Path(overlay.path))
     end = allocation.end_bytes
     try:
@@ -134,5 +134,5 @@ def _data_of(
 
 
 def _scattered(length: int, allocation: Allocation, cluster_bytes: int) -> int:
-    """What so much of the overlay takes below if each of its clusters lies in another one there."""
+    """Return what so much of the overlay takes below if each of its clusters lies in another one there."""
     return max(length, 0) * max(1, cluster_bytes // allocation.cluster_bytes)

@@ -15,7 +15,7 @@ from diskmigration.api.storage_domain import StorageType
 
 
 def mirror_size(context: MigrationContext) -> int:
-    """The size of the volume that the mirror writes to: never below what the source has now and a chunk of head room.
+    """Return the size of the mirror's volume: never below what the source has now and a chunk of head room.
 
     A destination that is too small when the mirror starts fails it before the first extension (BZ1958032).
     """
@@ -24,13 +24,13 @@ def mirror_size(context: MigrationContext) -> int:
 
 
 def makes_thin_files(journal: Journal) -> bool:
-    """Whether what is made at the destination grows by what is written to it, whatever its size is."""
+    """Return whether what is made at the destination grows by what is written to it, whatever its size is."""
     is_thin = journal.migration.spec.destination.provisioning is Provisioning.THIN
     return is_thin and journal.mirror.type is StorageType.FILE
 
 
 def mirror_room(context: MigrationContext) -> int:
-    """The room that the volume takes as far as is known now: a raw file has holes where the disk has."""
+    """Return the room that the volume takes as far as is known now: a raw file has holes where the disk has."""
     return _filled_size(context) if makes_thin_files(context.journal) else mirror_size(context)
 
 
@@ -58,7 +58,7 @@ def _filled_size(context: MigrationContext) -> int:
 
 
 def _held_at_most(context: MigrationContext, volume: JournalVolume) -> int:
-    """An upper bound of what a qcow2 copy of a volume of the source that is being written to holds, in bytes.
+    """Return an upper bound of what a qcow2 copy of a volume of the source that is being written to holds, in bytes.
 
     A raw file has holes, which a mirror skips; a block device shows none, so the mirror copies all of it.
     """
@@ -73,7 +73,7 @@ def _held_at_most(context: MigrationContext, volume: JournalVolume) -> int:
 
 
 def fresh_mirror_size(context: MigrationContext) -> int:
-    """The size it is made with where what it mirrors is not there yet, and so is empty: a chunk of head room."""
+    """Return the size it is made with where what it mirrors is not there yet, and so is empty: a chunk of head room."""
     return fresh_volume_size(capacity=context.journal.mirror.capacity_bytes, chunk=_chunk(context))
 
 
@@ -85,7 +85,7 @@ def _chunk(context: MigrationContext) -> int:
 
 
 def extend_mirror(context: MigrationContext) -> None:
-    """Makes it as large as it must be by now, and verifies it.
+    """Make it as large as it must be by now, and verify it.
 
     Raises:
         MigrationError: DestinationFull, StorageFailed.
@@ -105,7 +105,7 @@ def extend_mirror(context: MigrationContext) -> None:
 def format_volume(
     context: MigrationContext, volume: JournalVolume, *, keep_on: Callable[[], bool] | None = None
 ) -> None:
-    """Makes a volume of the destination empty, whatever an earlier copy has left in it; it stands on the one below.
+    """Make a volume of the destination empty, whatever an earlier copy has left in it; it stands on the one below.
 
     `keep_on` is the context's unless it is given.
 

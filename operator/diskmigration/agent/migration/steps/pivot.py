@@ -20,7 +20,7 @@ _TELL_SECONDS = 2.0
 
 
 def pivot(context: MigrationContext) -> None:
-    """Pivots the synchronized mirror, and waits until the live XML says so: libvirt may answer before it does.
+    """Pivot the synchronized mirror, and wait until the live XML says so: libvirt may answer before it does.
 
     Raises:
         TurnTakenError: another disk of the VM is being switched.
@@ -36,7 +36,7 @@ def pivot(context: MigrationContext) -> None:
 
 
 def settle_pivot(context: MigrationContext) -> None:
-    """Of a VM that ended in the midst of a pivot: libvirt may say that it had not happened because it saw no more.
+    """Resolve a pivot that was interrupted by the VM's end. libvirt may report the old side although QEMU had switched.
 
     With the same data on both sides either is as good. Else nobody can tell which has the guest's last writes, and the
     migration ends with both kept.
@@ -54,7 +54,7 @@ def settle_pivot(context: MigrationContext) -> None:
         context.record(pivoting_to=None)
         return
     message = (
-        f"The VM ended in the midst of a pivot. libvirt has its disk {context.target} at {path}, but {other_path} has "
+        f"The VM ended during the pivot. libvirt has its disk {context.target} at {path}, but {other_path} has "
         "other data, and which of them has the guest's last writes cannot be told. Both were kept, with all that is "
         "below them. Look into both before you start the VM, and have its XML name the right one."
     )
@@ -77,13 +77,13 @@ def activate_all(context: MigrationContext) -> None:
 
 
 def pivot_to(context: MigrationContext, volume: JournalVolume, **known: bool) -> None:
-    """Pivots the disk's block job, and returns when the volume that it writes to is the active layer in both XMLs.
+    """Pivot the disk's block job, and return when the volume that it writes to is the active layer in both XMLs.
 
     `known` are fields that the journal has from then on. Until then it says that the pivot was asked for.
 
     Raises:
         MigrationError: PivotFailed; the active layer is the one that it was.
-        HypervisorUnavailableError: libvirtd was restarted, and is to be asked anew.
+        HypervisorUnavailableError: libvirtd was restarted, and is to be asked again.
         DomainGoneError: the VM ended before it was pivoted.
     """
     remember_disk(context)

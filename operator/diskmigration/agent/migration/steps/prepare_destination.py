@@ -46,7 +46,7 @@ def making_ahead(context: MigrationContext) -> Iterator[None]:
 
 
 def prepare_destination(context: MigrationContext) -> None:
-    """Measures what is frozen, makes the destination's volumes that are not made yet, and links them into a chain.
+    """Measure what is frozen, make the destination's volumes that are not made yet, and link them into a chain.
 
     Raises:
         MigrationError: DestinationFull, StorageFailed, DiskNotSupported.
@@ -76,7 +76,7 @@ def _make_ahead(context: MigrationContext, keep_on: Callable[[], bool]) -> None:
 def _measure(
     journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]], keep_on: Callable[[], bool]
 ) -> dict[str, int]:
-    """What each copy takes, by the destination's volume, in the same order; measured side by side."""
+    """Return what each copy takes, by the destination's volume, in the same order; measured side by side."""
 
     def needed_bytes(copy: tuple[JournalVolume, JournalVolume]) -> int:
         source, destination = copy
@@ -108,7 +108,7 @@ def _frozen_sizes(context: MigrationContext, measured: Mapping[str, int]) -> dic
 
 
 def _frozen_room(context: MigrationContext, measured: Mapping[str, int]) -> int:
-    """The room that the volumes of frozen layers take."""
+    """Return the room that the volumes of frozen layers take."""
     return sum((measured if makes_thin_files(context.journal) else _frozen_sizes(context, measured)).values())
 
 
@@ -119,7 +119,7 @@ def _make(
     *,
     on_made: Callable[[], None] = lambda: None,
 ) -> None:
-    """Makes these volumes, side by side: none is read yet, and that one lies on another is only noted.
+    """Make these volumes, side by side: none is read yet, and that one lies on another is only noted.
 
     None is formatted before all are there: an image whose backing file is missing keeps others from being removed.
     """

@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 0.05
 
 
 def start_replication(context: MigrationContext) -> None:
-    """Sizes the mirror's volume for what the guest has written by now, verifies it, then starts the block copy.
+    """Size the mirror's volume for what the guest has written by now, verify it, then start the block copy.
 
     Raises:
         MigrationError: BlockJobFailed, StorageFailed, DestinationFull.
@@ -43,7 +43,7 @@ def start_replication(context: MigrationContext) -> None:
     journal = context.journal
     mirror = journal.mirror
     if journal.has_cold_copy:
-        # The VM was started in the midst of it: what has been discarded since must not come back.
+        # The VM was started during the copy: what has been discarded since must not come back.
         format_volume(context, mirror)
         context.record(has_cold_copy=False)
     extend_mirror(context)
@@ -73,7 +73,7 @@ def start_replication(context: MigrationContext) -> None:
 
 
 def measure_replication(context: MigrationContext, job: BlockJob) -> None:
-    """Takes in how far the mirror is. One that is in step waits for its cutover, and no bytes are due."""
+    """Record how far the mirror is. One that is in step waits for its cutover, and no bytes are due."""
     context.has_replication = True
     internal = sum(context.journal.copy_bytes)
     now = time.monotonic()
@@ -88,7 +88,7 @@ def measure_replication(context: MigrationContext, job: BlockJob) -> None:
 
 
 def apply_bandwidth(context: MigrationContext, job: BlockJob) -> None:
-    """Gives the mirror the limit that is wished now, whoever set the one that it has.
+    """Give the mirror the limit that is wished now, whoever set the one that it has.
 
     Raises:
         MigrationError: BlockJobFailed.
@@ -100,7 +100,7 @@ def apply_bandwidth(context: MigrationContext, job: BlockJob) -> None:
 
 
 def switch_copy_mode(context: MigrationContext) -> None:
-    """Ends a mirror that falls behind; the next one makes the guest's writes wait for the destination.
+    """End a mirror that falls behind; the next one makes the guest's writes wait for the destination.
 
     QEMU 7.2 has no way to change the mode of a job that runs, so what was copied is copied again.
 
@@ -113,7 +113,7 @@ def switch_copy_mode(context: MigrationContext) -> None:
 
 
 def abort_replication(context: MigrationContext) -> None:
-    """Ends the mirror; the guest goes on writing to the source alone.
+    """End the mirror; the guest goes on writing to the source alone.
 
     Raises:
         MigrationError: BlockJobFailed.

@@ -22,7 +22,7 @@ from diskmigration.api.storage_domain import StorageType
 
 
 def take_snapshot(context: MigrationContext) -> None:
-    """Makes the migration's snapshot on the source and lets the guest write to it.
+    """Make the migration's snapshot on the source and let the guest write to it.
 
     Raises:
         TurnTakenError: another disk of the VM is being switched.
@@ -76,13 +76,13 @@ def _follow_snapshot(context: MigrationContext) -> None:
         raise MigrationError(
             Reason.SNAPSHOT_FAILED, f"libvirt took the snapshot, but {snapshot.path} is not the active layer."
         )
-    # The VM may end and start again in mid-migration.
+    # The VM may end and start again during the migration.
     settle_persistent_source(context, snapshot)
     context.node.extender.observe_soon(context.domain.uuid)
 
 
 def skip_snapshot(context: MigrationContext) -> None:
-    """Goes on without the snapshot, as the VM was shut off before it was taken.
+    """Go on without the snapshot, as the VM was shut off before it was taken.
 
     Raises:
         MigrationError: StorageFailed.

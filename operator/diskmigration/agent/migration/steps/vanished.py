@@ -1,4 +1,4 @@
-"""The VM is gone with its definition in mid-migration, or the disk is: leave it in one place, whole, and say where."""
+"""The VM is gone with its definition while it migrates, or the disk is: leave it in one place, whole, and say where."""
 
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer, Elsewhere
@@ -13,11 +13,11 @@ from diskmigration.api.errors import MigrationError, Reason
 
 
 def settle_vanished(context: MigrationContext, layer: ActiveLayer | None, *, what: str, has_left: bool) -> str:
-    """Merges what is a chain of ours, removes what nobody needs, and returns what to tell the user.
+    """Merge what is a chain of ours, remove what nobody needs, and return what to tell the user.
 
     `layer` is where the disk was last seen, `what` a sentence that says what happened; `has_left` tells that the VM was
     migrated away. All is kept where the VM runs on another node, where another definition names one of the volumes, and
-    in the midst of a pivot, when nobody can tell which side has the last writes.
+    during a pivot, when nobody can tell which side has the last writes.
 
     Raises:
         MigrationError: MergeFailed, StorageFailed; nothing was removed that was not merged, nor while its QEMU runs.
@@ -45,7 +45,7 @@ def settle_vanished(context: MigrationContext, layer: ActiveLayer | None, *, wha
 
 
 def _why_all_is_kept(context: MigrationContext, layer: ActiveLayer | None) -> str | None:
-    """A sentence for the user, or None."""
+    """Return a sentence for the user, or None."""
     journal = context.journal
     if layer in (None, ActiveLayer.FOREIGN) or journal.is_switching:
         return "Which volume has its last writes cannot be told."
@@ -59,7 +59,7 @@ def _why_all_is_kept(context: MigrationContext, layer: ActiveLayer | None) -> st
 
 
 def _settle(context: MigrationContext, layer: ActiveLayer | None) -> tuple[RetainedVolume, ...]:
-    """Merges and removes; what was kept."""
+    """Merge and remove; return what was kept."""
     journal = context.journal
     if layer in (ActiveLayer.OVERLAY, ActiveLayer.DESTINATION):
         if (
