@@ -84,19 +84,12 @@ def _named(openers: Iterable[Opener]) -> str:
 
 
 def _is_locked_by_writer(path: Path) -> bool:
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITER_BYTE, 1, 0)
     try:
-        with _open(path) as opened:
-            answer = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, asked)
-    except FileNotFoundError:
-        return False
+        return _is_locked(path, _WRITER_BYTE, 1)
     except OSError as error:
-        if error.errno in _WITHOUT_LOCKS:
-            return False
         raise MigrationError(
             Reason.STORAGE_FAILED, f"Whether a QEMU writes to {path} is not known, so nothing was done: {error}"
         ) from error
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
 def is_held(path: Path) -> bool:
@@ -105,7 +98,11 @@ def is_held(path: Path) -> bool:
     Raises:
         OSError: the file or device is there and its locks cannot be asked for.
     """
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _FIRST_BYTE, _LOCKED_BYTES, 0)
+    return _is_locked(path, _FIRST_BYTE, _LOCKED_BYTES)
+
+
+def _is_locked(path: Path, start: int, length: int) -> bool:
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     try:
         with _open(path) as opened:
             answer = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, asked)
@@ -113,7 +110,7 @@ def is_held(path: Path) -> bool:
         return False
     except OSError as error:
         # Then QEMU has no locks there either.
-        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+        if error.errno in _WITHOUT_LOCKS:
             return False
         raise
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
