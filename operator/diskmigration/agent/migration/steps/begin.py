@@ -27,9 +27,9 @@ from diskmigration.agent.migration.checks.occupation import (
     require_no_journal,
     require_no_saved_state,
 )
-from diskmigration.agent.migration.checks.placement import require_allowed, source_domain
 from diskmigration.agent.migration.checks.room import require_room, require_volume_size
 from diskmigration.agent.migration.checks.snapshots import require_carried_bitmaps, require_no_snapshots
+from diskmigration.agent.migration.checks.storage_domains import require_allowed, source_domain
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.plan import plan
