@@ -31,9 +31,9 @@ class Quota:
         _run("btrfs", "qgroup", "limit", "none", self.domain.root)
 
 
-@pytest.fixture(params=["file"])
+@pytest.fixture
 def quota(stack: Stack, scratch: Path, request: pytest.FixtureRequest) -> Iterator[Quota]:
-    """Of that kind. Asked for before `machines`, whose VMs have to be gone at its end."""
+    """A domain of the kind that is the parameter. Asked for before `machines`, whose VMs have to be gone at its end."""
     image, mount = scratch / "btrfs.img", scratch / "btrfs"
     with image.open("wb") as opened:
         opened.truncate(512 * MEBIBYTE)
@@ -77,7 +77,12 @@ def check_full(stack: Stack, quota: Quota, machines: Machines, *, runs: bool, st
     stack.migrate(machine, quota.domain.name, strategy=strategy).succeed()
 
 
-@pytest.mark.parametrize(("runs", "strategy"), [(True, "Direct"), (False, "Snapshot")], ids=["running", "off"])
+@pytest.mark.parametrize(
+    ("quota", "runs", "strategy"),
+    [("file", True, "Direct"), ("loop", False, "Snapshot")],
+    indirect=["quota"],
+    ids=["file-running", "loop-off"],
+)
 def test_a_quota_that_is_used_up_is_a_full_destination(
     stack: Stack, quota: Quota, machines: Machines, runs: bool, strategy: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Work that failed as its storage domain is full. Of a block job libvirt says only that it failed, and not why."""
+"""Work that failed as its storage domain is full, whether or not its error says so."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,8 @@ from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
 
-_OF_BLOCK_JOBS = frozenset({Reason.BLOCK_JOB_FAILED, Reason.PIVOT_FAILED, Reason.MERGE_FAILED})
+_TELLS_NO_CAUSE = frozenset({Reason.BLOCK_JOB_FAILED, Reason.PIVOT_FAILED, Reason.MERGE_FAILED, Reason.COPY_FAILED})
+"""Of a block job libvirt says only that it failed. A loop device answers EIO where a quota of its file is used up."""
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def seen_if_full(home: OpenDomain, volume: str, reason: Reason) -> Iterator[None
         with lacking_room(reason):
             yield
     except MigrationError as error:
-        if error.reason not in _OF_BLOCK_JOBS or not home.driver.is_full(volume):
+        if error.reason not in _TELLS_NO_CAUSE or not home.driver.is_full(volume):
             raise
         raise MigrationError(
             reason,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disturbance import disturbance, has_started_since, mark_of
-from diskmigration.agent.migration.full_domain import lacking_room
+from diskmigration.agent.migration.full_domain import lacking_room, seen_if_full
 from diskmigration.agent.migration.steps.cold_switch import settle_cold_switch, switch_cold
 from diskmigration.agent.migration.steps.copy_volume import copy_volume
 from diskmigration.agent.migration.steps.foreign_change import has_internal_snapshot
@@ -64,7 +64,7 @@ def copy_cold(context: MigrationContext) -> None:
         context.status.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)
 
     show(0.0)
-    with lacking_room(Reason.DESTINATION_FULL):
+    with seen_if_full(context.destination, mirror.name, Reason.DESTINATION_FULL):
         is_whole = copy_volume(
             journal,
             mirrored,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration.context import SIDE_BY_SIDE, MigrationContext
-from diskmigration.agent.migration.full_domain import lacking_room
+from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.steps.copy_volume import copy_volume, stands_alone
 from diskmigration.agent.migration.steps.mirror_volume import format_volume
@@ -115,7 +115,7 @@ class _Progress:
 def _copy(context: MigrationContext, source: JournalVolume, destination: JournalVolume, progress: _Progress) -> bool:
     bandwidth = context.latest().spec.bandwidth
     progress.show(destination.name, 0.0)
-    with lacking_room(Reason.DESTINATION_FULL):
+    with seen_if_full(context.destination, destination.name, Reason.DESTINATION_FULL):
         if destination.name not in context.fresh:
             format_volume(context, destination)
         context.fresh.discard(destination.name)
