@@ -35,31 +35,31 @@ class Change(IntEnum):
     STATE = 3
 
 
-def change(written: DiskMigrationStatus | None, wanted: DiskMigrationStatus) -> Change:
-    """Return what would be new in the wanted status."""
-    if written == wanted:
+def change(written: DiskMigrationStatus | None, desired: DiskMigrationStatus) -> Change:
+    """Return what would be new in the desired status."""
+    if written == desired:
         return Change.NONE
-    if written is None or _state(written) != _state(wanted):
+    if written is None or _state(written) != _state(desired):
         return Change.STATE
-    return Change.TEXT if _without_figures(written) != _without_figures(wanted) else Change.FIGURES
+    return Change.TEXT if _without_figures(written) != _without_figures(desired) else Change.FIGURES
 
 
-def state_is_due_at(wanted: DiskMigrationStatus, *, since: float, changed_at: float, written_at: float) -> float:
+def state_is_due_at(desired: DiskMigrationStatus, *, since: float, changed_at: float, written_at: float) -> float:
     """Return when a state is to be written that came at a time, the first one that was not written `since` another."""
-    if wanted.phase is not None and wanted.phase.is_final:
+    if desired.phase is not None and desired.phase.is_final:
         return changed_at
     return max(min(changed_at + STATE_SECONDS, since + LAST_STATE_SECONDS), written_at + APART_SECONDS)
 
 
-def interval(written: DiskMigrationStatus, wanted: DiskMigrationStatus, *, age_seconds: float) -> float:
+def interval(written: DiskMigrationStatus, desired: DiskMigrationStatus, *, age_seconds: float) -> float:
     """Return how long after the last write a status is due that differs in its message or figures, in seconds."""
-    kind = change(written, wanted)
+    kind = change(written, desired)
     if age_seconds < YOUNG_SECONDS:
         return TEXT_SECONDS
     ever_longer = max(TEXT_SECONDS, age_seconds * AGE_SHARE)
     if kind is Change.TEXT:
         return min(ever_longer, LAST_TEXT_SECONDS)
-    return min(ever_longer, FIGURES_SECONDS) if _has_moved(written.progress, wanted.progress) else FIGURES_SECONDS
+    return min(ever_longer, FIGURES_SECONDS) if _has_moved(written.progress, desired.progress) else FIGURES_SECONDS
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _without_sizes(side: Side | None) -> Side | None:
     return side.model_copy(update={"volumes": tuple(volume.model_copy(update=zero) for volume in side.volumes)})
 
 
-def _has_moved(written: Progress | None, wanted: Progress | None) -> bool:
-    if written is None or wanted is None:
-        return written is not wanted
-    moved = abs(wanted.copied_bytes - written.copied_bytes) + abs(wanted.total_bytes - written.total_bytes)
-    return moved >= MOVED_SHARE * max(wanted.total_bytes, 1)
+def _has_moved(written: Progress | None, desired: Progress | None) -> bool:
+    if written is None or desired is None:
+        return written is not desired
+    moved = abs(desired.copied_bytes - written.copied_bytes) + abs(desired.total_bytes - written.total_bytes)
+    return moved >= MOVED_SHARE * max(desired.total_bytes, 1)

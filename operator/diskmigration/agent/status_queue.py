@@ -11,22 +11,22 @@ from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskM
 
 @dataclass
 class Entry:
-    """One migration's status as it is `wanted` and as it was `written` last, with the resourceVersion of that write.
+    """One migration's status as it is `desired` and as it was `written` last, with the resourceVersion of that write.
 
-    The wanted phase and conditions came at `changed_at`, the first ones that were not written at `unwritten_since`.
-    `is_edited` tells that somebody else has written over it. `told` is the status up to which Events were recorded.
+    The desired phase and conditions came at `changed_at`, the first ones that were not written at `unwritten_since`.
+    `is_edited` tells that somebody else has written over it. `recorded` is the status up to which Events were recorded.
     `seen` is the newest object that came during a write, whose version is not known before its end.
     """
 
     migration: DiskMigration
-    wanted: DiskMigrationStatus
+    desired: DiskMigrationStatus
     began_at: float
     changed_at: float = 0.0
     unwritten_since: float = 0.0
     written: DiskMigrationStatus | None = None
     written_at: float = 0.0
     version: str = ""
-    told: DiskMigrationStatus | None = None
+    recorded: DiskMigrationStatus | None = None
     is_edited: bool = False
     is_writing: bool = False
     seen: DiskMigration | None = None
@@ -37,19 +37,19 @@ class Entry:
     @property
     def is_settled(self) -> bool:
         """Return whether nothing is to be written."""
-        return self.is_gone or (self.written == self.wanted and not self.is_edited)
+        return self.is_gone or (self.written == self.desired and not self.is_edited)
 
     def due_at(self, now: float, budget: Budget) -> float:
-        """Return when what is wanted is to be written."""
+        """Return when the desired status is to be written."""
         if self.written is None:
             return self.retry_at
-        kind = pacing.change(self.written, self.wanted)
+        kind = pacing.change(self.written, self.desired)
         if kind is Change.STATE:
             due = pacing.state_is_due_at(
-                self.wanted, since=self.unwritten_since, changed_at=self.changed_at, written_at=self.written_at
+                self.desired, since=self.unwritten_since, changed_at=self.changed_at, written_at=self.written_at
             )
         else:
-            due = self.written_at + pacing.interval(self.written, self.wanted, age_seconds=now - self.began_at)
+            due = self.written_at + pacing.interval(self.written, self.desired, age_seconds=now - self.began_at)
         if kind is Change.FIGURES:
             due = max(due, budget.ready_at(now))
         if self.is_edited:
@@ -59,11 +59,11 @@ class Entry:
 
     def want(self, status: DiskMigrationStatus, now: float) -> None:
         """Take in the newest status."""
-        if pacing.change(self.wanted, status) is Change.STATE:
+        if pacing.change(self.desired, status) is Change.STATE:
             self.changed_at = now
-            if pacing.change(self.written, self.wanted) is not Change.STATE:
+            if pacing.change(self.written, self.desired) is not Change.STATE:
                 self.unwritten_since = now
-        self.wanted = status
+        self.desired = status
 
     def compare(self, migration: DiskMigration) -> None:
         """Take in the object as it is now: one that says something else is written again, as somebody edited it."""
@@ -74,7 +74,7 @@ class Entry:
 
     def happenings(self, status: DiskMigrationStatus) -> Iterator[Happening]:
         """Return what has happened since the last status of which Events told."""
-        before, self.told = self.told or self.migration.status, status
+        before, self.recorded = self.recorded or self.migration.status, status
         return happenings(before, status)
 
 
@@ -82,7 +82,7 @@ class StatusQueue:
     """The statuses of all migrations of a node. Its caller sees to it that one thread uses it at a time."""
 
     def __init__(self, now: float) -> None:
-        """Nothing is wanted yet."""
+        """Start with no status."""
         self._entries: dict[str, Entry] = {}
         self._budget = Budget(pacing.FIGURES_PER_SECOND, pacing.FIGURES_PER_SECOND, now)
 

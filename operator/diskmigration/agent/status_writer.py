@@ -80,7 +80,7 @@ class StatusWriter:
 
     def _write(self, entry: Entry) -> None:
         """Write the newest status of one migration."""
-        status = entry.wanted
+        status = entry.desired
         version, retry_seconds = "", 0.0
         try:
             version = self._apply(entry, status)

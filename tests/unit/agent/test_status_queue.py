@@ -56,7 +56,7 @@ class Server:
     events: list[str] = field(default_factory=list)
 
     def take(self, queue: StatusQueue, entry: Entry, now: float) -> None:
-        written = entry.wanted
+        written = entry.desired
         self.version += 1
         self.writes.append(written)
         queue.end(entry, written, now, version=str(self.version))
@@ -93,7 +93,7 @@ def test_a_move_of_510_seconds_takes_60_requests_at_most(others: list[float], sh
         queue.want(of, shown, now)
         if (entry := queue.begin(now)) is not None:
             server.take(queue, entry, now)
-            echoes.append(seen(of, server.version, entry.wanted))
+            echoes.append(seen(of, server.version, entry.desired))
         # The watch tells of each write so many writes later.
         queue.compare(echoes[max(0, len(echoes) - 1 - lag)])
 
@@ -130,7 +130,7 @@ def test_the_figures_of_many_migrations_share_a_budget_and_none_starves() -> Non
         for each in of.values():
             queue.want(each, status(Phase.REPLICATING, number * GIB), now)
         while (entry := queue.begin(now)) is not None:
-            if change(entry.written, entry.wanted) is Change.FIGURES:
+            if change(entry.written, entry.desired) is Change.FIGURES:
                 figures[entry.migration.metadata.uid] += 1
             server.take(queue, entry, now)
     assert sum(figures.values()) <= (seconds + 1) * FIGURES_PER_SECOND

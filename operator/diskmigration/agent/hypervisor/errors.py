@@ -104,23 +104,23 @@ def answered(doing: str, *, failure: Reason) -> Iterator[None]:
     except libvirt.libvirtError as error:
         # Only whole answers are compared: a VM's name or a volume's may read like a part of any of them.
         answer = error.get_error_message() or str(error)
-        said = f"While {doing}, libvirt answered: {answer}"
+        message = f"While {doing}, libvirt answered: {answer}"
         if is_connection_loss(error):
-            raise HypervisorUnavailableError(f"{said}. The migration goes on when libvirtd is back.") from error
+            raise HypervisorUnavailableError(f"{message}. The migration goes on when libvirtd is back.") from error
         if _is_busy(error, answer):
             raise HypervisorUnavailableError(
-                f"{said}. The VM's QEMU stands still, or another tool works on the VM. It is waited for, and nothing "
-                "that was copied is lost."
+                f"{message}. The VM's QEMU stands still, or another tool works on the VM. It is waited for, and "
+                "nothing that was copied is lost."
             ) from error
         if error.get_error_domain() == libvirt.VIR_FROM_QEMU and _QEMU_HAS_ENDED.fullmatch(answer):
-            raise HypervisorUnavailableError(f"{said}. QEMU has ended: the VM is looked at again.") from error
+            raise HypervisorUnavailableError(f"{message}. QEMU has ended: the VM is looked at again.") from error
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID) and (
             error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN or _IS_NOT_RUNNING.fullmatch(answer)
         ):
-            raise DomainGoneError(said) from error
+            raise DomainGoneError(message) from error
         if _INACTIVE_NODE.fullmatch(answer):
             raise VirtualMachinePausedError(
                 "The VM was restored while paused, and QEMU lets nothing work on its disks until it runs. Resume it "
-                f"(`virsh resume`): the migration then goes on. {said}"
+                f"(`virsh resume`): the migration then goes on. {message}"
             ) from error
-        raise MigrationError(failure, said) from error
+        raise MigrationError(failure, message) from error

@@ -166,7 +166,7 @@ class Orphans:
 
     def _remove(self, domain: OpenDomain, orphan: Leftover) -> OrphanedVolume | None:
         """Remove it and return None, or return why it is still there."""
-        told = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
+        extra = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
         try:
             path = str(domain.driver.path(orphan.volume))
             # A user's volume that is marked as being removed was proven to be needed by nobody before it was marked.
@@ -176,8 +176,8 @@ class Orphans:
             reason = error.message
         else:
             if not retained:
-                _log.warning("removed an orphaned volume", extra={**told, "sizeBytes": orphan.size_bytes})
+                _log.warning("removed an orphaned volume", extra={**extra, "sizeBytes": orphan.size_bytes})
                 return None
             reason = retained[0].reason
-        _log.warning("an orphaned volume cannot be removed", extra={**told, "reason": reason})
+        _log.warning("an orphaned volume cannot be removed", extra={**extra, "reason": reason})
         return OrphanedVolume(name=orphan.volume, size_bytes=orphan.size_bytes, reason=reason)

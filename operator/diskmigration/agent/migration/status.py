@@ -216,7 +216,7 @@ def _converging(
         reason, message = "RemainderFalls", "What is left to mirror grows less again."
     else:
         return ()
-    said = conditions.condition(
+    converging = conditions.condition(
         before,
         ConditionType.CONVERGING,
         not falls_behind,
@@ -225,7 +225,7 @@ def _converging(
         generation=migration.metadata.generation,
         now=now,
     )
-    return (said,)
+    return (converging,)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Worker:
     ) -> None:
         """Nothing starts before `start`. `on_end` is called with the migration's uid when the worker has ended."""
         self._migration = Run(node, migration, statuses)
-        self._hosts_said: tuple[float, Whereabouts] | None = None
+        self._last_whereabouts: tuple[float, Whereabouts] | None = None
         self._has_ended = False
         self._has_left = False
         self._on_end = on_end
@@ -208,9 +208,9 @@ class Worker:
     def _ask_hosts(self, run: Run, context: MigrationContext, *, is_fresh: bool) -> Whereabouts:
         """Return where the VM runs; unless it has to be fresh, an answer of a few seconds ago will do."""
         now = time.monotonic()
-        if is_fresh or self._hosts_said is None or now > self._hosts_said[0] + ASK_HOSTS_SECONDS:
-            self._hosts_said = now, of_domain(context.domain, run.node.other_hosts)
-        return self._hosts_said[1]
+        if is_fresh or self._last_whereabouts is None or now > self._last_whereabouts[0] + ASK_HOSTS_SECONDS:
+            self._last_whereabouts = now, of_domain(context.domain, run.node.other_hosts)
+        return self._last_whereabouts[1]
 
 
 def _apply_user_intent(run: Run, context: MigrationContext, layer: ActiveLayer) -> None:

@@ -207,8 +207,8 @@ def _capacities(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> tupl
     """Return the virtual size of each layer, active layer first, as QEMU has them open."""
     found = reader.read(partial(of_domain, domain), doing=f"asking for the sizes of {disk.target} (VM {domain.uuid})")
     by_index = {layer.index: layer.capacity_bytes for layer in found.layers if layer.target == disk.target}
-    told = (by_index.get(layer.index if layer.index is not None else -1) for layer in disk.chain)
-    sizes = tuple(capacity for capacity in told if capacity)
+    capacities = (by_index.get(layer.index if layer.index is not None else -1) for layer in disk.chain)
+    sizes = tuple(capacity for capacity in capacities if capacity)
     if len(sizes) != len(disk.chain):
         raise HypervisorUnavailableError(
             f"libvirt does not tell the virtual size of each volume of {disk.target}: its QEMU is busy. It is asked "

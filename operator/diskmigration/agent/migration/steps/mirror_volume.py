@@ -93,12 +93,12 @@ def extend_mirror(context: MigrationContext) -> None:
     mirror = context.journal.mirror
     if mirror.type is not StorageType.BLOCK:
         return
-    wanted = mirror_size(context)
+    needed = mirror_size(context)
     with lacking_room(Reason.DESTINATION_FULL):
-        size = context.destination.driver.extend(mirror.name, wanted)
-    if size < wanted:
+        size = context.destination.driver.extend(mirror.name, needed)
+    if size < needed:
         raise MigrationError(
-            Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {wanted} were asked for."
+            Reason.STORAGE_FAILED, f"The volume {mirror.name} has {size} bytes where {needed} were asked for."
         )
 
 

@@ -93,9 +93,9 @@ def apply_bandwidth(context: MigrationContext, job: BlockJob) -> None:
     Raises:
         MigrationError: BlockJobFailed.
     """
-    wanted = context.latest().spec.bandwidth
-    if wanted != job.bandwidth_bytes_per_second:
-        change = partial(block_jobs.set_bandwidth, context.domain, target=context.target, bytes_per_second=wanted)
+    bandwidth = context.latest().spec.bandwidth
+    if bandwidth != job.bandwidth_bytes_per_second:
+        change = partial(block_jobs.set_bandwidth, context.domain, target=context.target, bytes_per_second=bandwidth)
         context.act(f"setting the bandwidth of {context.target}'s mirror", change)
 
 
