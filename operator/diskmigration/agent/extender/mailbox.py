@@ -29,7 +29,7 @@ class Mailbox:
     def post(self, key: str, work: Callable[[], None], *, is_urgent: bool = False, replaces: bool = True) -> None:
         """Run the work in its turn, and return at once; work that is urgent comes before all that waits.
 
-        Of work with the same key one piece waits: the newer one, or the older one unless the newer `replaces` it.
+        One piece of work with a key waits at a time: the newer one, or the older one unless the newer `replaces` it.
         """
         with self._lock:
             if replaces or key not in self._waiting:

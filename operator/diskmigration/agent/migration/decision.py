@@ -66,7 +66,7 @@ class DiskObservation:
     job copies. `is_lost` tells that libvirt has lost track of the VM's QEMU: what libvirt says is not so, and nothing
     may be done until that has ended.
 
-    Of a VM that is shut off, `has_cold_copy` tells that the whole disk was copied, and that nobody could write to it
+    `has_cold_copy` tells of a VM that is shut off that the whole disk was copied, and that nobody could write to it
     since; `was_in_step` that it was copied once. `is_saved` tells that its memory was saved, which names its disks.
 
     `is_put_back` tells that the XML names a volume that the guest had left: another volume of the migration holds, or

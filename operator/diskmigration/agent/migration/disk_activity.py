@@ -1,4 +1,4 @@
-"""What QEMU does with a VM's disk: whether it has taken it over, and how far it has written it.
+"""Tell what QEMU does with a VM's disk: whether it has taken it over, and how far it has written it.
 
 QEMU takes over the disk of a VM that arrived paused when the VM is resumed.
 """

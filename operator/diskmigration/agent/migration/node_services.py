@@ -1,4 +1,4 @@
-"""What all migrations on this node share."""
+"""The parts of the agent that all migrations on this node share."""
 
 from dataclasses import dataclass, field
 

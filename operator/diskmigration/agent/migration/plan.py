@@ -1,4 +1,4 @@
-"""What a migration makes: the names, formats and sizes of its volumes, and whether it takes a snapshot. Pure."""
+"""Plan what a migration makes: the names, formats and sizes of its volumes, and whether it takes a snapshot. Pure."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What becomes of a migration when a round raises: it is tried again, given up, or ended, and says so."""
+"""Recover from what a round has raised: try again, give up, or end the migration, and say so."""
 
 import logging
 import time

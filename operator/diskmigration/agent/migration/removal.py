@@ -152,7 +152,7 @@ def _remove(home: OpenDomain, doomed: Doomed, needs: "_Needs", wait: Callable[[f
 
 
 class _Needs:
-    """Who needs the volumes of one chain, looked at again before each volume unless that was done just now."""
+    """The users of the volumes of one chain, looked at again before each volume unless that was done just now."""
 
     def __init__(
         self,

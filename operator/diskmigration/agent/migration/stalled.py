@@ -1,4 +1,4 @@
-"""What somebody has to look at before a migration can go on."""
+"""Find what somebody has to look at before a migration can go on."""
 
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.api.errors import MigrationError, Reason

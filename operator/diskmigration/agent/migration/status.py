@@ -1,4 +1,4 @@
-"""What the status says of a migration at each moment. Pure."""
+"""Build the status of a migration. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Whether the node's libvirtd answers, told by the age of its last answer to any read. Thread-safe."""
+"""Tell whether the node's libvirtd answers, by the age of its last answer to any read. Thread-safe."""
 
 import threading
 

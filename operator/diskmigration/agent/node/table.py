@@ -190,7 +190,7 @@ class VmTable:
     def polled(self, rows: Iterable[DomainStatistics], now: Instant, *, left_out: frozenset[str] = frozenset()) -> Rows:
         """Take in the statistics of the running VMs; a VM whose layers, state or run are others is read again.
 
-        Of the VMs that the poll has left out, nothing but their layers stays known.
+        Only their layers stay known of the VMs that the poll has left out.
 
         Returns:
             The statistics of all running VMs.

@@ -1,4 +1,4 @@
-"""Who stands on a volume: a graph of images and their users, in which what cannot be read is a value of its own. Pure.
+"""Tell who stands on a volume, by a graph of images and their users. What cannot be read is a value of its own. Pure.
 
 Identity decides, never a path. A user whose images could not all be read may stand on anything.
 """
@@ -75,7 +75,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Who is known to need a volume, and who may: each a clause of a message."""
+    """The users that are known to need a volume, and those that may: each a clause of a message."""
 
     users: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()

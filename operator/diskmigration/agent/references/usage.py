@@ -1,4 +1,4 @@
-"""What this node tells other nodes of the volumes that it needs: those of each storage domain, and what it cannot see.
+"""Collect what this node tells other nodes: the volumes of each storage domain that it needs, and what it cannot see.
 
 Looked at in a thread of its own, as images may lie on a storage that hangs.
 """

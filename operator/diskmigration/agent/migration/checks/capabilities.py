@@ -1,4 +1,4 @@
-"""Whether libvirt and QEMU can do what a migration plans."""
+"""Check that libvirt and QEMU can do what a migration plans."""
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.checks.disk import unsupported

@@ -1,4 +1,4 @@
-"""Whether QEMU will be able to open a volume, as its owner, its mode and the folders above it are."""
+"""Tell whether QEMU will be able to open a volume, as its owner, its mode and the folders above it are."""
 
 from dataclasses import dataclass
 from pathlib import Path

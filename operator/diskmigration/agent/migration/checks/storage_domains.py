@@ -1,4 +1,4 @@
-"""Whether the storage domains of a move may be used for it."""
+"""Check that the storage domains of a move may be used for it."""
 
 from collections.abc import Sequence
 
