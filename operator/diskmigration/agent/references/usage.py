@@ -13,6 +13,7 @@ from pathlib import Path
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.references.graph import Graph, User
 from diskmigration.agent.references.users import users_on_node
+from diskmigration.agent.storage import domain_reads
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.openers import openers_of_any
 from diskmigration.api.errors import MigrationError
@@ -99,10 +100,10 @@ def usage_of(graph: Graph, domains: tuple[OpenDomain, ...]) -> Usage:
 
 
 def _name_in(domain: OpenDomain, path: Path) -> str | None:
-    volume = domain.driver.volume_at(path)
+    volume = domain_reads.volume_at(domain.name, domain.driver, path)
     if volume is not None:
         return volume
-    stored = domain.driver.image_at(path)
+    stored = domain_reads.image_at(domain.name, domain.driver, path)
     return stored.name if stored is not None else None
 
 
@@ -112,7 +113,9 @@ def _is_open_unseen(user: User, graph: Graph) -> bool:
 
 
 def _open_volumes(domain: OpenDomain) -> list[str]:
-    stored = {image.path: image.name for image in domain.driver.images() if image.path is not None}
+    stored = {
+        image.path: image.name for image in domain_reads.images(domain.name, domain.driver) if image.path is not None
+    }
     return [stored[path] for path, openers in openers_of_any(stored).items() if openers]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.named_volumes import NamedVolume, named_volumes
 from diskmigration.agent.references.graph import Graph, Image, Location, User, walk
+from diskmigration.agent.storage import domain_reads
 from diskmigration.agent.storage.backing_names import images_named_by
 from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
@@ -39,7 +40,7 @@ def users_on_node(connection: Connection, domains: StorageDomains) -> Graph:
 def users_in_domain(home: OpenDomain, domains: StorageDomains) -> Graph:
     """Return what the images of a storage domain stand on, whoever they belong to."""
     try:
-        stored = home.driver.images()
+        stored = domain_reads.images(home.name, home.driver)
     except MigrationError as error:
         unknown = User(f"an image of the storage domain {home.name}", None, obstacle=error.message)
         return Graph((unknown,), {})

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
+from diskmigration.agent.storage import domain_reads
 from diskmigration.agent.storage.driver import StorageDriver, StoredImage
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.kept_domains import KeptDomains
@@ -18,11 +18,7 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
 
 Place = tuple[str, str]
-
-_ANSWER_SECONDS = 15.0
-"""A machine that is busy resolves the links of a path within that time."""
-
-_reads = BoundedReads("storage-domain")
+_Answer = TypeVar("_Answer")
 
 
 def open_driver(domain: StorageDomain) -> StorageDriver:
@@ -251,12 +247,13 @@ class StorageDomains:
         A domain that cannot tell, or whose storage hangs, is none of them: the path itself could just be read.
         """
         names = set()
-        for known in self.all():
-            with suppress(MigrationError, NoAnswerError):
-                look = partial(known.driver.volume_at, path)
-                volume = _reads.read((known.name, path), look, seconds=_ANSWER_SECONDS)
-                if volume is not None:
-                    names.add((known.name, volume))
+        with suppress(MigrationError):
+            domain_reads.look_at(path)
+            for known in self.all():
+                with suppress(MigrationError):
+                    volume = domain_reads.volume_at(known.name, known.driver, path)
+                    if volume is not None:
+                        names.add((known.name, volume))
         return frozenset(names)
 
     def image_at(self, path: Path) -> StoredImage | None:
@@ -267,8 +264,8 @@ class StorageDomains:
         """
         with self._lock:
             known_domains = (*self._open.values(), *self._former.values())
-        found = (known.driver.image_at(path) for known in known_domains)
-        return next((image for image in found if image is not None), None)
+        found = _answers(known_domains, lambda known: domain_reads.image_at(known.name, known.driver, path))
+        return next((image for _, image in found), None)
 
     def _serves(self, name: str) -> bool:
         """Under the lock."""
@@ -284,13 +281,26 @@ def _place(domain: StorageDomain) -> Place:
 
 
 def _innermost(domains: Iterable[OpenDomain], path: Path) -> tuple[OpenDomain, str] | None:
+    domain_reads.look_at(path)
+    found = _answers(domains, lambda known: domain_reads.volume_at(known.name, known.driver, path))
+    return min(found, key=lambda pair: len(pair[1]), default=None)
+
+
+def _answers(
+    domains: Iterable[OpenDomain], ask: Callable[[OpenDomain], _Answer | None]
+) -> list[tuple[OpenDomain, _Answer]]:
+    """Return each domain that gives an answer, with it.
+
+    Raises:
+        MigrationError: StorageFailed, none does, and one could not tell.
+    """
     found, failures = [], []
     for known in domains:
         try:
-            if (volume := known.driver.volume_at(path)) is not None:
-                found.append((known, volume))
+            if (answer := ask(known)) is not None:
+                found.append((known, answer))
         except MigrationError as error:
             failures.append(error)
     if failures and not found:
         raise failures[0]
-    return min(found, key=lambda pair: len(pair[1]), default=None)
+    return found
