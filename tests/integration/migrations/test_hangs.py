@@ -265,6 +265,25 @@ def test_a_mount_that_does_not_answer_costs_its_own_disks_alone(
         machine.verify()
 
 
+def test_an_agent_that_starts_while_a_mount_hangs_serves_the_others(
+    stack: Stack, mount: Mount, machines: Machines, probes: Probes
+) -> None:
+    hanging, other = machines(mount.domain), machines("loop-a", volume_bytes=16 * MEBIBYTE)
+    moving = machines("file-a")
+    stack.agent.kill()
+    with mount.hangs():
+        stack.agent.start()
+        has_grown_in_time(other, start=20 * MEBIBYTE, length=30 * MEBIBYTE)
+        wait_until(probes.is_ready, "the agent is ready", seconds=60)
+        stack.migrate(moving, "file-b").succeed(seconds=120)
+        wait_until(lambda: "has not answered since" in mount.reason(stack), "the node says so", seconds=60)
+        assert probes.is_live(), probes.ask("livez")
+    wait_until(lambda: not mount.reason(stack), "it answers again", seconds=60)
+    stack.migrate(hanging, "file-b").succeed(seconds=120)
+    for machine in (hanging, other, moving):
+        machine.verify()
+
+
 def test_a_libvirtd_that_hangs_is_told_and_waited_for(stack: Stack, machines: Machines, probes: Probes) -> None:
     moved, other = machines("file-a"), machines("loop-a", volume_bytes=16 * MEBIBYTE)
     migration = synchronized(stack, moved)
