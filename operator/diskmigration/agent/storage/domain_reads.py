@@ -37,7 +37,7 @@ def volume_at(name: str, driver: StorageDriver, path: Path) -> str | None:
     Raises:
         MigrationError: StorageFailed, also where the domain's storage hangs.
     """
-    return _bounded(("paths", id(driver)), partial(driver.volume_at, path), what=_what(name))
+    return _bounded(("volume", id(driver)), partial(driver.volume_at, path), what=_what(name))
 
 
 def image_at(name: str, driver: StorageDriver, path: Path) -> StoredImage | None:
@@ -46,7 +46,8 @@ def image_at(name: str, driver: StorageDriver, path: Path) -> StoredImage | None
     Raises:
         MigrationError: StorageFailed, also where the domain's storage hangs.
     """
-    return _bounded(("paths", id(driver)), partial(driver.image_at, path), what=_what(name))
+    # Not by the key of `volume_at`: a volume group runs a command for this, and an extension must not wait for that.
+    return _bounded(("image", id(driver)), partial(driver.image_at, path), what=_what(name))
 
 
 def images(name: str, driver: StorageDriver) -> tuple[StoredImage, ...]:
