@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from diskmigration.agent import metrics
-from diskmigration.agent.extender.extender import Extender
+from diskmigration.agent.extender.extender import OBSERVED_AT_ONCE, Extender
 from diskmigration.agent.heartbeat import Heartbeat
 from diskmigration.agent.host_publisher import HostPublisher
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, LifecycleChanged
+from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.migration.adoption import adopt_journals
 from diskmigration.agent.migration.node_services import NodeServices
@@ -62,12 +63,14 @@ class Agent:
         """Nothing starts before `start`. The agent keeps in `state_directory` what the next one is to know."""
         self._node_name = node_name
         self._state_directory = state_directory
-        connection = self._connection = Connection(libvirt_uri)
         self._cache = NodeCache(libvirt_uri, health, state_directory)
+        connection = self._connection = Connection(libvirt_uri, self._cache.qemu_calls)
         events = Events(connection)
         self._domains = StorageDomains({})
         self._keeper = kept_domains.file_of(state_directory, self._domains.known)
-        extender = Extender(connection, events, self._domains, health, describe=self._cache.current_description)
+        # It asks VMs of which a poll had figures just now, and does not wait for migrations' calls to those that hang.
+        extending = Connection(libvirt_uri, QemuCalls(self._cache.silent, most=OBSERVED_AT_ONCE))
+        extender = Extender(extending, events, self._domains, health, describe=self._cache.current_description)
         hosts = OtherHosts(cluster, node_name=node_name, namespace=namespace)
         remover = Remover(connection, self._domains, hosts)
         self._node = NodeServices(

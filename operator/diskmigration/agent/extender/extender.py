@@ -19,7 +19,7 @@ from diskmigration.agent.storage.locations import Locations
 from diskmigration.observability.health import Health
 from diskmigration.observability.loops import surviving
 
-_WORKERS = 32
+OBSERVED_AT_ONCE = 32
 """More than a libvirtd works on (max_workers in libvirtd.conf), so that VMs which do not answer keep no thread from one
 that does."""
 TURN_SECONDS = 10.0
@@ -53,8 +53,8 @@ class Extender:
             locations=Locations(domains, domains.locate_in_any),
             describe=describe,
             scheduler=ExtensionScheduler(),
-            observers=ThreadPoolExecutor(_WORKERS, thread_name_prefix="observe"),
-            answerers=ThreadPoolExecutor(_WORKERS, thread_name_prefix="answer"),
+            observers=ThreadPoolExecutor(OBSERVED_AT_ONCE, thread_name_prefix="observe"),
+            answerers=ThreadPoolExecutor(OBSERVED_AT_ONCE, thread_name_prefix="answer"),
         )
         self._stopping = threading.Event()
         self._polls = PollQueue()

@@ -106,7 +106,8 @@ def read_disk(domain: Domain, target: str) -> DiskReading | None:
         while (disk := described.disk(target)) is not None:
             if not described.is_running:
                 return DiskReading(disk, None, described.run, is_running=False)
-            job = _job_of(handle, disk)
+            with domain.connection.qemu_calls.one(domain.uuid):
+                job = _job_of(handle, disk)
             before, described = described, domain_xml.parse(handle.XMLDesc(0))
             if described.is_running and (disk, before.run) == (described.disk(target), described.run):
                 return DiskReading(disk, job, described.run, is_running=True)
@@ -115,7 +116,7 @@ def read_disk(domain: Domain, target: str) -> DiskReading | None:
 
 def current(domain: Domain, disk: domain_xml.DomainDisk) -> BlockJob | None:
     """Return the disk's block job now, or None. `disk` is read before the call, so that a job's end is not missed."""
-    with domain.call(f"looking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+    with domain.qemu_call(f"looking for the block job of {disk.target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
         return _job_of(handle, disk)
 
 
@@ -161,7 +162,7 @@ def start_copy(
     if bandwidth_bytes_per_second is not None:
         parameters[libvirt.VIR_DOMAIN_BLOCK_COPY_BANDWIDTH] = bandwidth_bytes_per_second
     document = domain_xml.copy_document(kind=kind, path=path, image_format=image_format)
-    with domain.call(f"starting the copy of {target} to {path}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+    with domain.qemu_call(f"starting the copy of {target} to {path}", failure=Reason.BLOCK_JOB_FAILED) as handle:
         handle.blockCopy(target, document, parameters, flags)
 
 
@@ -178,7 +179,8 @@ def start_commit(domain: Domain, *, target: str, into_path: str, bandwidth_bytes
         | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
         | libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
     )
-    with domain.call(f"merging the active layer of {target} into {into_path}", failure=Reason.MERGE_FAILED) as handle:
+    doing = f"merging the active layer of {target} into {into_path}"
+    with domain.qemu_call(doing, failure=Reason.MERGE_FAILED) as handle:
         handle.blockCommit(target, into_path, None, bandwidth_bytes_per_second or 0, flags)
 
 
@@ -189,7 +191,7 @@ def pivot(domain: Domain, *, target: str) -> None:
         JobGoneError: the disk has no block job, so no pivot was asked for.
         MigrationError: PivotFailed.
     """
-    with domain.call(f"pivoting {target}", failure=Reason.PIVOT_FAILED) as handle:
+    with domain.qemu_call(f"pivoting {target}", failure=Reason.PIVOT_FAILED) as handle:
         if not handle.blockJobInfo(target, 0):
             raise JobGoneError(target)
         handle.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
@@ -203,7 +205,7 @@ def abort(domain: Domain, *, target: str) -> None:
     Raises:
         MigrationError: BlockJobFailed.
     """
-    with domain.call(f"aborting the block job of {target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
+    with domain.qemu_call(f"aborting the block job of {target}", failure=Reason.BLOCK_JOB_FAILED) as handle:
         if not handle.blockJobInfo(target, 0):
             return
         try:
@@ -219,5 +221,5 @@ def set_bandwidth(domain: Domain, *, target: str, bytes_per_second: int | None) 
     Raises:
         MigrationError: BlockJobFailed.
     """
-    with domain.call(f"setting the bandwidth of {target}'s block job", failure=Reason.BLOCK_JOB_FAILED) as handle:
+    with domain.qemu_call(f"setting the bandwidth of {target}'s block job", failure=Reason.BLOCK_JOB_FAILED) as handle:
         handle.blockJobSetSpeed(target, bytes_per_second or 0, libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES)

@@ -19,6 +19,7 @@ import libvirt_qemu
 
 from diskmigration.agent import metrics
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, answered
+from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.hypervisor.rpc_counter import CountedModule
 from diskmigration.api.errors import Reason
 from diskmigration.observability.loops import surviving
@@ -87,10 +88,14 @@ class Connection:
     Events come on the connection that `get` returns. A call that may wait for a VM borrows one with `lend`.
     """
 
-    def __init__(self, uri: str) -> None:
-        """`uri` as libvirt writes it, say `qemu:///system`; nothing is opened yet."""
+    def __init__(self, uri: str, qemu_calls: QemuCalls | None = None) -> None:
+        """`uri` as libvirt writes it, say `qemu:///system`; nothing is opened yet.
+
+        `qemu_calls` counts the calls for which a QEMU has to answer.
+        """
         global _event_loop_started  # noqa: PLW0603 - libvirt's event loop is one a process, and must precede every open
         self._uri = uri
+        self.qemu_calls = qemu_calls if qemu_calls is not None else QemuCalls()
         self._lock = threading.Lock()
         self._open: libvirt.virConnect | None = None
         self._opening: Future[libvirt.virConnect] | None = None

@@ -42,6 +42,16 @@ class Domain:
         with self.connection.lend() as connection, answered(f"{doing} (VM {self.uuid})", failure=failure):
             yield connection.lookupByUUIDString(self.uuid)
 
+    @contextmanager
+    def qemu_call(self, doing: str, *, failure: Reason) -> Iterator[libvirt.virDomain]:
+        """As `call`, for what waits for QEMU, or for libvirt's job of the VM, which a call that waits for QEMU has.
+
+        Raises:
+            HypervisorUnavailableError: also where the VM is known not to answer, or too many others wait.
+        """
+        with self.connection.qemu_calls.one(self.uuid), self.call(doing, failure=failure) as domain:
+            yield domain
+
     def state(self) -> VirtualMachineState:
         """Return the VM's state now."""
         with self.call("asking for the VM's state", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
@@ -64,13 +74,13 @@ class Domain:
 
     def disks_without_space(self) -> frozenset[str]:
         """Return the target devices on which QEMU met ENOSPC (virDomainGetDiskErrors)."""
-        with self.call("asking for the disks' errors", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+        with self.qemu_call("asking for the disks' errors", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             errors = domain.diskErrors(0) or {}
             return frozenset(t for t, error in errors.items() if error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE)
 
     def resume(self) -> None:
         """Let a paused VM go on."""
-        with self.call("resuming the VM", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+        with self.qemu_call("resuming the VM", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             domain.resume()
 
     def describe(self) -> domain_xml.DomainDescription:
@@ -107,7 +117,7 @@ class Domain:
         Raises:
             MigrationError: PivotFailed.
         """
-        with self.call("mending the disk in the VM's persistent XML", failure=Reason.PIVOT_FAILED) as domain:
+        with self.qemu_call("mending the disk in the VM's persistent XML", failure=Reason.PIVOT_FAILED) as domain:
             domain.updateDeviceFlags(document, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
     def path_in_qemu(self, disk: domain_xml.DomainDisk) -> str:
@@ -115,7 +125,7 @@ class Domain:
 
         Only for when libvirt cannot be believed: libvirt marks the VM as tainted by it. Source: QMP's query-block.
         """
-        with self.call("asking QEMU for its disks", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+        with self.qemu_call("asking QEMU for its disks", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": "query-block"}), 0))
         for device in answer["return"]:
             if disk.alias in device.get("qdev", "").split("/") and "inserted" in device:
@@ -149,7 +159,7 @@ class Domain:
         Source: virDomainSetMetadata. It refuses the live XML of a VM that is off, and one that starts takes the
         persistent XML as it is just then: written to while the VM starts or ends, both are written again.
         """
-        with self.call("writing the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
+        with self.qemu_call("writing the VM's metadata", failure=Reason.HYPERVISOR_UNAVAILABLE) as domain:
             while True:
                 is_active = domain.isActive()
                 flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if is_active else 0
@@ -182,7 +192,7 @@ class Domain:
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
         )
-        with self.call(f"taking the snapshot {path} of {target}", failure=Reason.SNAPSHOT_FAILED) as domain:
+        with self.qemu_call(f"taking the snapshot {path} of {target}", failure=Reason.SNAPSHOT_FAILED) as domain:
             domain.snapshotCreateXML(document, flags)
 
 

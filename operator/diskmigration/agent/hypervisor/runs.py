@@ -23,14 +23,14 @@ def mark(domain: Domain) -> None:
     Raises:
         HypervisorUnavailableError, DomainGoneError: nothing was marked.
     """
-    with domain.call("marking the VM's run", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+    with domain.qemu_call("marking the VM's run", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
         _set(handle, f"<run>{handle.ID()}-{uuid4()}</run>")
 
 
 def unmark(domain: Domain) -> None:
     """Remove the mark of the VM's present run, if it runs and has one."""
     if domain.is_active() and domain.metadata(RUN_URI) is not None:
-        with domain.call("removing the mark of the VM's run", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+        with domain.qemu_call("removing the mark of the VM's run", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
             _set(handle, None)
 
 

@@ -133,7 +133,7 @@ def of_domain(domain: Domain) -> DomainStatistics:
     Raises:
         DomainGoneError: it does not run.
     """
-    with domain.call("reading the VM's block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+    with domain.qemu_call("reading the VM's block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
         return _of_one(handle)
 
 
@@ -143,7 +143,7 @@ def with_description(domain: Domain) -> tuple[DomainDescription, DomainStatistic
     Raises:
         DomainGoneError: it does not run.
     """
-    with domain.call("reading the VM and its block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+    with domain.qemu_call("reading the VM and its block statistics", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
         return domain_xml.parse(handle.XMLDesc(0)), _of_one(handle)
 
 
@@ -179,5 +179,5 @@ def _read(records: Sequence[tuple[libvirt.virDomain, Mapping[str, object]]]) -> 
 
 def set_threshold(domain: Domain, *, device: str, offset_bytes: int) -> None:
     """Arm a one-shot event for the first later write that ends past the offset; 0 disarms."""
-    with domain.call(f"arming the threshold of {device}", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
+    with domain.qemu_call(f"arming the threshold of {device}", failure=Reason.HYPERVISOR_UNAVAILABLE) as handle:
         handle.setBlockThreshold(device, offset_bytes, 0)

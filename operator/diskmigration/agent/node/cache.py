@@ -17,6 +17,7 @@ from diskmigration.agent.hypervisor import changes, status_files
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
+from diskmigration.agent.hypervisor.qemu_calls import MOST, QemuCalls, SilentVms
 from diskmigration.agent.hypervisor.statistics import Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReader, VmReading
 from diskmigration.agent.node import kept_names
@@ -48,8 +49,6 @@ SEARCH_SECONDS = 10.0
 
 LATE_SECONDS = 60.0
 _READS_AT_ONCE = 16
-_POLLS_AT_ONCE = 16
-"""Fewer than the 20 workers of a libvirtd (max_workers in libvirtd.conf): each QEMU that hangs holds one of them."""
 
 
 class NodeCache:
@@ -65,7 +64,11 @@ class NodeCache:
         self._health = health
         self._probe = LibvirtProbe(uri, health, now=time.monotonic())
         self._readers = ReaderPool(uri, most=_READS_AT_ONCE)
-        self._poll = Poll(ReaderPool(uri, most=_POLLS_AT_ONCE), self._polled, most=_POLLS_AT_ONCE)
+        self.silent = SilentVms()
+        """The VMs whose QEMUs answer no poll."""
+        self.qemu_calls = QemuCalls(self.silent)
+        """The polls are among them."""
+        self._poll = Poll(ReaderPool(uri, most=MOST), self._polled, self.qemu_calls, most=MOST)
         self._guard = threading.Lock()
         self._table = VmTable()
         self._versions = ("", "")
@@ -259,7 +262,9 @@ class NodeCache:
     def _polled(self, answer: Answer) -> None:
         self._probe.answered(time.monotonic())
         with self._guard:
-            rows = self._table.polled(answer.rows, Instant.now(), left_out=answer.left_out)
+            now = Instant.now()
+            rows = self._table.polled(answer.rows, now, left_out=answer.left_out)
+            self.silent.know(self._table.hung(now))
         for listener in self._poll_listeners:
             listener(rows, answer.asked_at)
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
+from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.hypervisor.statistics import Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReader
 from diskmigration.agent.node.readers import Readers
@@ -37,9 +38,15 @@ class Answer:
 class Poll:
     """`turn` is called by one thread; answers come on others."""
 
-    def __init__(self, readers: Readers, on_answer: Callable[[Answer], None], *, most: int) -> None:
-        """`on_answer` is given the newest answer, whenever one has come. `most` calls are under way at once."""
+    def __init__(
+        self, readers: Readers, on_answer: Callable[[Answer], None], qemu_calls: QemuCalls, *, most: int
+    ) -> None:
+        """`on_answer` is given the newest answer, whenever one has come. `most` calls are under way at once.
+
+        Each is one of the `qemu_calls`.
+        """
         self._readers = readers
+        self._qemu_calls = qemu_calls
         self._on_answer = on_answer
         self._most = most
         self._guard = threading.Lock()
@@ -63,7 +70,7 @@ class Poll:
         self._next_at = max(self._next_at + POLL_SECONDS, now + POLL_SECONDS / 2)
         for number in self._take_numbers():
             try:
-                future = self._readers.submit(partial(_ask, others=running - held, held=held, now=now))
+                future = self._readers.submit(partial(self._ask, others=running - held, held=held, now=now))
             except RuntimeError:
                 self._end(number)
                 raise
@@ -95,6 +102,6 @@ class Poll:
             self._answered, self._answered_at = number, begun_at
             self._on_answer(future.result())
 
-
-def _ask(reader: VmReader, *, others: frozenset[str], held: frozenset[str], now: float) -> Answer:
-    return Answer(reader.statistics_of(others) if held else reader.statistics(), held, now)
+    def _ask(self, reader: VmReader, *, others: frozenset[str], held: frozenset[str], now: float) -> Answer:
+        with self._qemu_calls.one():
+            return Answer(reader.statistics_of(others) if held else reader.statistics(), held, now)

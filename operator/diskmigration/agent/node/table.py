@@ -26,6 +26,9 @@ RETRY_SECONDS = 5.0
 HELD_SECONDS = 2.0
 """A read waits for nothing but libvirtd's lock of the VM, so that one which takes longer probably hangs."""
 
+HUNG_SECONDS = 5.0
+"""A VM that gave no figures in polls for so long is asked nothing else: a QEMU that is only busy is soon done."""
+
 SILENT_SECONDS = 10.0
 """A VM that has not answered for so long is shown as one that does not answer."""
 
@@ -57,6 +60,11 @@ class _Entry:
 
     def silent_since(self, now: Instant) -> Instant | None:
         return _long_ago(now, self.failing, self.asked, self.lacking)
+
+    def is_hung(self, now: Instant) -> bool:
+        """Return whether polls that were answered had no figures of it."""
+        has_none = self.row is not None and not self.row.has_figures
+        return has_none and self.lacking is not None and now.seconds - self.lacking.seconds >= HUNG_SECONDS
 
 
 def _long_ago(now: Instant, *moments: Instant | None) -> Instant | None:
@@ -109,6 +117,10 @@ class VmTable:
             for uuid, entry in self._entries.items()
             if entry.asked is not None and now.seconds - entry.asked.seconds >= HELD_SECONDS
         )
+
+    def hung(self, now: Instant) -> frozenset[str]:
+        """Return the VMs whose QEMUs do not answer, by the last poll that was answered."""
+        return frozenset(uuid for uuid, entry in self._entries.items() if entry.is_hung(now))
 
     def running(self) -> frozenset[str]:
         """Return the VMs that run."""

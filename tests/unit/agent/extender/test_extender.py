@@ -12,6 +12,7 @@ from diskmigration.agent.extender.machine import VirtualMachine
 from diskmigration.agent.extender.observation import Polled
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import DomainEvent, Events, ThresholdPassed
+from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.storage.domains import StorageDomains
 from tests.unit.agent.waiting import PATIENCE_SECONDS, until
@@ -27,6 +28,7 @@ class Libvirtd:
         self.answers = threading.Event()
         self.answers.set()
         self.is_asked = threading.Event()
+        self.qemu_calls = QemuCalls()
 
     def on_open(self, _callback: object) -> None:
         pass

@@ -20,6 +20,7 @@ from diskmigration.agent.extender.watermark import largest_useful_size
 from diskmigration.agent.hypervisor import domain_xml, statistics
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged, ThresholdPassed
+from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.agent.storage.locations import Locations
@@ -49,6 +50,7 @@ class Libvirt:
     threshold: int = 0
     answers: threading.Event = field(default_factory=threading.Event)
     calls: list[str] = field(default_factory=list)
+    qemu_calls: QemuCalls = field(default_factory=QemuCalls)
 
     @contextmanager
     def lend(self) -> Iterator["Libvirt"]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
 from diskmigration.agent.node.poll import POLL_SECONDS, SILENT_SECONDS, Answer, Poll
 
@@ -35,7 +36,7 @@ class Libvirt:
 
 def poll_of(libvirt: Libvirt, most: int = 12) -> tuple[Poll, list[Any]]:
     heard: list[Any] = []
-    return Poll(libvirt, heard.append, most=most), heard
+    return Poll(libvirt, heard.append, QemuCalls(), most=most), heard
 
 
 def turns(poll: Poll, count: int, *, begin: int = 0) -> None:
@@ -114,7 +115,7 @@ class Direct:
 
 def test_where_libvirt_holds_the_lock_of_a_vm_the_others_are_asked_for_by_name() -> None:
     heard: list[Answer] = []
-    poll = Poll(Direct(), heard.append, most=12)
+    poll = Poll(Direct(), heard.append, QemuCalls(), most=12)
     running = frozenset({"a", "b", "held"})
     poll.turn(0, running=running)
     poll.turn(POLL_SECONDS, running=running, held=frozenset({"held", "off"}))

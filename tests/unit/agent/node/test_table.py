@@ -12,6 +12,7 @@ from diskmigration.agent.node.instant import Instant
 from diskmigration.agent.node.table import (
     DEBOUNCE_SECONDS,
     HELD_SECONDS,
+    HUNG_SECONDS,
     OFF_IN_TURN,
     RESYNC_SECONDS,
     RETRY_SECONDS,
@@ -275,3 +276,27 @@ def test_where_no_poll_is_answered_no_running_vm_counts_as_one_that_answers() ->
     assert shown(table, "a", 3 + SILENT_SECONDS).silent_since == at(3).date
     table.polled([row("a")], at(3 + SILENT_SECONDS))
     assert shown(table, "a", 3 + 2 * SILENT_SECONDS).silent_since is None
+
+
+def test_a_vm_is_hung_once_polls_that_were_answered_had_no_figures_of_it_for_a_while() -> None:
+    table = table_of("a", "b")
+    for second in (2, 4):
+        table.polled([row("a", allocated=None), row("b")], at(second))
+        assert table.hung(at(second)) == set()
+    table.polled([row("a", allocated=None), row("b")], at(2 + HUNG_SECONDS))
+    assert table.hung(at(2 + HUNG_SECONDS)) == {"a"}
+    table.polled([row("a"), row("b")], at(10))
+    assert table.hung(at(10)) == set()
+
+
+def test_where_no_poll_is_answered_none_is_hung_by_that() -> None:
+    table = table_of("a", "b")
+    table.note_no_poll(at(2))
+    assert table.hung(at(2 + HUNG_SECONDS)) == set()
+
+
+def test_a_vm_that_has_ended_is_not_hung() -> None:
+    table = table_of("a")
+    table.polled([row("a", allocated=None)], at(2))
+    table.polled([], at(10))
+    assert table.hung(at(10)) == set()
