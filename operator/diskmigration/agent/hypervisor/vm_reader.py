@@ -70,7 +70,7 @@ class VmReader:
         return of_running_domains(self._connection)
 
     def statistics_of(self, uuids: Collection[str]) -> Rows:
-        """Return the statistics of those of the VMs that run, and wait for no other VM.
+        """Return the statistics of those of the VMs that run, and wait for no other VM; libvirtd is asked in any case.
 
         Raises:
             MigrationError: libvirt did not say.
@@ -79,6 +79,9 @@ class VmReader:
         for uuid in uuids:
             with suppress(DomainGoneError), self._handle(uuid) as handle:
                 handles.append(handle)
+        if not handles:
+            # Nobody would be asked, which must not count as an answer of a libvirtd that hangs.
+            self.versions()
         return of_those_that_run(self._connect(), handles)
 
     def versions(self) -> tuple[str, str]:
