@@ -19,6 +19,8 @@ from tests.waiting import wait_until
 
 _WATCH_SECONDS = 0.001
 _METADATA_BYTES = 128 * 1024
+_IN_TIME_SECONDS = 5
+"""Far less than the 30 s that libvirt itself lets a call wait for a VM."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,22 @@ def write_in_steps(machine: Machine, *, start: int, length: int, free: Callable[
     for offset in range(start, start + length, step):
         wait_until(lambda: free() > step + _METADATA_BYTES, f"room for a write at {offset}")
         machine.write(offset=offset, length=step, pattern=offset // MEBIBYTE % 250 + 1)
+
+
+def has_grown_in_time(machine: Machine, *, start: int, length: int) -> None:
+    """Write to a disk of one volume no faster than there is room, and see each extension come in time for a guest."""
+    [volume] = machine.volumes
+    before = size_bytes(volume)
+    with watched(volume) as grown:
+        for offset in range(start, start + length, MEBIBYTE):
+            wait_until(
+                lambda: free_bytes(machine, str(volume)) > 2 * MEBIBYTE,
+                f"there is room at {offset}",
+                seconds=_IN_TIME_SECONDS,
+            )
+            machine.write(offset=offset, length=MEBIBYTE, pattern=offset // MEBIBYTE % 250 + 1)
+    assert grown
+    assert size_bytes(volume) > before
 
 
 def write_until_there_is_room(machine: Machine, *, offset: int, length: int, pattern: int) -> None:

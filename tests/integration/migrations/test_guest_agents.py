@@ -1,17 +1,22 @@
 """VMs with a guest agent: their moves ask it for nothing, whatever it would answer."""
 
+import itertools
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.agent.probes import Probes
+from tests.integration.migrations.growth import has_grown_in_time
 from tests.integration.migrations.guest_agent import CHANNEL_IS_OPEN, FREEZE, Answer, GuestAgent, channel
-from tests.integration.migrations.machines import Machine, add_disk
+from tests.integration.migrations.hangs import silent
+from tests.integration.migrations.machines import MEBIBYTE, Machine, add_disk
 from tests.integration.migrations.monitor import monitor_says
 from tests.integration.migrations.stack import Stack
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 WithAgent = Callable[..., tuple[Machine, GuestAgent]]
@@ -20,12 +25,14 @@ WithAgent = Callable[..., tuple[Machine, GuestAgent]]
 @pytest.fixture
 def with_agent(stack: Stack, machines: Callable[..., Machine], scratch: Path) -> Iterator[WithAgent]:
     """Make a running VM with a guest agent that libvirt knows of; with `second_disk` it has vdb too."""
+    numbers = itertools.count()
     with ExitStack() as ending:
 
         def make(freeze: Answer, *, second_disk: bool = False) -> tuple[Machine, GuestAgent]:
-            agent = GuestAgent(scratch / "agent.sock", freeze)
+            socket = scratch / f"{next(numbers)}.sock"
+            agent = GuestAgent(socket, freeze)
             ending.callback(agent.close)
-            machine = machines("file-a", devices=channel(scratch / "agent.sock"), start=False)
+            machine = machines("file-a", devices=channel(socket), start=False)
             if second_disk:
                 add_disk(machine, stack.domains["file-a"])
             stack.host.virsh("start", machine.uuid, "--paused")
@@ -100,20 +107,48 @@ def test_a_vm_whose_guest_agent_never_answers_can_be_cancelled(stack: Stack, wit
     assert machine.chain() == chain
 
 
+@contextmanager
+def freezing(stack: Stack, machine: Machine, agent: GuestAgent) -> Iterator[None]:
+    """Have somebody else freeze the VM's file systems, which its agent does not answer before the end of the block."""
+    command = ["virsh", "--connect", stack.host.uri, "domfsfreeze", machine.uuid]
+    tool = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: FREEZE in agent.asked, "the agent was asked to freeze")
+        yield
+        assert tool.poll() is None
+    finally:
+        tool.kill()
+        tool.wait()
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
 def test_a_freeze_of_somebody_else_that_is_never_answered_holds_none_of_the_vms_disks(
     stack: Stack, with_agent: WithAgent, strategy: str
 ) -> None:
     machine, agent = with_agent(never_answered, second_disk=True)
-    freezing = subprocess.Popen(["virsh", "--connect", stack.host.uri, "domfsfreeze", machine.uuid])
-    try:
-        wait_until(lambda: FREEZE in agent.asked, "the agent was asked to freeze")
-
+    with freezing(stack, machine, agent):
         moves = [stack.migrate(machine, "file-b", disk=disk, strategy=strategy) for disk in ("vda", "vdb")]
-
         assert [move.succeed()["attempts"] for move in moves] == [1, 1]
-        assert freezing.poll() is None
-    finally:
-        freezing.kill()
-        freezing.wait()
+
+
+@pytest.mark.parametrize("count", first_by_day([1, 8]))
+def test_guest_agents_that_never_answer_cost_no_other_vm(
+    stack: Stack, with_agent: WithAgent, machines: Callable[..., Machine], probes: Probes, count: int
+) -> None:
+    hanging = [with_agent(never_answered) for _ in range(count)]
+    other, moving = machines("loop-a", volume_bytes=16 * MEBIBYTE), machines("file-a")
+    with ExitStack() as freezes:
+        for machine, agent in hanging:
+            freezes.enter_context(freezing(stack, machine, agent))
+
+        has_grown_in_time(other, start=20 * MEBIBYTE, length=30 * MEBIBYTE)
+        moves = [stack.migrate(machine, "file-b") for machine in (moving, *(machine for machine, _ in hanging))]
+        assert {move.succeed(seconds=120)["attempts"] for move in moves} == {1}
+
+        # Their QEMUs answer, and nothing else is asked.
+        assert not silent(stack)
+        assert probes.is_live(), probes.ask("livez")
+        assert probes.is_ready(), probes.ask("readyz")
+    for machine in (other, moving):
+        machine.verify()
