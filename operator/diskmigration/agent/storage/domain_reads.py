@@ -19,6 +19,9 @@ _T = TypeVar("_T")
 ANSWER_SECONDS = 15.0
 """A machine that is busy resolves the links of a path within that time."""
 
+SOON_SECONDS = 1.0
+"""How long a storage is waited for at first that probably has nothing to do with a path."""
+
 _reads = BoundedReads("storage-domain")
 
 
@@ -31,13 +34,15 @@ def look_at(path: Path) -> None:
     _bounded(("path", path), partial(_look_at, path), what=f"What is at {path}")
 
 
-def volume_at(name: str, driver: StorageDriver, path: Path) -> str | None:
+def volume_at(name: str, driver: StorageDriver, path: Path, *, seconds: float | None = None) -> str | None:
     """Return the name of the volume that a path means, see StorageDriver; `name` is the domain's.
+
+    The domain is waited for so many `seconds`, or as long as a busy machine takes.
 
     Raises:
         MigrationError: StorageFailed, also where the domain's storage hangs.
     """
-    return _bounded(("volume", id(driver)), partial(driver.volume_at, path), what=_what(name))
+    return _bounded(("volume", id(driver)), partial(driver.volume_at, path), what=_what(name), seconds=seconds)
 
 
 def image_at(name: str, driver: StorageDriver, path: Path) -> StoredImage | None:
@@ -70,9 +75,9 @@ def _what(name: str) -> str:
     return f"The storage of the StorageDomain {name}"
 
 
-def _bounded(key: Hashable, call: Callable[[], _T], *, what: str) -> _T:
+def _bounded(key: Hashable, call: Callable[[], _T], *, what: str, seconds: float | None = None) -> _T:
     try:
-        return _reads.read(key, call, seconds=ANSWER_SECONDS)
+        return _reads.read(key, call, seconds=ANSWER_SECONDS if seconds is None else seconds)
     except NoAnswerError as error:
         raise MigrationError(
             Reason.STORAGE_FAILED, f"{what} does not answer: {error}. Check its mount, and the server behind it."

@@ -1,13 +1,12 @@
 """The storage domains that this node knows, each with its driver."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from diskmigration.agent.storage import domain_reads
+from diskmigration.agent.storage import domain_reads, volume_search
 from diskmigration.agent.storage.driver import StorageDriver, StoredImage
 from diskmigration.agent.storage.file import FileDriver
 from diskmigration.agent.storage.kept_domains import KeptDomains
@@ -18,7 +17,6 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
 
 Place = tuple[str, str]
-_Answer = TypeVar("_Answer")
 
 
 def open_driver(domain: StorageDomain) -> StorageDriver:
@@ -227,7 +225,7 @@ class StorageDomains:
         Raises:
             MigrationError: StorageFailed, no domain has it, and one could not tell.
         """
-        return _innermost(self.all(), path)
+        return volume_search.innermost(self.all(), path)
 
     def locate_in_any(self, path: Path) -> tuple[OpenDomain, str] | None:
         """As `locate`; where no domain that this node serves has the volume, one counts that it served before.
@@ -239,7 +237,7 @@ class StorageDomains:
         with self._lock:
             others = [self._open[name] for name in sorted(self._open) if not self._serves(name)]
             others += self._former.values()
-        return _innermost(others, path)
+        return volume_search.innermost(others, path)
 
     def names_of(self, path: Path) -> frozenset[tuple[str, str]]:
         """Return each domain that has the volume at that path, with the volume's name in it, of those of this node.
@@ -264,8 +262,7 @@ class StorageDomains:
         """
         with self._lock:
             known_domains = (*self._open.values(), *self._former.values())
-        found = _answers(known_domains, lambda known: domain_reads.image_at(known.name, known.driver, path))
-        return next((image for _, image in found), None)
+        return volume_search.image_at(known_domains, path)
 
     def _serves(self, name: str) -> bool:
         """Under the lock."""
@@ -278,29 +275,3 @@ def _place(domain: StorageDomain) -> Place:
     if spec.lvm is not None:
         return "lvm", spec.lvm.volume_group
     return ("file", spec.file.path) if spec.file is not None else ("loop", spec.loop.path if spec.loop else "")
-
-
-def _innermost(domains: Iterable[OpenDomain], path: Path) -> tuple[OpenDomain, str] | None:
-    domain_reads.look_at(path)
-    found = _answers(domains, lambda known: domain_reads.volume_at(known.name, known.driver, path))
-    return min(found, key=lambda pair: len(pair[1]), default=None)
-
-
-def _answers(
-    domains: Iterable[OpenDomain], ask: Callable[[OpenDomain], _Answer | None]
-) -> list[tuple[OpenDomain, _Answer]]:
-    """Return each domain that gives an answer, with it.
-
-    Raises:
-        MigrationError: StorageFailed, none does, and one could not tell.
-    """
-    found, failures = [], []
-    for known in domains:
-        try:
-            if (answer := ask(known)) is not None:
-                found.append((known, answer))
-        except MigrationError as error:
-            failures.append(error)
-    if failures and not found:
-        raise failures[0]
-    return found

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import StorageDomain
 
 SHORT_SECONDS = 0.2
+LONG_SECONDS = 600.0
 
 
 class HangingDriver(FileDriver):
@@ -34,16 +36,28 @@ class HangingDriver(FileDriver):
 def domains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[StorageDomains, HangingDriver]]:
     """Two domains, of which `hangs` hangs, with a volume `v` in each."""
     monkeypatch.setattr(domain_reads, "ANSWER_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(domain_reads, "SOON_SECONDS", SHORT_SECONDS)
     known = StorageDomains({})
-    for name in ("answers", "hangs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "v").touch()
-        spec = {"file": {"path": str(tmp_path / name)}}
-        known.put(StorageDomain.from_wire({"metadata": {"name": name}, "spec": spec}))
-    driver = HangingDriver("hangs", tmp_path / "hangs")
-    known._open["hangs"] = OpenDomain(known._open["hangs"].domain, driver)
+    put(known, tmp_path / "answers")
+    driver = hanging(known, tmp_path / "hangs")
     yield known, driver
     driver.answer.set()
+
+
+def put(known: StorageDomains, root: Path) -> None:
+    """A domain of the directory's name."""
+    root.mkdir()
+    (root / "v").touch()
+    spec = {"file": {"path": str(root)}}
+    known.put(StorageDomain.from_wire({"metadata": {"name": root.name}, "spec": spec}))
+
+
+def hanging(known: StorageDomains, root: Path) -> HangingDriver:
+    """Put a domain of the directory's name whose storage hangs."""
+    put(known, root)
+    driver = HangingDriver(root.name, root)
+    known._open[root.name] = OpenDomain(known._open[root.name].domain, driver)
+    return driver
 
 
 def test_a_volume_of_another_domain_is_located(domains: tuple[StorageDomains, HangingDriver], tmp_path: Path) -> None:
@@ -75,3 +89,30 @@ def test_who_waits_for_it_waits_once(domains: tuple[StorageDomains, HangingDrive
     for _ in range(20):
         known.locate(tmp_path / "answers" / "v")
     assert time.monotonic() - began < 20 * SHORT_SECONDS
+
+
+def test_it_is_not_waited_for_where_another_domain_has_the_volume(
+    domains: tuple[StorageDomains, HangingDriver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, driver = domains
+    monkeypatch.setattr(domain_reads, "ANSWER_SECONDS", LONG_SECONDS)
+    located = known.locate(tmp_path / "answers" / "v")
+    assert located is not None
+    assert located[0].name == "answers"
+    assert not driver.answer.is_set()
+
+
+def test_one_that_lies_in_the_directory_of_another_one_is_waited_for(
+    domains: tuple[StorageDomains, HangingDriver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, _ = domains
+    inner = hanging(known, tmp_path / "answers" / "slow")
+    monkeypatch.setattr(domain_reads, "ANSWER_SECONDS", LONG_SECONDS)
+    with ThreadPoolExecutor(1) as thread:
+        locating = thread.submit(known.locate, tmp_path / "answers" / "slow" / "v")
+        with pytest.raises(TimeoutError):
+            locating.result(3 * SHORT_SECONDS)
+        inner.answer.set()
+        located = locating.result(LONG_SECONDS)
+    assert located is not None
+    assert (located[0].name, located[1]) == ("slow", "v")
