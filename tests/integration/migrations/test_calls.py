@@ -1,6 +1,7 @@
-"""How often the agent asks libvirtd while no disk moves: that grows neither with the VMs nor with those that write."""
+"""How often the agent asks libvirtd: while no disk moves, for a move, and for one that waits for its cutover."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,12 +9,24 @@ from functools import partial
 import pytest
 
 from tests.integration.agent.probes import Probes
-from tests.integration.migrations.growth import threshold_bytes
+from tests.integration.migrations.growth import finish, synchronized, threshold_bytes
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
+from tests.integration.migrations.stack import Stack
 from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 MOST_CALLS = 20
+MOST_CALLS_BESIDE_A_WORKER = 10
+"""In two seconds on a node with one VM."""
+
+LOOK = "virDomainGetBlockJobInfo"
+"""Called once for each look of a worker at its disk."""
+CALLS_OF_A_LOOK = 4
+
+MOST_CALLS_OF_A_MOVE = 280
+MOST_LOOKUPS_OF_A_MOVE = 100
+"""The looks aside, and what the node's own reader asks meanwhile: 257 and 83 were measured."""
+
 WINDOWS = 3
 _BLOCK_BYTES = 64 * 1024
 
@@ -57,3 +70,30 @@ def test_guests_that_write_cost_no_calls_of_their_own(
         assert rounds() > before
     # Who needs which volumes is read at once of all VMs, twice a minute, so not in each of the windows.
     assert min(rate.total() for rate in rates) <= MOST_CALLS, rates
+
+
+def test_a_look_at_a_disk_that_waits_for_its_cutover_takes_four_calls(
+    stack: Stack, machines: Callable[..., Machine], probes: Probes
+) -> None:
+    machine = machines("file-a")
+    migration = synchronized(stack, machine, "file-b")
+
+    rates = [probes.calls_in_two_seconds() for _ in range(WINDOWS)]
+
+    finish(migration, machine)
+    assert any(rate[LOOK] for rate in rates), rates
+    assert min(rate.total() - CALLS_OF_A_LOOK * rate[LOOK] for rate in rates) <= MOST_CALLS_BESIDE_A_WORKER, rates
+
+
+def test_a_move_takes_few_calls(stack: Stack, machines: Callable[..., Machine], probes: Probes) -> None:
+    machine = machines("file-a")
+    before, began_at = probes.calls(), time.monotonic()
+
+    migration = stack.migrate(machine, "file-b")
+    migration.succeed()
+    wait_until(lambda: not machine.has_journal(), "the agent is done with it")
+
+    calls, seconds = probes.calls() - before, time.monotonic() - began_at
+    beside = seconds * MOST_CALLS / 2
+    assert calls.total() - CALLS_OF_A_LOOK * calls[LOOK] <= MOST_CALLS_OF_A_MOVE + beside, calls
+    assert calls["virDomainLookupByUUIDString"] - calls[LOOK] <= MOST_LOOKUPS_OF_A_MOVE + beside / 2, calls
