@@ -1,6 +1,5 @@
 """The real parts the integration tests run against: one control plane and one libvirt host for the whole session."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,8 @@ import pytest
 from testbed import exports
 from testbed import scratch as scratch_directories
 from testbed.control_plane import ControlPlane, running_control_plane
-from testbed.libvirt_host import AS_ROOT, STOCK, LibvirtHost, running_libvirt
-
-# How libvirt runs QEMU in these tests.
-HOST = os.environ.get("DISKMIGRATION_TEST_HOST", "stock")
-QEMU_SETTINGS = {"stock": STOCK, "root": AS_ROOT}
+from testbed.libvirt_host import LibvirtHost, running_libvirt
+from tests.integration.hosts import QEMU_SETTINGS
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +44,7 @@ def exports_directory(session_directory: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def libvirt_host(session_directory: Path, exports_directory: Path) -> Iterator[LibvirtHost]:
     """A libvirt host with no domain."""
-    with running_libvirt(session_directory / "libvirt", qemu=QEMU_SETTINGS[HOST]) as running:
+    with running_libvirt(session_directory / "libvirt", qemu=QEMU_SETTINGS) as running:
         yield running
 
 

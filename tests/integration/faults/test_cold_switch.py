@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.faults.holds import Holds
+from tests.integration.hosts import needs_own_dev
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
 from tests.integration.migrations.stack import Migration, Stack
 from tests.integration.migrations.volumes import made_volume
 from tests.variants import first_by_day
 from tests.waiting import wait_until
+
+pytestmark = needs_own_dev
 
 Machines = Callable[..., Machine]
 

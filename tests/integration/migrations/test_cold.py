@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from testbed.processes import TestbedError
+from tests.integration.hosts import needs_own_dev
 from tests.integration.migrations.growth import synchronized
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.moves import assert_moved
@@ -191,6 +192,7 @@ def started_in_the_midst(stack: Stack, machine: Machine, destination: str) -> Mi
     return migration
 
 
+@needs_own_dev
 @pytest.mark.parametrize("destination", BLOCK_SOURCES)
 def test_what_a_vm_on_block_storage_wrote_in_the_midst_of_its_copy_moves_too(
     stack: Stack, machines: Machines, destination: str
@@ -205,6 +207,7 @@ def test_what_a_vm_on_block_storage_wrote_in_the_midst_of_its_copy_moves_too(
     machine.verify()
 
 
+@needs_own_dev
 @pytest.mark.parametrize("destination", BLOCK_SOURCES)
 def test_a_vm_on_block_storage_that_starts_in_the_midst_of_its_copy_goes_on_live(
     stack: Stack, machines: Machines, destination: str
@@ -218,6 +221,7 @@ def test_a_vm_on_block_storage_that_starts_in_the_midst_of_its_copy_goes_on_live
     machine.verify()
 
 
+@needs_own_dev
 def test_a_vm_on_block_storage_that_starts_in_the_midst_of_its_copy_can_be_left_where_it_is(
     stack: Stack, machines: Machines
 ) -> None:

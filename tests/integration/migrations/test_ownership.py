@@ -17,7 +17,7 @@ import pytest
 from testbed import exports, processes
 from testbed.exports import ALL_SQUASH, ROOT_SQUASH, Squash
 from testbed.libvirt_host import STOCK
-from tests.integration.conftest import HOST, QEMU_SETTINGS
+from tests.integration.hosts import HOST, QEMU_SETTINGS
 from tests.integration.migrations.as_it_was import AsItWas
 from tests.integration.migrations.machines import Domain, Machine, empty
 from tests.integration.migrations.moves import assert_moved, move
@@ -55,7 +55,7 @@ def fixed_owners(stack: Stack) -> Iterator[None]:
     """libvirt gives no volume to QEMU's user. Asked for before `machines`, whose VMs have to be gone at its end."""
     stack.host.set_qemu(replace(STOCK, changes_owners=False))
     yield
-    stack.host.set_qemu(QEMU_SETTINGS[HOST])
+    stack.host.set_qemu(QEMU_SETTINGS)
 
 
 @dataclass(frozen=True)
