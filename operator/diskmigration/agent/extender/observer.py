@@ -68,6 +68,7 @@ class Observer:
         description, found = observation.description, observation.found
         state.observed_at = observation.found_at
         _count_pause(state, is_full=bool(without_space))
+        self._locations.keep_open(domain.uuid, {(layer.index, layer.path) for layer in found.layers})
         locate = self._locations.of_run(domain.uuid, found.run)
         relief = self._relief(state, observation, without_space, locate)
         disks = thin_disks(description, found, locate, without_space=without_space - grown - relief.waiting)

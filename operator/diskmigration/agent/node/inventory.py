@@ -47,7 +47,10 @@ def inventory(
     `orphans_of` has the orphaned volumes of a storage domain by its name. A storage that does not answer is waited for
     once, and its disks stay as they were `before`. `locations` knows those of the domains that this node serves.
     """
-    locations.keep_only({vm.uuid for vm in node.vms if vm.statistics is not None})
+    running = [vm for vm in node.vms if vm.statistics is not None]
+    locations.keep_only({vm.uuid for vm in running})
+    for vm in running:
+        locations.keep_open(vm.uuid, _opened(vm))
     known = {machine.uuid: machine.disks for machine in before.virtual_machines}
     disks = _disks(node.vms, domains, locations, known)
     machines = tuple(_machine(vm, disks[vm.uuid]) for vm in node.vms)
@@ -122,6 +125,10 @@ def _directories(vm: VmSnapshot) -> tuple[str, ...]:
 
 def _disks_of(vms: Sequence[VmSnapshot], domains: StorageDomains, locations: Locations) -> dict[str, tuple[Disk, ...]]:
     return {vm.uuid: tuple(_disk(disk, vm, _locator(vm, domains, locations)) for disk in vm.disks) for vm in vms}
+
+
+def _opened(vm: VmSnapshot) -> set[tuple[int, str]]:
+    return {(layer.index, layer.path) for disk in vm.disks for layer in disk.chain if layer.index is not None}
 
 
 def _locator(vm: VmSnapshot, domains: StorageDomains, locations: Locations) -> Callable[[Layer], Located | None]:

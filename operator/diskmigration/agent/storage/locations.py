@@ -11,9 +11,6 @@ Located = tuple[OpenDomain, str]
 Locate = Callable[[int, str], Located | None]
 """Return the storage domain and the name of a volume that a QEMU has open, by its blockdev index and its path."""
 
-_MOST_OF_ONE_VM = 256
-"""A VM whose disks move all day opens ever new volumes in one run."""
-
 
 class _Opened(NamedTuple):
     """One time that a VM's QEMU opened a volume: which run of QEMU, and the blockdev index that libvirt gave it."""
@@ -56,11 +53,21 @@ class Locations:
         with self._guard:
             self._found = {vm: found for vm, found in self._found.items() if vm in vms}
 
+    def keep_open(self, vm: str, opened: Collection[tuple[int, str]]) -> None:
+        """Forget the VM's volumes but those that it has open, given by their blockdev index and path.
+
+        A VM whose disks move all day opens ever new volumes in one run.
+        """
+        with self._guard:
+            known = self._found.get(vm, {})
+            for each in [each for each in known if (each.blockdev, each.path) not in opened]:
+                del known[each]
+
     def _keep(self, vm: str, opened: _Opened, found: Located, version: int) -> None:
         with self._guard:
             if version != self._version:
                 return
             known = self._found.setdefault(vm, {})
-            if len(known) >= _MOST_OF_ONE_VM or any(other.run != opened.run for other in known):
+            if any(other.run != opened.run for other in known):
                 known.clear()
             known[opened] = found

@@ -78,3 +78,22 @@ def test_the_volumes_of_a_vm_that_has_gone_are_forgotten(place: Place) -> None:
     place.locations.keep_only(["other"])
     place.locations.of_run("vm", 1)(4, PATH)
     assert place.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("vm", "opened", "asked"),
+    [
+        ("vm", {(4, PATH), (5, "/dev/pool/other")}, 1),
+        ("other", set(), 1),
+        ("vm", set(), 2),
+        ("vm", {(5, PATH)}, 2),
+        ("vm", {(4, "/dev/pool/other")}, 2),
+    ],
+)
+def test_a_volume_that_is_not_open_any_more_is_forgotten(
+    place: Place, vm: str, opened: set[tuple[int, str]], asked: int
+) -> None:
+    place.locations.of_run("vm", 1)(4, PATH)
+    place.locations.keep_open(vm, opened)
+    place.locations.of_run("vm", 1)(4, PATH)
+    assert place.asked == asked
