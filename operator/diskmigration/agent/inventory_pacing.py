@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from diskmigration.api.hypervisor import HypervisorStatus
+from diskmigration.api.hypervisor import HypervisorStatus, VirtualMachine
 
 FACTS_SECONDS = 0.5
 """VMs, disks, storage domains and conditions that change within this time are one write."""
@@ -20,7 +20,7 @@ _Figures = Mapping[tuple[str, ...], int | None]
 
 def interval(written: HypervisorStatus, status: HypervisorStatus) -> float | None:
     """Return how long after the last write this status is due, in seconds; None where it is not worth one."""
-    if _without_figures(written) != _without_figures(status):
+    if _has_other_facts(written, status):
         return FACTS_SECONDS
     if any(_share(before, now) >= ROOM_SHARE for before, now in _pairs(_room(written), _room(status))):
         return ROOM_SECONDS
@@ -63,14 +63,25 @@ def _sizes(status: HypervisorStatus) -> _Figures:
     return figures
 
 
-def _without_figures(status: HypervisorStatus) -> HypervisorStatus:
-    # The virtual size too: libvirt does not give it while a QEMU is busy.
-    zero = {"capacity_bytes": 0, "size_bytes": 0, "allocated_bytes": 0}
-    machines = tuple(
-        machine.model_copy(update={"disks": tuple(disk.model_copy(update=zero) for disk in machine.disks)})
-        for machine in status.virtual_machines
+def _has_other_facts(written: HypervisorStatus, status: HypervisorStatus) -> bool:
+    machines, before = status.virtual_machines, written.virtual_machines
+    if len(machines) != len(before):
+        return True
+    # Most VMs are as they were, whose figures need not be taken out: this is done every 2 s.
+    changed = [(old, new) for old, new in zip(before, machines, strict=True) if old != new]
+    return any(_machine_facts(old) != _machine_facts(new) for old, new in changed) or (
+        _other_facts(written) != _other_facts(status)
     )
+
+
+def _machine_facts(machine: VirtualMachine) -> VirtualMachine:
+    # Without the virtual size too: libvirt does not give it while a QEMU is busy.
+    zero = {"capacity_bytes": 0, "size_bytes": 0, "allocated_bytes": 0}
+    return machine.model_copy(update={"disks": tuple(disk.model_copy(update=zero) for disk in machine.disks)})
+
+
+def _other_facts(status: HypervisorStatus) -> HypervisorStatus:
     domains = tuple(
         domain.model_copy(update={"available_bytes": 0, "capacity_bytes": 0}) for domain in status.storage_domains
     )
-    return status.model_copy(update={"virtual_machines": machines, "storage_domains": domains})
+    return status.model_copy(update={"virtual_machines": (), "storage_domains": domains})

@@ -59,8 +59,7 @@ class LoopDriver:
 
     def volume_at(self, path: Path) -> str | None:
         """Return the file behind the loop device."""
-        backing = loop_devices.backing_of(path)
-        file = backing.path_within(self.root) if backing is not None else None
+        file = loop_devices.file_within(path, self.root)
         return directory.name_within(self.root, file) if file is not None else None
 
     def volumes(self) -> tuple[str, ...]:

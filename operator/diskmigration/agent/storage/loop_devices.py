@@ -54,12 +54,6 @@ class Backing:
         found = found_at(path)
         return found is not None and (found.st_dev, found.st_ino) == (self.file_system, self.inode)
 
-    def path_within(self, root: Path) -> Path | None:
-        """Return the file's path below the directory; None when it is not there."""
-        parts = self.shown_as.parts
-        below = (root.joinpath(*parts[first:]) for first in range(1, len(parts)))
-        return next((path for path in below if self.is_file(path)), None)
-
 
 def backing_of(device: Path) -> Backing | None:
     """The file behind the device; None for what is no attached loop device, a file that is named as one included.
@@ -70,8 +64,24 @@ def backing_of(device: Path) -> Backing | None:
     found = found_at(device)
     if found is None or not stat.S_ISBLK(found.st_mode):
         return None
-    is_loop = os.major(found.st_rdev) == _MAJOR
-    return _backing(device, _SYSFS_BY_NUMBER / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}", is_loop=is_loop)
+    return _backing(device, _sysfs_entry(found), is_loop=os.major(found.st_rdev) == _MAJOR)
+
+
+def file_within(device: Path, root: Path) -> Path | None:
+    """Return the path below the directory of the file behind the device; None when it is not there.
+
+    Raises:
+        MigrationError: StorageFailed, it cannot be told.
+    """
+    found = found_at(device)
+    if found is None or not stat.S_ISBLK(found.st_mode):
+        return None
+    parts = _shown(_sysfs_entry(found)).parts
+    below = (root.joinpath(*parts[first:]) for first in range(1, len(parts)))
+    # To ask the device takes a thread, so it is asked only where one of the paths leads to some file.
+    there = [path for path in below if found_at(path) is not None]
+    backing = backing_of(device) if there else None
+    return next((path for path in there if backing is not None and backing.is_file(path)), None)
 
 
 def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
@@ -159,6 +169,10 @@ def _status(device: Path) -> bytes:
     finally:
         os.close(descriptor)
     return bytes(status)
+
+
+def _sysfs_entry(device: os.stat_result) -> Path:
+    return _SYSFS_BY_NUMBER / f"{os.major(device.st_rdev)}:{os.minor(device.st_rdev)}"
 
 
 def _shown(entry: Path) -> Path:
