@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from bench import copies, extension, footprint, latencies, report
+from bench import copies, designs, extension, footprint, latencies, report
 from bench.figures import merged
 from bench.plan import QUICK, WHOLE, Plan
 
@@ -14,6 +14,7 @@ _GROUPS = {
     copies.GROUP: copies.measure,
     latencies.GROUP: latencies.measure,
     extension.GROUP: extension.measure,
+    designs.GROUP: designs.measure,
     footprint.GROUP: footprint.measure,
 }
 _REPOSITORY = Path(__file__).resolve().parents[1]

@@ -46,13 +46,13 @@ def measure(plan: Plan) -> Iterator[Figure]:
                 rates.append(outcome.rate / MEBIBYTE)
             highest = max(1, int(free[_RAW][-1]))
             for side, found in ((_OURS, ours), (_OURS_APART, apart)):
-                found.append(_search(stage, plan, side, start=found[-1][0] if found else highest, highest=highest))
+                found.append(search(stage, plan, side, start=found[-1][0] if found else highest, highest=highest))
             # What it can be sure of: the watermark is written between two looks.
             start = rival[-1][0] if rival else int(plan.thin.watermark / MEBIBYTE / 2)
-            rival.append(_search(stage, plan, _CLASSICAL, start=start, highest=highest))
+            rival.append(search(stage, plan, _CLASSICAL, start=start, highest=highest))
         raw, mirrored, mirrored_apart, alone = (tuple(rates) for rates in free.values())
-        fastest, fastest_apart = _reached(ours), _reached(apart)
-        yield _rates("Highest rate with no pause and a live mirror", fastest, _reached(rival), _RIVAL, _TEN_TIMES)
+        fastest, fastest_apart = reached(ours), reached(apart)
+        yield _rates("Highest rate with no pause and a live mirror", fastest, reached(rival), _RIVAL, _TEN_TIMES)
         yield _rates("The same, beside the disk", fastest, raw, _DISK, _NEAR_THE_DISK)
         yield _rates("The same, beside the mirror alone", fastest, mirrored, _MIRROR, _NEAR_THE_DISK)
         yield _rates("The mirror alone, beside the disk (not ours)", mirrored, raw, _DISK, None)
@@ -67,7 +67,8 @@ def _rates(name: str, ours: tuple[float, ...], other: tuple[float, ...], beside:
     return Figure(GROUP, name, "MiB/s", ours, other, beside=beside, goal=goal)
 
 
-def _search(stage: Stage, plan: Plan, side: Side, *, start: int, highest: int) -> _Found:
+def search(stage: Stage, plan: Plan, side: Side, *, start: int, highest: int) -> _Found:
+    """Search for the highest rate that the side sustains; return it, and its trial where there is one."""
     passed: dict[int, Outcome] = {}
 
     def passes(rate: int) -> bool:
@@ -85,7 +86,8 @@ def _ended(outcome: Outcome) -> str:
     return f"{outcome.rate / MEBIBYTE:.0f} MiB/s reached" if outcome.sustained else "not sustained"
 
 
-def _reached(found: list[_Found]) -> tuple[float, ...]:
+def reached(found: list[_Found]) -> tuple[float, ...]:
+    """Return the rate in MiB/s that the guest had at the end of each search."""
     return tuple(outcome.rate / MEBIBYTE if outcome is not None else 0.0 for _, outcome in found)
 
 

@@ -1,88 +1,112 @@
-"""What the agent takes of its node: memory and processor time, with many VMs at rest and with many moves at once."""
+"""What the agent takes of its node, and libvirtd for it: with 100 VMs of which 20 write, and with 8 moves at once."""
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 
-from bench import moves
-from bench.figures import Figure
+from bench import fleet, moves, processor
+from bench.figures import Compared, Figure, Goal
 from bench.guests import empty
-from bench.plan import MEBIBYTE, Plan
+from bench.plan import Plan
+from bench.previous import BESIDE, await_ready, previous_agent, running_instead, without_agent
 from bench.stage import MIGRATIONS_AT_ONCE, Stage, running_stage
-from tests.integration.migrations.machines import Machine, make_machine, remove_machine
+from bench.statistics import spread
+from testbed.programs import Program
+from tests.integration.migrations.machines import Machine
 
 GROUP = "agent"
-# Each QEMU's native AIO takes 1024 of 65536 requests, so that no more than 63 VMs start; hosts of many set it higher.
-_MOST_REQUESTS = Path("/proc/sys/fs/aio-max-nr")
-_REQUESTS_ENOUGH = 2**20
-_TICKS = os.sysconf("SC_CLK_TCK")
-_LOOK_SECONDS = 0.2
-_STRETCHES = 3
+_SETTLE_SECONDS = 15
+"""How long an agent that was just started is left alone: it reads all VMs, and removes what its predecessor left."""
+_CALLS_SECONDS = 2
+_CALLS_WINDOWS = 4
+_ONE_PERCENT = Goal(Compared.OURS, 1)
+_THIRTY_PERCENT = Goal(Compared.OURS, 30)
+_TWENTY_CALLS = Goal(Compared.OURS, 20)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of one window: processors in percent, memory in MiB, and calls to libvirtd in 2 s."""
+
+    agent: float
+    daemon: float
+    rss: float
+    mean_calls: float
+    usual_calls: float
 
 
 def measure(plan: Plan) -> Iterator[Figure]:
     """Yield the figures as soon as each is complete."""
-    with _many_requests(), running_stage(plan.thin) as stage, ExitStack() as ending:
+    with fleet.many_requests(), running_stage(plan.thin) as stage, ExitStack() as ending:
+        previous = previous_agent(stage)
         ending.callback(empty, stage)
-        pid = stage.stack.agent.pid
-        machines: list[Machine] = []
-        for _ in range(plan.idle_machines):
-            machine = make_machine(stage.stack.host, stage.stack.domains["loop-a"])
-            ending.callback(remove_machine, machine)
-            machines.append(machine)
-        for machine in machines:
-            moves.await_known(stage, machine, "loop-a")
-        at_rest = [_watch(pid, _for_seconds(plan.idle_seconds / _STRETCHES)) for _ in range(_STRETCHES)]
-        what = f"{plan.idle_machines} paused VMs, each with a thin volume"
-        yield Figure(GROUP, f"Processor, {what}", "%", tuple(cpu for cpu, _ in at_rest))
-        yield Figure(GROUP, f"RSS, {what}", "MiB", tuple(rss for _, rss in at_rest))
-        at_work = [_move_many(stage, machines[:MIGRATIONS_AT_ONCE], to, pid) for to in ("loop-b", "loop-a", "loop-b")]
-        what = f"{MIGRATIONS_AT_ONCE} migrations at once beside them"
-        yield Figure(GROUP, f"Processor, {what}", "%", tuple(cpu for cpu, _ in at_work))
-        yield Figure(GROUP, f"Greatest RSS, {what}", "MiB", tuple(rss for _, rss in at_work))
+        machines = ending.enter_context(fleet.at_rest(stage, plan.machines - plan.writers))
+        for load in (fleet.WITHIN, fleet.GROWING):
+            with fleet.writing(stage, plan.writers, load, plan.thin.chunk):
+                yield from _with_guests(stage, plan, previous, load.name)
+        yield from _with_migrations(stage, plan, previous, machines[:MIGRATIONS_AT_ONCE])
 
 
-@contextmanager
-def _many_requests() -> Iterator[None]:
-    before = _MOST_REQUESTS.read_text()
-    if int(before) < _REQUESTS_ENOUGH:
-        _MOST_REQUESTS.write_text(str(_REQUESTS_ENOUGH))
-    try:
-        yield
-    finally:
-        _MOST_REQUESTS.write_text(before)
+def _with_guests(stage: Stage, plan: Plan, previous: Program, load: str) -> Iterator[Figure]:
+    ours: list[Footprint] = []
+    others: list[Footprint] = []
+    without: list[float] = []
+    for _ in range(plan.rounds):
+        ours.append(_footprint(stage, plan, stage.stack.agent, nullcontext()))
+        others.append(_footprint(stage, plan, previous, running_instead(stage, previous)))
+        with without_agent(stage):
+            window = processor.for_seconds(plan.window_seconds / 2)
+            without += processor.watch((stage.stack.host.daemon_pid,), window).percents
+        await_ready(stage)
+    what = f"{plan.machines} VMs of which {plan.writers} write {load}"
+
+    def figure(name: str, unit: str, of: Callable[[Footprint], float], goal: Goal | None = None) -> Figure:
+        return Figure(GROUP, f"{name}, {what}", unit, _all(ours, of), _all(others, of), beside=BESIDE, goal=goal)
+
+    yield figure("Processor", "%", lambda each: each.agent, _ONE_PERCENT)
+    yield figure("Calls to libvirtd in 2 s", "calls", lambda each: each.usual_calls, _TWENTY_CALLS)
+    yield figure("Their mean over 30 s", "calls", lambda each: each.mean_calls)
+    yield figure("Processor of libvirtd", "%", lambda each: each.daemon)
+    yield Figure(GROUP, f"Processor of libvirtd with no agent, {what}", "%", tuple(without))
+    yield figure("RSS", "MiB", lambda each: each.rss)
 
 
-def _move_many(stage: Stage, machines: list[Machine], to: str, pid: int) -> tuple[float, float]:
+def _footprint(stage: Stage, plan: Plan, agent: Program, running: AbstractContextManager[None]) -> Footprint:
+    with running:
+        time.sleep(_SETTLE_SECONDS)
+        calls = stage.probes.calls().total()
+        pids = (agent.pid, stage.stack.host.daemon_pid)
+        taken = processor.watch(pids, processor.for_seconds(plan.window_seconds))
+        mean = (stage.probes.calls().total() - calls) * _CALLS_SECONDS / plan.window_seconds
+        # To ask for the metrics takes time of the agent's own: that is not in the window above.
+        usual = [stage.probes.calls_in_two_seconds().total() for _ in range(_CALLS_WINDOWS)]
+        own, daemon = taken.percents
+        return Footprint(own, daemon, taken.greatest_rss, mean, spread(usual).median)
+
+
+def _all(footprints: Sequence[Footprint], of: Callable[[Footprint], float]) -> tuple[float, ...]:
+    return tuple(of(each) for each in footprints)
+
+
+def _with_migrations(stage: Stage, plan: Plan, previous: Program, machines: list[Machine]) -> Iterator[Figure]:
+    ours: list[processor.Taken] = []
+    others: list[processor.Taken] = []
+    for _ in range(plan.rounds):
+        # There and back, so that both agents move the same disks the same way.
+        ours += [_move_many(stage, machines, to, stage.stack.agent) for to in ("loop-b", "loop-a")]
+        with running_instead(stage, previous):
+            others += [_move_many(stage, machines, to, previous) for to in ("loop-b", "loop-a")]
+    what = f"{len(machines)} migrations at once beside {plan.machines - plan.writers} VMs"
+    percents, beside = ([each.percents[0] for each in side] for side in (ours, others))
+    yield Figure(GROUP, f"Processor, {what}", "%", tuple(percents), tuple(beside), BESIDE, _THIRTY_PERCENT)
+    memory, before = (tuple(each.greatest_rss for each in side) for side in (ours, others))
+    yield Figure(GROUP, f"Greatest RSS, {what}", "MiB", memory, before, BESIDE)
+
+
+def _move_many(stage: Stage, machines: list[Machine], to: str, agent: Program) -> processor.Taken:
     begun = [moves.begin(stage, machine, to, strategy="Snapshot") for machine in machines]
-    found = _watch(pid, lambda: all(migration.phase() == "Succeeded" for migration in begun))
+    taken = processor.watch((agent.pid,), lambda: all(migration.phase() == "Succeeded" for migration in begun))
     for machine in machines:
         moves.await_known(stage, machine, to)
-    return found
-
-
-def _watch(pid: int, is_over: Callable[[], bool]) -> tuple[float, float]:
-    """Return how much of one processor the process took, in percent, and its greatest RSS in MiB."""
-    started, ticks, greatest = time.monotonic(), _ticks(pid), 0
-    while not is_over():
-        greatest = max(greatest, _rss_bytes(pid))
-        time.sleep(_LOOK_SECONDS)
-    seconds = time.monotonic() - started
-    return 100 * (_ticks(pid) - ticks) / _TICKS / seconds, greatest / MEBIBYTE
-
-
-def _for_seconds(seconds: float) -> Callable[[], bool]:
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() >= until
-
-
-def _ticks(pid: int) -> int:
-    """Its user and system time and that of the programs it ran, fields 14 to 17 of proc_pid_stat(5)."""
-    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15])
-
-
-def _rss_bytes(pid: int) -> int:
-    return int(Path("/proc", str(pid), "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return taken

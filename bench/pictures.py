@@ -56,4 +56,4 @@ def _bars(figures: Sequence[Figure], unit: str, file: Path) -> None:
 
 
 def _word(unit: str) -> str:
-    return {"s": "seconds", "%": "percent", "MiB/s": "rate", "MiB": "bytes"}[unit]
+    return {"s": "seconds", "%": "percent", "MiB/s": "rate", "MiB": "bytes", "calls": "calls"}[unit]

@@ -20,8 +20,14 @@ class Plan:
     least_written_bytes: int
     most_written_bytes: int
     searches: int
-    idle_machines: int
-    idle_seconds: float
+    machines: int
+    """How many VMs the node has while the agent's processor is measured."""
+    writers: int
+    """How many of them write."""
+    window_seconds: float
+    """How long the processor is measured at a time: a multiple of 30 s, in which the agent does each of its tasks."""
+    rounds: int
+    """How often today's agent and the previous design's are measured in turn."""
     is_quick: bool = False
 
     def written_bytes(self, rate_mebibytes: int) -> int:
@@ -38,8 +44,10 @@ WHOLE = Plan(
     least_written_bytes=512 * MEBIBYTE,
     most_written_bytes=4 * GIBIBYTE,
     searches=3,
-    idle_machines=100,
-    idle_seconds=60,
+    machines=100,
+    writers=20,
+    window_seconds=30,
+    rounds=2,
 )
 QUICK = Plan(
     copies=((256 * MEBIBYTE, 2),),
@@ -49,7 +57,9 @@ QUICK = Plan(
     least_written_bytes=128 * MEBIBYTE,
     most_written_bytes=512 * MEBIBYTE,
     searches=1,
-    idle_machines=10,
-    idle_seconds=10,
+    machines=10,
+    writers=2,
+    window_seconds=10,
+    rounds=1,
     is_quick=True,
 )

@@ -39,6 +39,7 @@ def write(directory: Path, figures: Sequence[Figure], plan: Plan) -> None:
         pictures=shown,
         watermark=f"{plan.thin.watermark // MEBIBYTE} MiB",
         chunk=f"{plan.thin.chunk // MEBIBYTE} MiB",
+        window=number(plan.window_seconds),
     )
     (directory / "benchmarks.md").write_text(text)
 

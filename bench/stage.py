@@ -12,7 +12,8 @@ from testbed import scratch
 from testbed.cluster import loops
 from testbed.control_plane import running_control_plane
 from testbed.libvirt_host import running_libvirt
-from testbed.programs import running_agent, running_operator
+from testbed.programs import SYSTEM_NAMESPACE, running_agent_as, running_operator
+from tests.integration.agent.probes import Probes, free_port
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain
 from tests.waiting import wait_until
 
@@ -42,6 +43,9 @@ class Stage:
 
     stack: Stack
     directory: Path
+    agent_kubeconfig: Path
+    probes: Probes
+    """Ask the agent at its HTTP port."""
 
 
 @contextmanager
@@ -55,7 +59,10 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
         control_plane.create_node(NODE, {})
         control_plane.kubectl("create", "namespace", NAMESPACE)
         running.enter_context(running_operator(control_plane, directory))
-        agent = running.enter_context(running_agent(control_plane, host, NODE, directory))
+        kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=NODE)
+        probes = Probes(free_port())
+        options = [f"--http-port={probes.port}"]
+        agent = running.enter_context(running_agent_as(kubeconfig, host, NODE, directory, *options))
         domains = {
             name: make_domain(directory, name, name.split("-")[0]) for name in ("file-a", "file-b", "loop-a", "loop-b")
         }
@@ -67,7 +74,7 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
                 document["spec"]["thinProvisioning"] = thin.spec()
             stack.apply(document)
         wait_until(lambda: _all_ready(stack), "the storage domains are ready", seconds=60)
-        yield Stage(stack, directory)
+        yield Stage(stack, directory, kubeconfig, probes)
 
 
 def _scratch(running: ExitStack, root: Path) -> Path:

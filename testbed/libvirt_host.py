@@ -110,6 +110,19 @@ class LibvirtHost:
         self._qemu = qemu
         self.start_daemon()
 
+    @property
+    def daemon_pid(self) -> int:
+        """The process id of the libvirtd that runs, as the system sees it.
+
+        Raises:
+            TestbedError: libvirtd does not run.
+        """
+        if self._daemon is None:
+            raise TestbedError("libvirtd does not run.")
+        # nsenter has one child: libvirtd.
+        number = self._daemon.pid
+        return int(Path("/proc", str(number), "task", str(number), "children").read_text())
+
     def give_to_qemu(self, path: Path) -> None:
         """Make QEMU's user the owner of a file or directory of which libvirt does not know."""
         shutil.chown(path, self._qemu.user, self._qemu.group)
