@@ -20,8 +20,8 @@ TOTAL = 1000 * GIB
 UID = "uid"
 
 
-def status(phase: Phase, copied: int) -> DiskMigrationStatus:
-    ready = condition((), "Ready", False, reason=phase.value, message="", generation=1, now=EPOCH)
+def status(phase: Phase, copied: int, message: str = "") -> DiskMigrationStatus:
+    ready = condition((), "Ready", False, reason=phase.value, message=message, generation=1, now=EPOCH)
     return DiskMigrationStatus(
         phase=phase, conditions=(ready,), progress=Progress(copied_bytes=copied, total_bytes=TOTAL)
     )
@@ -38,8 +38,17 @@ def move(phases: list[tuple[Phase, float]], shares: list[int]) -> Iterator[tuple
             if phase is Phase.REPLICATING:
                 share = shares[number * len(shares) // steps] / max(1, sum(shares))
                 copied += TOTAL * share * len(shares) / steps
-            yield now, status(phase, min(TOTAL, round(copied)))
+            yield now, status(phase, min(TOTAL, round(copied)), message_of(phase, number, steps))
             now += step
+
+
+def message_of(phase: Phase, number: int, steps: int) -> str:
+    """Return what the status says: another step may follow in the same phase, and a merge tells how far it is."""
+    if phase.is_final:
+        return "It ended."
+    if phase is Phase.MERGING:
+        return f"Merging a into b since 2026-01-01T00:00:00Z: {100 * number // steps} %."
+    return f"{'Starting' if number == 0 else 'Going on with'} {phase} since 2026-01-01T00:00:00Z."
 
 
 def seen(of: DiskMigration, version: int, shown: DiskMigrationStatus) -> DiskMigration:
