@@ -20,6 +20,7 @@ from tests.integration.migrations.stack import CHUNK_BYTES, FINAL, WATERMARK_BYT
 from tests.integration.migrations.test_lifecycle import hold
 from tests.integration.migrations.test_sharing import with_two_disks
 from tests.integration.migrations.volumes import made_volume
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -342,17 +343,25 @@ def test_a_merge_keeps_to_the_bandwidth_and_tells_where_its_vm_is_off(stack: Sta
     machine.verify()
 
 
-@pytest.mark.parametrize("ends_by", ENDS)
-def test_another_disk_moves_while_one_merges(stack: Stack, machines: Machines, ends_by: dict[str, Any]) -> None:
+@pytest.mark.parametrize("how", first_by_day(["moved", "cancelled", "deleted", "late"]))
+def test_another_disk_moves_or_is_ended_while_one_merges(stack: Stack, machines: Machines, how: str) -> None:
     first, second = with_two_disks(stack, machines, "file-a", chain=1)
     merging = with_much_to_merge(stack, first)
     merging.patch({**AUTOMATIC, "bandwidth": "64Ki"})
     wait_until(lambda: "Merging" in told(merging), "it merges")
 
-    other = stack.migrate(first, "file-b", disk="vdb", cutover={"policy": "Manual"})
-    other.wait_for_phase("Synchronized")
-    other.patch(ends_by)
-    other.wait_for_phase("Succeeded" if ends_by == AUTOMATIC else "Cancelled")
+    limit = {"activeDeadlineSeconds": 10} if how == "late" else {}
+    other = stack.migrate(first, "file-b", disk="vdb", cutover={"policy": "Manual"}, **limit)
+    if how == "late":
+        assert other.wait_for_phase("Failed")["failure"]["reason"] == "DeadlineExceeded"
+    else:
+        other.wait_for_phase("Synchronized")
+    if how == "deleted":
+        other.delete()
+        wait_until(other.is_gone, "it is gone")
+    elif how != "late":
+        other.patch(CANCEL if how == "cancelled" else AUTOMATIC)
+        other.wait_for_phase("Cancelled" if how == "cancelled" else "Succeeded")
 
     assert "Merging" in told(merging)
     merging.patch({"bandwidth": None})

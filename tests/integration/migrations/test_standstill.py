@@ -67,6 +67,38 @@ def test_a_qemu_that_stands_still_for_a_while_costs_no_copy(stack: Stack, machin
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("how", ["cancel", "delete", "deadline"])
+@pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
+def test_one_that_is_ended_while_its_qemu_stands_still_ends_when_that_answers(
+    stack: Stack, machines: Machines, phase: str, how: str
+) -> None:
+    machine = machines("file-a", chain=1 if phase == "Replicating" else 2)
+    chain = machine.chain()
+    migration = held(stack, machine, phase, **({"activeDeadlineSeconds": 40} if how == "deadline" else {}))
+    with standing_still(stack.host, machine.name):
+        wait_until(lambda: "libvirt did not answer" in told(migration), "it says so", seconds=120)
+        if how == "cancel":
+            migration.patch({"cancel": True})
+        elif how == "delete":
+            migration.delete()
+        else:
+            late = datetime.fromisoformat(migration.status()["startTime"]) + timedelta(seconds=40)
+            wait_until(lambda: datetime.now(UTC) > late, "the deadline has passed", seconds=60)
+    # The merge of what was written meanwhile keeps to the bandwidth.
+    if how != "delete":
+        migration.patch({"bandwidth": None})
+    if how == "delete":
+        wait_until(migration.is_gone, "it is gone", seconds=60)
+    else:
+        status = migration.wait_for_phase("Cancelled" if how == "cancel" else "Failed")
+        assert status["failure"]["reason"] == ("Cancelled" if how == "cancel" else "DeadlineExceeded")
+        assert status["attempts"] == 1
+    assert machine.chain() == chain
+    assert stack.domains["file-b"].files() == []
+    machine.verify()
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("phase", ["CopyingChain", "Replicating", "Synchronized"])
 def test_a_vm_that_another_tool_keeps_busy_is_waited_for(stack: Stack, machines: Machines, phase: str) -> None:
     machine = machines("file-a", chain=1 if phase == "Replicating" else 2)
