@@ -15,6 +15,7 @@ from diskmigration.agent.hypervisor.events import DomainEvent, Events, Lifecycle
 from diskmigration.agent.hypervisor.qemu_calls import QemuCalls
 from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.migration.adoption import adopt_journals
+from diskmigration.agent.migration.lasting import show_what_lasts
 from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.orphans import Orphans
 from diskmigration.agent.migration.removal import Remover
@@ -112,6 +113,7 @@ class Agent:
         self._locations = Locations(self._domains, self._domains.locate)
         self._guard = threading.Lock()
         self._is_stopping = False
+        self._ends = threading.Event()
         self._workers: dict[str, Worker] = {}
         self._cache.listen(self._publisher.publish_soon)
         self._cache.listen_to_polls(extender.take_poll)
@@ -131,6 +133,8 @@ class Agent:
         threading.Thread(target=adopt_journals, args=adopting, name="journals", daemon=True).start()
         self._extender.start()
         self._statuses.start()
+        lasting = (self._all_workers, self._ends)
+        threading.Thread(target=show_what_lasts, args=lasting, name="messages", daemon=True).start()
 
     def observe_cluster(self, domains: list[StorageDomain], node_labels: Mapping[str, str]) -> None:
         """Start the rest, once the API server has shown its storage domains and the labels that select them."""
@@ -149,10 +153,10 @@ class Agent:
         It waits for what the storage has begun: in a pod, that would be killed with the agent.
         """
         self._orphans.stop()
+        self._ends.set()
         with self._guard:
             self._is_stopping = True
-            workers = list(self._workers.values())
-        for worker in workers:
+        for worker in self._all_workers():
             worker.stop()
         self._extender.stop()
         if not self._domains.wait_until_idle(timeout=SETTLE_SECONDS):
@@ -251,10 +255,12 @@ class Agent:
     def _notice(self, event: DomainEvent) -> None:
         if isinstance(event, LifecycleChanged):
             self._usage.look_soon()
-        with self._guard:
-            workers = list(self._workers.values())
-        for worker in workers:
+        for worker in self._all_workers():
             worker.notice(event)
+
+    def _all_workers(self) -> list[Worker]:
+        with self._guard:
+            return list(self._workers.values())
 
 
 def _has_ended(body: Mapping[str, Any]) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.migration.removal import Doomed, Remover, Standing
+from diskmigration.agent.migration.doomed import Doomed, Standing
+from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.api.names import API_VERSION

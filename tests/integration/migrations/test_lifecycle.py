@@ -164,6 +164,8 @@ def test_a_manual_cutover_waits_for_automatic(stack: Stack, machines: Machines) 
     assert status["synchronizedTime"]
     assert held.migration.condition("Synchronized")["status"] == "True"
     assert "ready='yes'" in machine.xml()
+    waits_for = held.migration.condition("Reconciling")["message"]
+    assert waits_for.startswith("Waiting for spec.cutover.policy to become Automatic since 20"), waits_for
 
     held.migration.patch({"cutover": {"policy": "Automatic"}})
 
@@ -178,6 +180,7 @@ def test_the_pivot_waits_for_its_window(stack: Stack, machines: Machines) -> Non
     migration = stack.migrate(machine, "loop-b", cutover={"notBefore": window.isoformat().replace("+00:00", "Z")})
     migration.wait_for_phase("Synchronized")
     assert datetime.now(UTC) < window
+    assert "Waiting for spec.cutover.notBefore (20" in migration.condition("Reconciling")["message"]
 
     sooner = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
     migration.patch({"cutover": {"notBefore": sooner.isoformat().replace("+00:00", "Z")}})
@@ -411,6 +414,28 @@ def test_a_copy_that_fails_is_tried_again(stack: Stack, machines: Machines) -> N
     assert status["attempts"] == 2
     assert_moved(stack, held.machine, "loop-b")
     assert stack.domains["file-a"].files() == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_one_that_waits_for_its_next_attempt_can_be_ended(stack: Stack, machines: Machines, how: str) -> None:
+    held = hold(stack, machines("file-a"), "loop-b", "Synchronized", backoffLimit=10)
+    # The second wait is longer than the first.
+    stack.host.virsh("blockjob", held.machine.name, "vda", "--abort")
+    wait_until_synchronized_again(held.migration)
+    stack.host.virsh("blockjob", held.machine.name, "vda", "--abort")
+    says = "Attempt 3 follows within"
+    message = wait_until(
+        lambda: says in (found := held.migration.condition("Reconciling")["message"]) and found, "it says that it waits"
+    )
+    assert "This has lasted since 20" in message
+    if how == "cancel":
+        held.migration.patch({"cancel": True})
+        held.migration.wait_for_phase("Cancelled")
+    else:
+        held.migration.delete()
+        wait_until(held.migration.is_gone, "the object is gone")
+    held.assert_as_before()
 
 
 def test_attempts_are_bounded(stack: Stack, machines: Machines) -> None:

@@ -76,9 +76,12 @@ def other_node(stack: Stack, own_control_plane: ControlPlane, directory: Path) -
     own_control_plane.kubectl("delete", "lease", OTHER_NODE, f"--namespace={SYSTEM_NAMESPACE}")
 
 
-def reasons(stack: Stack, machine: Machine) -> dict[str, str]:
-    """Moves the machine's disk; why each volume of the source was kept."""
+def reasons(stack: Stack, machine: Machine, *, waits_for: str = "") -> dict[str, str]:
+    """Moves the machine's disk, which says on its way what it waits for; why each volume of the source was kept."""
     migration = stack.migrate(machine, "file-b")
+    if waits_for:
+        migration.wait_for_phase("CleaningUp")
+        wait_until(lambda: waits_for in migration.condition("Reconciling")["message"], "it says so", seconds=60)
     status = migration.succeed(seconds=120)
     machine.verify()
     return {volume["name"]: volume["reason"] for volume in status["source"]["retained"]}
@@ -136,7 +139,7 @@ def test_a_node_whose_agent_does_not_live_keeps_what_it_may_need(
     machine = machines("file-a", chain=2)
     with other_node.agent.frozen():
         wait_until(lambda: lease_has_ended(stack), "its Lease has ended", seconds=60)
-        kept = reasons(stack, machine)
+        kept = reasons(stack, machine, waits_for=f"Waiting for the agent on {OTHER_NODE} to tell whether it needs /")
     assert kept.keys() == {machine.volumes[0].name}
     assert f"{OTHER_NODE}: its agent or its libvirtd does not answer" in kept[machine.volumes[0].name]
 

@@ -25,7 +25,7 @@ def wait_message(migration: Migration) -> str:
 
 def moment(message: str) -> datetime:
     """The time that a message tells."""
-    return datetime.fromisoformat(message.partition("since ")[2].partition(" ")[0])
+    return datetime.fromisoformat(message.partition("since ")[2].removesuffix("."))
 
 
 @pytest.mark.parametrize("is_off", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["running", "shut off"])

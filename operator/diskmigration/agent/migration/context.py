@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,14 +14,15 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.hypervisor.errors import DomainGoneError, HypervisorUnavailableError
 from diskmigration.agent.migration import failpoints, volume_access
 from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration.activity import Operations
 from diskmigration.agent.migration.cold_copy import ColdCopy
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
+from diskmigration.agent.migration.doomed import Doomed
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.live_status import LiveStatus
 from diskmigration.agent.migration.node_services import NodeServices
-from diskmigration.agent.migration.progress import Meter
-from diskmigration.agent.migration.removal import Doomed
+from diskmigration.agent.migration.progress import LiveMerge, Meter
 from diskmigration.agent.storage import qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Owner
@@ -43,18 +43,6 @@ class DiskGoneError(MigrationError):
     def __init__(self, target: str) -> None:
         """`target` is its target device."""
         super().__init__(Reason.FOREIGN_CHANGE, f"The disk {target} was detached from the VM during the migration.")
-
-
-@dataclass(frozen=True)
-class LiveMerge:
-    """A merge that QEMU makes.
-
-    `bandwidth` is what it was last limited to: somebody else may have changed that since, and means it. `total_bytes`
-    is what it had to copy when it was first looked at, and None before QEMU has counted that.
-    """
-
-    bandwidth: int | None
-    total_bytes: int | None = None
 
 
 class MigrationContext:
@@ -79,6 +67,7 @@ class MigrationContext:
         await_answer: Callable[[HypervisorUnavailableError], None],
         note_answer: Callable[[], None],
         meter: Meter,
+        operations: Operations,
         reader: LibvirtReader,
     ) -> None:
         """`latest` is the object as last seen; `keep_on` is False once the migration should look around again.
@@ -97,7 +86,9 @@ class MigrationContext:
         self._wake = wake
         self.await_answer = await_answer
         self.note_answer = note_answer
-        self.status = LiveStatus(meter, find_wait=self._wait_for_qemu_img, on_change=on_progress)
+        self.status = LiveStatus(meter, operations=operations, find_wait=self._wait_for_qemu_img, on_change=on_progress)
+        # Told by the status if it takes long; see activity.Operations.
+        self.doing = operations.doing
         self._reader = reader
         self.has_replication = False
         self.was_in_step = False
@@ -147,12 +138,14 @@ class MigrationContext:
         Raises:
             MigrationError: StorageFailed, VolumeNotAccessible; NoRoomError.
         """
-        home.driver.create(volume.name, size, self.owner, volume_access.ownership_for(self.journal, volume))
-        volume_access.require_openable(self.domain, self.journal, volume, home.driver)
+        with self.doing(f"Making the volume {volume.path}"):
+            home.driver.create(volume.name, size, self.owner, volume_access.ownership_for(self.journal, volume))
+            volume_access.require_openable(self.domain, self.journal, volume, home.driver)
 
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""
-        self.destination.driver.keep([volume.name for volume in self.journal.at_destination])
+        with self.doing(f"Marking the volumes in the storage domain {self.destination.name} as needed"):
+            self.destination.driver.keep([volume.name for volume in self.journal.at_destination])
 
     def remove(self, home: OpenDomain, chain: Sequence[Doomed]) -> tuple[RetainedVolume, ...]:
         """Remove volumes of a chain, top first, and return what was kept, with why; see Remover.
@@ -160,7 +153,8 @@ class MigrationContext:
         Raises:
             MigrationError: StorageFailed, HypervisorUnavailable.
         """
-        return self.node.remover.remove(home, chain, wait=self.wait)
+        with self.doing(f"Removing volumes from the storage domain {home.name}"):
+            return self.node.remover.remove(home, chain, wait=self.wait, doing=self.doing)
 
     def record(self, **changes: Any) -> None:
         """Write the journal with these fields changed.

@@ -47,7 +47,7 @@ def finish(run: Run, context: MigrationContext) -> bool:
         return False
     context.step = Step.FINISH
     context.failpoint("before")
-    run.show(Phase.CLEANING_UP)
+    run.note_step(context, Step.FINISH)
     retained = status.about_retained(journal)
     if journal.outcome is Phase.SUCCEEDED:
         message = f"The disk lives in the storage domain {context.destination.name}.{retained}"

@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from diskmigration.agent import metrics
+from diskmigration.agent.migration.activity import Activity, Operations, sentence
 from diskmigration.agent.migration.progress import MergeProgress, Meter
 from diskmigration.agent.storage.process_limit import Wait
 from diskmigration.api.errors import MigrationError
@@ -14,26 +15,41 @@ from diskmigration.api.errors import MigrationError
 class LiveStatus:
     """Thread-safe where copies take their readings, side by side in threads of their own; the worker has the rest."""
 
-    def __init__(self, meter: Meter, *, find_wait: Callable[[], Wait | None], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        *,
+        operations: Operations,
+        find_wait: Callable[[], Wait | None],
+        on_change: Callable[[], None],
+    ) -> None:
         """`find_wait` tells of a qemu-img that waits for its turn; `on_change` has the status written."""
         self.meter = meter
-        # What the status says of a step that takes long, or nothing.
-        self.activity = ""
+        # What the step under way does.
+        self.step: Activity | None = None
         self.failures = 0
         self.trouble: MigrationError | None = None
         # Why a step waits until somebody resumes the VM.
         self.awaits_resume: MigrationError | None = None
+        self._trouble_since: datetime | None = None
         self._merge = MergeProgress()
+        self._operations = operations
         self._find_wait = find_wait
         self._on_change = on_change
         self._guard = threading.Lock()
         self._shown_wait = ""
 
-    def message(self) -> str:
-        """Return what is waited for, what takes long, or what has failed and has not ended well since; or ""."""
-        wait = self._find_wait()
-        trouble = self.trouble.message if self.trouble is not None else ""
-        return (wait.message if wait is not None else "") or self.activity or trouble
+    def activity(self) -> Activity | None:
+        """Return what is waited for, what takes long, what has failed and has not ended well since, or the step."""
+        if (wait := self._find_wait()) is not None:
+            return Activity(wait.what, wait.since)
+        lasting = self._operations.lasting(now=time.monotonic())
+        return lasting or self._merge.activity or self._failed() or self.step
+
+    def _failed(self) -> Activity | None:
+        if self.trouble is None or self._trouble_since is None:
+            return None
+        return Activity(sentence(self.trouble.message), self._trouble_since)
 
     def measure(self, *, now: float, copied: int, total: int) -> None:
         """Record copied and total bytes of the whole move."""
@@ -60,18 +76,12 @@ class LiveStatus:
     def note_wait(self) -> None:
         """Show that a qemu-img waits for its turn, or does not any more."""
         wait = self._find_wait()
-        message = wait.message if wait is not None else ""
+        waits_for = wait.what if wait is not None else ""
         if wait is not None and wait.is_idle:
             self.note_beat()
         with self._guard:
-            has_changed, self._shown_wait = message != self._shown_wait, message
+            has_changed, self._shown_wait = waits_for != self._shown_wait, waits_for
         if has_changed:
-            self._on_change()
-
-    def show_activity(self, activity: str) -> None:
-        """Have the status say what a step that takes long does, until it has ended or failed."""
-        if activity != self.activity:
-            self.activity = activity
             self._on_change()
 
     def show_merge(
@@ -85,30 +95,33 @@ class LiveStatus:
     ) -> None:
         """Show how far a merge is: the `share` that is done, or bytes; QEMU has no total before it has looked."""
         is_known = total > 1
-        self._merge = self._merge.advanced(
+        before = self._merge
+        self._merge = before.advanced(
             now=time.monotonic(),
             what=what,
-            since=since,
+            since=since or (self.step.since if self.step is not None else datetime.now(UTC)),
             share=copied / total if is_known else share,
             copied=copied,
             total=total if is_known else 0,
         )
-        self.show_activity(self._merge.message)
+        if self._merge is not before:
+            self._on_change()
 
-    def forget_activity(self) -> None:
-        """Record that what a step told of itself is over."""
-        self.activity = ""
+    def forget_merge(self) -> None:
+        """Record that what a merge told of itself is over."""
         self._merge = MergeProgress()
 
     def note_failure(self, error: MigrationError) -> None:
         """Record that a step has failed that has to end well some time; it is told until it does."""
         self.failures += 1
         self.trouble = error
-        self.forget_activity()
+        self._trouble_since = self._trouble_since or datetime.now(UTC)
+        self.forget_merge()
 
     def note_success(self) -> None:
         """Record that a step has ended well."""
         self.awaits_resume = None
         self.failures = 0
         self.trouble = None
-        self.forget_activity()
+        self._trouble_since = None
+        self.forget_merge()

@@ -26,28 +26,30 @@ def open_attempt(run: Run) -> MigrationContext | None:
         MigrationError: it is refused, or cannot begin yet.
     """
     has_begun = run.latest.status.attempts > run.settled_attempt
-    domain, journal = find_vm(
-        run.node,
-        run.latest,
-        has_begun=has_begun,
-        settled_attempt=run.settled_attempt,
-        # The user's changes to the spec count once the VM is known.
-        keep_on=lambda: not run.stopping.is_set(),
-    )
+    with run.operations.doing("Looking for the VM"):
+        domain, journal = find_vm(
+            run.node,
+            run.latest,
+            has_begun=has_begun,
+            settled_attempt=run.settled_attempt,
+            # The user's changes to the spec count once the VM is known.
+            keep_on=lambda: not run.stopping.is_set(),
+        )
     run.vm_uuid = domain.uuid
     if journal is None:
         if _ends_or_waits(run, domain):
             return None
-        journal = begin(
-            run.node,
-            domain,
-            run.latest,
-            attempt=run.attempt_number,
-            settled_attempt=run.settled_attempt,
-            keep_on=run.keep_on,
-            reader=run.reader,
-            on_wait=lambda message: run.show(run.phase, message=message),
-        )
+        with run.operations.doing(f"Checking whether {run.latest.spec.disk} can be moved"):
+            journal = begin(
+                run.node,
+                domain,
+                run.latest,
+                attempt=run.attempt_number,
+                settled_attempt=run.settled_attempt,
+                keep_on=run.keep_on,
+                reader=run.reader,
+                on_wait=lambda wait: run.show(run.phase, wait=wait),
+            )
     if journal is None:
         destination = run.latest.spec.destination.storage_domain
         message = f"The disk lives in the storage domain {destination} already."
@@ -66,7 +68,7 @@ def _ends_or_waits(run: Run, domain: Domain) -> bool:
     elif (late := run.passed_deadline()) is not None:
         run.end(Phase.FAILED, late.reason, late.message)
     elif run.latest.spec.suspend:
-        run.show(run.phase, message="It waits, as spec.suspend is true.")
+        run.show(run.phase, wait="It waits, as spec.suspend is true.")
         run.wait(LOOK_SECONDS)
     elif not domain.is_active():
         return _waits_for_hosts(run, domain)
@@ -81,12 +83,13 @@ def _waits_for_hosts(run: Run, domain: Domain) -> bool:
     Raises:
         MigrationError: DiskBusy, it does.
     """
-    whereabouts = of_domain(domain, run.node.other_hosts)
+    with run.operations.doing("Asking the other nodes whether the VM runs there"):
+        whereabouts = of_domain(domain, run.node.other_hosts)
     if whereabouts.elsewhere is Elsewhere.RUNNING:
         raise MigrationError(Reason.DISK_BUSY, f"The VM is off on this node. {whereabouts.message}")
     if whereabouts.elsewhere is Elsewhere.NOWHERE:
         return False
-    run.show(run.phase, message=whereabouts.message)
+    run.show(run.phase, wait=whereabouts.message)
     run.wait(ASK_HOSTS_SECONDS)
     return True
 
@@ -106,6 +109,7 @@ def _context_of(run: Run, domain: Domain, journal: Journal) -> MigrationContext:
         await_answer=run.await_answer,
         note_answer=run.note_answer,
         meter=run.reporter.meter_of(journal),
+        operations=run.operations,
         reader=run.reader,
     )
 
@@ -115,6 +119,6 @@ def wait_for_next_attempt(run: Run, message: str) -> None:
     delay = limits.BACKOFF.seconds(run.attempt_number)
     run.attempt_number += 1
     until = time.monotonic() + delay
-    run.show(run.phase, message=f"Attempt {run.attempt_number} follows within {delay:.0f} s. {message}")
+    run.show(run.phase, wait=f"Attempt {run.attempt_number} follows within {delay:.0f} s. {message}")
     while (left := until - time.monotonic()) > 0 and run.keep_on():
         run.wait(min(left, LOOK_SECONDS))

@@ -16,8 +16,9 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
+from diskmigration.agent.migration.doomed import Doomed, Standing
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.agent.migration.removal import Doomed, Remover, Standing
+from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
 from diskmigration.api.errors import MigrationError

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from diskmigration.agent.migration.activity import Activity
 from diskmigration.api.disk_migration import Progress
 from diskmigration.api.quantity import human_readable
 
@@ -76,24 +77,35 @@ class Meter:
 
 
 @dataclass(frozen=True)
+class LiveMerge:
+    """A merge that QEMU makes.
+
+    `bandwidth` is what it was last limited to: somebody else may have changed that since, and means it. `total_bytes`
+    is what it had to copy when it was first looked at, and None before QEMU has counted that.
+    """
+
+    bandwidth: int | None
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class MergeProgress:
     """How far a merge is, as the status tells it: again when a percent was gained, or after a while."""
 
-    message: str = ""
+    activity: Activity | None = None
     percent: int = _UNKNOWN_PERCENT
     told_at: float = 0.0
 
     def advanced(
-        self, *, now: float, what: str, since: datetime | None, share: float | None, copied: int = 0, total: int = 0
+        self, *, now: float, what: str, since: datetime, share: float | None, copied: int = 0, total: int = 0
     ) -> "MergeProgress":
         """With a new reading: `share` from 0 to 1, or None where it is not known yet, and bytes where they are known.
 
         `what` says what is merged.
         """
         percent = int(share * 100) if share is not None else _UNKNOWN_PERCENT
-        if self.message and percent == self.percent and now - self.told_at < TELL_SECONDS:
+        if self.activity is not None and percent == self.percent and now - self.told_at < TELL_SECONDS:
             return self
-        begun = f" since {since:%Y-%m-%dT%H:%M:%SZ}" if since is not None else ""
-        amount = f" ({human_readable(copied)} of {human_readable(total)})" if total else ""
-        done = f": {percent} %{amount}" if share is not None else ""
-        return MergeProgress(f"{what}{begun}{done}.", percent, now)
+        size = f" ({human_readable(copied)} of {human_readable(total)})" if total else ""
+        amount = f"{percent} %{size}" if share is not None else ""
+        return MergeProgress(Activity(what, since, amount), percent, now)

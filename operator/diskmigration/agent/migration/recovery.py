@@ -29,7 +29,7 @@ def recover(run: Run, error: Exception) -> bool:
         Exception: the handling itself has failed.
     """
     if isinstance(error, TurnTakenError):
-        run.show(run.phase, message=error.message)
+        run.show(run.phase, wait=error.activity)
         run.wait(LOOK_SECONDS)
     elif isinstance(error, HypervisorUnavailableError):
         run.await_answer(error)
@@ -58,7 +58,7 @@ def _await_resume(run: Run, error: VirtualMachinePausedError) -> None:
     if context is not None:
         context.status.awaits_resume = error
         context.status.note_beat()
-    run.show(run.phase, message="" if context is not None else error.message)
+    run.show(run.phase, wait=error.message if context is None else None)
     run.wait(_RESUME_SECONDS)
 
 
@@ -79,9 +79,16 @@ def _fail(run: Run, error: MigrationError) -> bool:
     try:
         context.record(failure=Failure(reason=error.reason, message=error.message, phase=run.phase))
     except MigrationError as again:
-        run.show(run.phase, message=again.message)
-        run.wait(LOOK_SECONDS)
+        _show_obstacle(run, again)
     return False
+
+
+def _show_obstacle(run: Run, error: MigrationError) -> None:
+    if isinstance(error, HypervisorUnavailableError):
+        run.await_answer(error)
+        return
+    run.show(run.phase, wait=error.message)
+    run.wait(LOOK_SECONDS)
 
 
 def _fail_before_begin(run: Run, error: MigrationError) -> bool:
@@ -138,7 +145,7 @@ def _retry(run: Run, context: MigrationContext, error: MigrationError) -> None:
         run.await_answer(error)
         return
     context.status.note_failure(error)
-    run.show(run.phase, message=error.message)
+    run.show(run.phase)
     back_off(run, context, limits.BACKOFF.seconds(context.status.failures))
 
 

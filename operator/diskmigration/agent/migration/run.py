@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from diskmigration.agent.hypervisor.bounded_calls import ANSWER_SECONDS, LibvirtReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
+from diskmigration.agent.migration.activity import Activity, Operations, activity_of, sentence
 from diskmigration.agent.migration.context import MigrationContext
-from diskmigration.agent.migration.decision import ActiveLayer
+from diskmigration.agent.migration.decision import ActiveLayer, Step
 from diskmigration.agent.migration.node_services import NodeServices
+from diskmigration.agent.migration.phases import phase_of, words_of
 from diskmigration.agent.migration.status_reporter import StatusReporter
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, Failure, Phase
@@ -29,14 +31,13 @@ class Unanswered:
     """That libvirt or the VM's QEMU does not answer: since when, by the clock of the process, and what is told."""
 
     at: float
-    since: datetime
-    message: str
+    activity: Activity
 
     @classmethod
     def of(cls, error: HypervisorUnavailableError, before: "Unanswered | None") -> "Unanswered":
         """Return it with its newest error; `before` is what it was until now."""
-        at, since = (before.at, before.since) if before is not None else (time.monotonic(), datetime.now(UTC))
-        return cls(at, since, f"{error.message} This has lasted since {since:%Y-%m-%dT%H:%M:%SZ}.")
+        at, since = (before.at, before.activity.since) if before is not None else (time.monotonic(), datetime.now(UTC))
+        return cls(at, Activity(sentence(error.message), since))
 
 
 class Run:
@@ -59,7 +60,10 @@ class Run:
         self.reader = LibvirtReader(migration.key)
         self.stopping = threading.Event()
         self.wake = threading.Event()
+        self.operations = Operations()
         self._unanswered: Unanswered | None = None
+        self._wait: Activity | None = None
+        self._wait_shown_at = datetime.now(UTC)
 
     @property
     def phase(self) -> Phase:
@@ -111,18 +115,44 @@ class Run:
             return False
         return (self.passed_deadline() if context is None else self.passed_limit(context)) is None
 
-    def show(self, phase: Phase, *, message: str = "") -> None:
-        """Have the status say where the migration stands.
+    def show(self, phase: Phase, *, wait: Activity | str | None = None) -> None:
+        """Have the status say where the migration stands, and what it waits for: a sentence, if it has no begin yet.
 
-        Without a message it says what libvirt or QEMU is waited for, what takes long, or which step has failed and has
-        not ended well since.
+        Without `wait` it says what libvirt or QEMU is waited for, what takes long, which step has failed and has not
+        ended well since, or what the step does.
         """
-        context = self.context
-        if not message and self._unanswered is not None:
-            message = self._unanswered.message
-        if not message and context is not None:
-            message = context.status.message()
-        self.reporter.show(self.latest, context, phase, is_past_pivot=self.is_past_pivot, message=message)
+        now = datetime.now(UTC)
+        if isinstance(wait, str):
+            wait = activity_of(sentence(wait), shown=self.reporter.message, now=now)
+        self._wait, self._wait_shown_at = wait, now
+        self.reporter.show(
+            self.latest, self.context, phase, is_past_pivot=self.is_past_pivot, message=self._find_message()
+        )
+
+    def note_step(self, context: MigrationContext, step: Step) -> None:
+        """Have the status say which step is under way, and since when."""
+        now = datetime.now(UTC)
+        words = words_of(step, context.journal, self.latest.spec.cutover, now=now)
+        if context.status.step is None or context.status.step.what != words:
+            context.status.step = activity_of(words, shown=self.reporter.message, now=now)
+        self.show(phase_of(step, context.journal))
+
+    def show_what_lasts(self) -> None:
+        """Have the status say what the worker's thread is in the midst of. Called by another thread."""
+        self.reporter.show_what_lasts(
+            self.latest, self.context, is_past_pivot=self.is_past_pivot, find_message=self._find_message
+        )
+
+    def _find_message(self) -> str:
+        context, unanswered, wait = self.context, self._unanswered, self._wait
+        activity = self.operations.lasting(now=time.monotonic())
+        if wait is not None and (activity is None or activity.since <= self._wait_shown_at):
+            activity = wait
+        elif unanswered is not None:
+            activity = unanswered.activity
+        elif context is not None:
+            activity = context.status.activity()
+        return activity.message if activity is not None else ""
 
     def end(self, phase: Phase, reason: Reason, message: str) -> bool:
         """Show the last status. Always True, for a caller whose migration ends with it."""
@@ -138,7 +168,7 @@ class Run:
     def await_answer(self, error: HypervisorUnavailableError) -> None:
         """Show that libvirt or QEMU does not answer, and since when, and wait a moment."""
         self._unanswered = Unanswered.of(error, self._unanswered)
-        self.show(self.phase, message=self._unanswered.message)
+        self.show(self.phase)
         self.wait(LOOK_SECONDS)
 
     def note_answer(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from diskmigration.agent.migration import status
@@ -10,7 +11,8 @@ from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.stalled import stalled
 from diskmigration.agent.status_writer import StatusWriter
-from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase
+from diskmigration.api import conditions
+from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskMigrationStatus, Phase
 from diskmigration.api.errors import MigrationError, Reason
 
 _log = logging.getLogger(__name__)
@@ -25,6 +27,10 @@ class StatusReporter:
         # It goes on from the status that an agent before this one wrote.
         self.status: DiskMigrationStatus = migration.status
         self.phase: Phase = migration.status.phase or Phase.SCHEDULED
+        told = conditions.find(migration.status.conditions, ConditionType.SUCCEEDED)
+        self.message = told.message if told is not None else ""
+        self._figures: dict[str, status.VolumeFigures] = {}
+        self._has_ended = False
 
     def meter_of(self, journal: Journal) -> Meter:
         """Return the progress that the status shows of this attempt already."""
@@ -46,48 +52,70 @@ class StatusReporter:
         if phase is not self.phase:
             self.phase = phase
             self.log_event(migration, "entered a phase")
-        if context is None:
-            if message:
-                now = datetime.now(UTC)
-                with self._guard:
-                    self.status = status.not_begun(self.status, migration, phase=phase, message=message, now=now)
-                    self._statuses.show(migration, self.status)
-            return
-        figures = _figures(context)
+        if context is not None:
+            with context.doing("Asking the storage how large the volumes are"):
+                self._figures = _figures(context)
         with self._guard:
-            now = datetime.now(UTC)
-            before = self.status
+            self._show(migration, context, is_past_pivot=is_past_pivot, message=message)
+
+    def show_what_lasts(
+        self,
+        migration: DiskMigration,
+        context: MigrationContext | None,
+        *,
+        is_past_pivot: bool,
+        find_message: Callable[[], str],
+    ) -> None:
+        """Show a message that has changed, and ask nobody for anything: the worker's thread may wait in a call."""
+        with self._guard:
+            message = find_message()
+            if message and message != self.message and not self._has_ended:
+                self._show(migration, context, is_past_pivot=is_past_pivot, message=message)
+
+    def _show(
+        self, migration: DiskMigration, context: MigrationContext | None, *, is_past_pivot: bool, message: str
+    ) -> None:
+        """Under the guard: hand over the status of this moment."""
+        now, before = datetime.now(UTC), self.status
+        if context is None and not message:
+            return
+        self.message = message
+        if context is None:
+            self.status = status.not_begun(before, migration, phase=self.phase, message=message, now=now)
+        else:
             if is_past_pivot and before.pivoted_time is None:
                 before = before.model_copy(update={"pivoted_time": now})
             self.status = status.under_way(
                 before,
                 migration,
-                phase=phase,
+                phase=self.phase,
                 journal=context.journal,
-                figures=figures,
+                figures=self._figures,
                 meter=context.status.meter,
                 message=message,
                 now=now,
                 stalled=stalled(context),
                 falls_behind=context.convergence.falls_behind,
             )
-            self._statuses.show(migration, self.status)
+        self._statuses.show(migration, self.status)
 
     def end(
         self, migration: DiskMigration, phase: Phase, reason: Reason, message: str, *, given_up_in: Phase | None
     ) -> None:
         """Show the last status."""
-        self.phase = phase
-        self.status = status.ended(
-            self.status,
-            migration,
-            phase=phase,
-            reason=reason,
-            message=message,
-            now=datetime.now(UTC),
-            given_up_in=given_up_in,
-        )
-        self._statuses.show(migration, self.status)
+        with self._guard:
+            self._has_ended = True
+            self.phase = phase
+            self.status = status.ended(
+                self.status,
+                migration,
+                phase=phase,
+                reason=reason,
+                message=message,
+                now=datetime.now(UTC),
+                given_up_in=given_up_in,
+            )
+            self._statuses.show(migration, self.status)
         self.log_event(migration, "the migration ended", reason=reason.value)
 
     def log_event(self, migration: DiskMigration, event: str, **extra: str) -> None:

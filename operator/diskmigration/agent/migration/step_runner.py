@@ -8,7 +8,6 @@ from diskmigration.agent.migration.decision import (
 )
 from diskmigration.agent.migration.ending import end_attempt, give_up_for_foreign_work
 from diskmigration.agent.migration.opening import ASK_HOSTS_SECONDS
-from diskmigration.agent.migration.phases import phase_of
 from diskmigration.agent.migration.run import LOOK_SECONDS, Run
 from diskmigration.agent.migration.steps.clean_up import clean_up_source, discard_destination
 from diskmigration.agent.migration.steps.cold import copy_cold, pivot_cold
@@ -72,13 +71,13 @@ def take_step(run: Run, context: MigrationContext, step: Step, job: BlockJob | N
 def _waits_or_ends(run: Run, context: MigrationContext, step: Step, job: BlockJob | None, whereabouts: str) -> bool:
     """Take a step in which nothing is done to the disk; False for any other. `whereabouts` tells where its VM runs."""
     if step is Step.AWAIT_RESTORE:
-        run.show(run.phase, message=_SAVED.format(uuid=context.domain.uuid))
+        run.show(run.phase, wait=_SAVED.format(uuid=context.domain.uuid))
         run.wait(LOOK_SECONDS)
     elif step is Step.AWAIT_OTHER_HOSTS:
-        run.show(run.phase, message=whereabouts)
+        run.show(run.phase, wait=whereabouts)
         run.wait(ASK_HOSTS_SECONDS)
     elif step is Step.AWAIT_RETURN_OF_VM:
-        run.show(run.phase, message=await_return(context, whereabouts))
+        run.show(run.phase, wait=await_return(context, whereabouts))
         run.wait(ASK_HOSTS_SECONDS)
     elif step is Step.STOP_FOR_FOREIGN_CHANGE:
         end_attempt(run, context, leave_to_others(context, whereabouts))
@@ -91,8 +90,8 @@ def _waits_or_ends(run: Run, context: MigrationContext, step: Step, job: BlockJo
 
 def _act(run: Run, context: MigrationContext, step: Step, job: BlockJob | None) -> None:
     if context.step is not step:
-        context.status.forget_activity()
-    run.show(phase_of(step))
+        context.status.forget_merge()
+    run.note_step(context, step)
     context.step = step
     if step is not Step.PIVOT_COLD:
         context.cold_copy.release()

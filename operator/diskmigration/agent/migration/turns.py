@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from diskmigration.agent.migration.activity import Activity
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -24,11 +26,9 @@ class TurnTakenError(Exception):
 
     def __init__(self, turn: Turn) -> None:
         """The message is for the user."""
-        self.message = (
-            f"It waits for {turn.holder}, another disk of the same VM, which is being switched to another volume since "
-            f"{turn.since:%Y-%m-%dT%H:%M:%SZ}."
-        )
-        super().__init__(self.message)
+        what = f"Waiting for {turn.holder}, another disk of the same VM, which is being switched to another volume"
+        self.activity = Activity(what, turn.since)
+        super().__init__(self.activity.message)
 
 
 class Turns:

@@ -111,6 +111,10 @@ class Worker:
                 run.vm_has_left = True
             run.wake.set()
 
+    def show_what_lasts(self) -> None:
+        """Have the status say what the thread is in the midst of, if that takes long."""
+        self._migration.show_what_lasts()
+
     def _work(self) -> None:
         run = self._migration
         run.reporter.log_event(run.latest, "began to work on the migration")
@@ -142,7 +146,7 @@ class Worker:
             return False
         except Exception as error:
             # The handling of a failure asks libvirt and the storage, and may fail as well.
-            run.show(run.phase, message=getattr(error, "message", f"Unexpected failure: {error!r}."))
+            run.show(run.phase, wait=getattr(error, "message", f"Unexpected failure: {error!r}."))
             raise
 
     def _recover(self, error: Exception) -> bool:
@@ -200,7 +204,7 @@ class Worker:
             whereabouts = self._ask_hosts(run, context, is_fresh=acts_on_volumes(step))
             step = next_step(context.journal, replace(observation, elsewhere=whereabouts.elsewhere))
         if step is Step.AWAIT_END_OF_VM and lost is not None:
-            run.show(run.phase, message=follow(context, lost, is_running=is_running))
+            run.show(run.phase, wait=follow(context, lost, is_running=is_running))
             run.wait(LOOK_SECONDS)
         else:
             take_step(run, context, step, job, whereabouts=whereabouts.message)
@@ -209,7 +213,8 @@ class Worker:
         """Return where the VM runs; unless it has to be fresh, an answer of a few seconds ago will do."""
         now = time.monotonic()
         if is_fresh or self._last_whereabouts is None or now > self._last_whereabouts[0] + ASK_HOSTS_SECONDS:
-            self._last_whereabouts = now, of_domain(context.domain, run.node.other_hosts)
+            with context.doing("Asking the other nodes whether the VM runs there"):
+                self._last_whereabouts = now, of_domain(context.domain, run.node.other_hosts)
         return self._last_whereabouts[1]
 
 

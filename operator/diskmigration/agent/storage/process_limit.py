@@ -71,11 +71,11 @@ class Wait:
     is_idle: bool
 
     @property
-    def message(self) -> str:
-        """What the user reads of it."""
+    def what(self) -> str:
+        """Return what the user reads of it, beside since when."""
         return (
-            f"It has waited since {self.since:%Y-%m-%dT%H:%M:%SZ} for other work on the node to end: the agent runs at "
-            f"most {self.limit} qemu-img processes at once (--qemu-img-processes)."
+            "Waiting for other work on the node to end, as the agent runs at most "
+            f"{self.limit} qemu-img processes at once (--qemu-img-processes),"
         )
 
 

@@ -12,13 +12,14 @@ import pytest
 from diskmigration.agent.extender.machine import VolumeStatus
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.hypervisor.events import BlockJobChanged, DomainEvent, IoErrorMet, LifecycleChanged
+from diskmigration.agent.migration.activity import Operations
 from diskmigration.agent.migration.live_status import LiveStatus
 from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.migration.recovery import back_off
 from diskmigration.agent.migration.stalled import stalled
 from diskmigration.agent.migration.worker import Worker
 from diskmigration.api.errors import MigrationError, Reason
-from tests.unit.agent.builders import UID, migration
+from tests.unit.agent.builders import EPOCH, UID, migration
 
 SECONDS = 0.3
 LONG_SECONDS = 60.0
@@ -87,24 +88,29 @@ def test_a_libvirtd_that_does_not_answer_ends_no_worker() -> None:
     waited(found, SimpleNamespace(is_running=fail), LONG_SECONDS)
 
 
+def told(status: LiveStatus) -> str:
+    activity = status.activity()
+    return activity.message if activity is not None else ""
+
+
 def test_a_step_that_fails_twice_in_a_row_stalls_the_migration_until_it_ends_well() -> None:
     quiet: Any = SimpleNamespace(status_of=lambda _: VolumeStatus())
-    status = LiveStatus(Meter(), find_wait=lambda: None, on_change=lambda: None)
+    status = LiveStatus(Meter(), operations=Operations(), find_wait=lambda: None, on_change=lambda: None)
     context: Any = SimpleNamespace(
         node=SimpleNamespace(extender=quiet),
         journal=SimpleNamespace(volumes=(), at_source=(), at_destination=()),
         status=status,
     )
-    status.show_activity("Merging a into b.")
+    status.show_merge("Merging a into b", since=EPOCH)
     error = MigrationError(Reason.MERGE_FAILED, "It failed.")
     status.note_failure(error)
-    assert status.message() == "It failed."
+    assert told(status).startswith("It failed. This has lasted since 20")
     assert stalled(context) is None
     status.note_failure(error)
     assert stalled(context) is error
-    status.show_activity("Merging a into b.")
-    assert status.message() == "Merging a into b."
+    status.show_merge("Merging a into b", since=EPOCH)
+    assert told(status) == "Merging a into b since 2026-01-01T00:00:00Z."
     status.note_success()
-    assert status.message() == ""
+    assert told(status) == ""
     assert status.failures == 0
     assert stalled(context) is None

@@ -499,12 +499,27 @@ def test_one_that_has_ended_only_finishes(case: tuple[Journal, DiskObservation],
 
 @pytest.mark.parametrize("step", Step)
 def test_every_step_has_a_phase_of_the_agents(step: Step) -> None:
-    assert not phase_of(step).belongs_to_operator
-    assert not phase_of(step).is_final
+    assert not phase_of(step, journal()).belongs_to_operator
+    assert not phase_of(step, journal()).is_final
 
 
 def test_every_way_back_is_a_clean_up() -> None:
-    assert {phase_of(step) for step in BACKWARD} == {Phase.CLEANING_UP}
+    assert {phase_of(step, journal()) for step in BACKWARD} == {Phase.CLEANING_UP}
+
+
+@pytest.mark.parametrize("step", [Step.SETTLE_PIVOT, Step.SETTLE_COLD_SWITCH])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Phase.PIVOTING),
+        ({"has_pivoted": True}, Phase.MERGING),
+        ({"cancelled": True}, Phase.CLEANING_UP),
+    ],
+)
+def test_a_switch_that_was_interrupted_is_settled_in_the_phase_in_which_it_was(
+    step: Step, changes: dict[str, Any], expected: Phase
+) -> None:
+    assert phase_of(step, journal(**changes)) is expected
 
 
 class Walk:
@@ -593,7 +608,7 @@ def test_an_undisturbed_walk_ends_at_the_destination_with_its_phases_in_order(fo
     assert walk.journal.outcome is Phase.SUCCEEDED
     assert walk.path == found.destination[-1].path
     order = list(Phase)
-    positions = [order.index(phase_of(step)) for step in walk.steps]
+    positions = [order.index(phase_of(step, found)) for step in walk.steps]
     assert positions == sorted(positions)
     assert set(walk.steps) <= FORWARD
 

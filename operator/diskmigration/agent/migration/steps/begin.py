@@ -13,6 +13,7 @@ from diskmigration.agent.hypervisor.source_xml import named_sources
 from diskmigration.agent.hypervisor.statistics import of_domain
 from diskmigration.agent.migration import journal as journals
 from diskmigration.agent.migration import shut_off_disk
+from diskmigration.agent.migration.activity import Activity
 from diskmigration.agent.migration.checks.capabilities import require_possible
 from diskmigration.agent.migration.checks.disk import (
     require_chain_of_headers,
@@ -54,11 +55,11 @@ def begin(
     settled_attempt: int,
     keep_on: Callable[[], bool],
     reader: LibvirtReader,
-    on_wait: Callable[[str], None],
+    on_wait: Callable[[Activity | None], None],
 ) -> Journal | None:
     """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
 
-    `on_wait` is told what is waited for, each time that `keep_on` is asked meanwhile.
+    `on_wait` is told what is waited for, or None, each time that `keep_on` is asked meanwhile.
     `settled_attempt` is the last attempt that has ended: what it has left was seen to be nobody's last writes.
 
     Raises:
@@ -91,8 +92,8 @@ def begin(
     _require_nothing_is_lost(domain, description, journal)
 
     def keep_on_waiting() -> bool:
-        if (wait := qemu_img_process.wait_of(Path(volume.path) for volume in journal.source)) is not None:
-            on_wait(wait.message)
+        wait = qemu_img_process.wait_of(Path(volume.path) for volume in journal.source)
+        on_wait(Activity(wait.what, wait.since) if wait is not None else None)
         return keep_on()
 
     _require_room(journal, source.driver, destination.driver, keep_on_waiting)

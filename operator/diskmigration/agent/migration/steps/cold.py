@@ -33,7 +33,8 @@ def copy_cold(context: MigrationContext) -> None:
     """
     journal = context.journal
     mirrored, mirror = journal.mirrored, journal.mirror
-    context.source.driver.activate(mirrored.name, alone=True)
+    with context.doing(f"Activating {mirrored.path} on this node alone"):
+        context.source.driver.activate(mirrored.name, alone=True)
     try:
         context.cold_copy.lock(Path(mirrored.path))
     except ImageInUseError:
@@ -58,7 +59,8 @@ def copy_cold(context: MigrationContext) -> None:
     # With nothing of its own below it, the copy takes in the whole chain.
     chain = journal.chain_of(mirrored)
     measured = chain if journal.below(mirror) is None else chain[-1:]
-    size = qemu_img.measure(measured, target=mirror.format, keep_on=context.keep_on).required_bytes
+    with context.doing(f"Measuring {mirrored.path}"):
+        size = qemu_img.measure(measured, target=mirror.format, keep_on=context.keep_on).required_bytes
 
     def show(share: float) -> None:
         context.status.show_progress(now=time.monotonic(), copied=internal + int(size * share), total=internal + size)

@@ -62,7 +62,9 @@ def settle_cold_switch(context: MigrationContext) -> None:
     else:
         activate_all(context)
         chains = context.journal.chain_of(old), context.journal.chain_of(new)
-        if qemu_img.is_equal(*chains, keep_on=context.keep_on):
+        with context.doing(f"Comparing {old.path} with {new.path}"):
+            is_equal = qemu_img.is_equal(*chains, keep_on=context.keep_on)
+        if is_equal:
             _confirm(context, new)
         else:
             _keep_both(context, switch)
@@ -72,10 +74,11 @@ def _await_refusal(context: MigrationContext, old: JournalVolume) -> None:
     """Wait for the end of a VM that began to start with the old XML, if its QEMU is to be refused a locked file."""
     if old.type is not StorageType.FILE or not context.cold_copy.is_locked:
         return
-    for _ in range(_REFUSALS):
-        if context.active_path() != old.path or not context.is_running():
-            return
-        context.wait(_SETTLE_SECONDS)
+    with context.doing(f"Waiting for the end of a QEMU that was started with {old.path}"):
+        for _ in range(_REFUSALS):
+            if context.active_path() != old.path or not context.is_running():
+                return
+            context.wait(_SETTLE_SECONDS)
 
 
 def _take_back(context: MigrationContext, old: JournalVolume) -> None:

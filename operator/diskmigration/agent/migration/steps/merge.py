@@ -9,10 +9,11 @@ from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
 from diskmigration.agent.hypervisor.block_jobs import BlockJob
-from diskmigration.agent.migration.context import LiveMerge, MigrationContext
+from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disk_activity import require_active_disk, written_since_open
 from diskmigration.agent.migration.full_domain import seen_if_full
 from diskmigration.agent.migration.journal import JournalVolume
+from diskmigration.agent.migration.progress import LiveMerge
 from diskmigration.agent.migration.steps.cold_merge import merge_off
 from diskmigration.agent.migration.steps.merge_room import Written, make_room, note_begin
 from diskmigration.agent.migration.steps.pivot import pivot_to
@@ -87,15 +88,17 @@ def _start(context: MigrationContext, *, overlay: JournalVolume, base: JournalVo
         )
     _require_fresh_base(context, base)
     note_begin(context, base, home)
-    make_room(
-        overlay=overlay,
-        base=base,
-        home=home,
-        written=Written(written_since_open(context, overlay), written_since_open(context, base)),
-        first_end=context.journal.merge_base_end,
-        has_failed=context.status.failures > 0,
-        keep_on=context.keep_on,
-    )
+    written = Written(written_since_open(context, overlay), written_since_open(context, base))
+    with context.doing(f"Measuring {overlay.path} and making room for it in {base.path}"):
+        make_room(
+            overlay=overlay,
+            base=base,
+            home=home,
+            written=written,
+            first_end=context.journal.merge_base_end,
+            has_failed=context.status.failures > 0,
+            keep_on=context.keep_on,
+        )
     require_active_disk(context)
     bandwidth = context.latest().spec.bandwidth
     with context.turn():

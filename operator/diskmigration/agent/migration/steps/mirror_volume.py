@@ -68,8 +68,9 @@ def _held_at_most(context: MigrationContext, volume: JournalVolume) -> int:
     if volume.type is not StorageType.FILE:
         return largest_useful_size(driver.size_bytes(volume.name))
     # Blocks that were allocated ahead hold nothing, and a mirror skips them like holes.
-    measured = qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2, keep_on=context.keep_on).required_bytes
-    return min(largest_useful_size(driver.allocated_bytes(volume.name)), measured)
+    with context.doing(f"Measuring {volume.path}"):
+        measured = qemu_img.measure((volume.image,), target=VolumeFormat.QCOW2, keep_on=context.keep_on)
+    return min(largest_useful_size(driver.allocated_bytes(volume.name)), measured.required_bytes)
 
 
 def fresh_mirror_size(context: MigrationContext) -> int:
@@ -94,7 +95,7 @@ def extend_mirror(context: MigrationContext) -> None:
     if mirror.type is not StorageType.BLOCK:
         return
     needed = mirror_size(context)
-    with lacking_room(Reason.DESTINATION_FULL):
+    with lacking_room(Reason.DESTINATION_FULL), context.doing(f"Extending {mirror.path}"):
         size = context.destination.driver.extend(mirror.name, needed)
     if size < needed:
         raise MigrationError(
@@ -120,11 +121,13 @@ def format_volume(
     may_be_write_blocking = spec.copy_mode is not CopyMode.BACKGROUND and context.journal.can_be_write_blocking
     by_sector = below is not None and volume == context.journal.mirror and may_be_write_blocking
     is_thick = spec.destination.provisioning is Provisioning.THICK
-    qemu_img.create(
-        volume.image,
-        volume.capacity_bytes,
-        backing=below.image if below is not None else None,
-        by_sector=by_sector,
-        preallocate=is_thick and below is None and volume == context.journal.destination[-1],
-        keep_on=keep_on or context.keep_on,
-    )
+    preallocate = is_thick and below is None and volume == context.journal.destination[-1]
+    with context.doing(f"{'Preallocating' if preallocate else 'Formatting'} {volume.path}"):
+        qemu_img.create(
+            volume.image,
+            volume.capacity_bytes,
+            backing=below.image if below is not None else None,
+            by_sector=by_sector,
+            preallocate=preallocate,
+            keep_on=keep_on or context.keep_on,
+        )

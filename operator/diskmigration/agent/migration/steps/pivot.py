@@ -1,7 +1,5 @@
 """Pivoting: the destination becomes the active layer. Whether it has is asked of libvirt, never assumed."""
 
-import time
-from datetime import UTC, datetime
 from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
@@ -15,8 +13,6 @@ from diskmigration.api.disk_migration import Failure, Phase
 from diskmigration.api.errors import MigrationError, Reason
 
 _SETTLE_SECONDS = 0.2
-_TELL_SECONDS = 2.0
-"""A pivot that takes no longer is told by its phase alone."""
 
 
 def pivot(context: MigrationContext) -> None:
@@ -47,10 +43,10 @@ def settle_pivot(context: MigrationContext) -> None:
     journal = context.journal
     activate_all(context)
     path, other_path = context.active_path(), journal.pivoting_to or ""
-    now = datetime.now(UTC)
-    context.status.show_activity(f"Comparing {path} with {other_path} since {now:%Y-%m-%dT%H:%M:%SZ}.")
     sides = (journal.chain_of(journal.volume(side)) for side in (path, other_path))
-    if qemu_img.is_equal(*sides, keep_on=context.keep_on):
+    with context.doing(f"Comparing {path} with {other_path}"):
+        is_equal = qemu_img.is_equal(*sides, keep_on=context.keep_on)
+    if is_equal:
         context.record(pivoting_to=None)
         return
     message = (
@@ -72,8 +68,9 @@ def activate_all(context: MigrationContext) -> None:
         (context.source.driver, context.journal.at_source),
         (context.destination.driver, context.journal.at_destination),
     ):
-        for volume in volumes:
-            driver.activate(volume.name)
+        with context.doing(f"Activating the volumes in the storage domain {driver.name}"):
+            for volume in volumes:
+                driver.activate(volume.name)
 
 
 def pivot_to(context: MigrationContext, volume: JournalVolume, **known: bool) -> None:
@@ -95,13 +92,9 @@ def pivot_to(context: MigrationContext, volume: JournalVolume, **known: bool) ->
         # QEMU was not asked: libvirt saw that the VM or the job had ended. An agent before this one may have asked.
         context.record(pivoting_to=before)
         raise
-    since, began_at = datetime.now(UTC), time.monotonic()
-    while (seen := context.observe()).job is not None:
-        context.wait(_SETTLE_SECONDS)
-        if time.monotonic() > began_at + _TELL_SECONDS:
-            context.status.show_activity(
-                f"Waiting for QEMU to complete the pivot to {volume.path} since {since:%Y-%m-%dT%H:%M:%SZ}."
-            )
+    with context.doing(f"Waiting for QEMU to complete the pivot to {volume.path}"):
+        while (seen := context.observe()).job is not None:
+            context.wait(_SETTLE_SECONDS)
     if seen.disk.mirror is not None:
         raise HypervisorUnavailableError(f"libvirtd was restarted while {context.target} was pivoted.")
     path = seen.active_path

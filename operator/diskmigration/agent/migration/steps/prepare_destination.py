@@ -9,7 +9,7 @@ from pathlib import Path
 from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.context import SIDE_BY_SIDE, MigrationContext
 from diskmigration.agent.migration.full_domain import lacking_room
-from diskmigration.agent.migration.journal import Journal, JournalVolume, Stage
+from diskmigration.agent.migration.journal import JournalVolume, Stage
 from diskmigration.agent.migration.sizing import frozen_volume_size
 from diskmigration.agent.migration.steps.mirror_volume import (
     format_volume,
@@ -54,7 +54,7 @@ def prepare_destination(context: MigrationContext) -> None:
     journal = context.journal
     # What was measured ahead is the lowest of the chain, so this is base first too.
     unmeasured = [copy for copy in journal.internal_copies if copy[1].name not in context.measured_ahead]
-    measured = {**context.measured_ahead, **_measure(journal, unmeasured, context.keep_on)}
+    measured = {**context.measured_ahead, **_measure(context, unmeasured, context.keep_on)}
     sizes = {**_frozen_sizes(context, measured), journal.mirror.name: mirror_size(context)}
     _require_room_for_chain(context, _frozen_room(context, measured) + mirror_room(context))
     missing = {name: size for name, size in sizes.items() if name not in context.fresh}
@@ -66,7 +66,7 @@ def prepare_destination(context: MigrationContext) -> None:
 
 def _make_ahead(context: MigrationContext, keep_on: Callable[[], bool]) -> None:
     journal = context.journal
-    frozen = _measure(journal, journal.internal_copies[:-1], keep_on)
+    frozen = _measure(context, journal.internal_copies[:-1], keep_on)
     sizes = {**_frozen_sizes(context, frozen), journal.mirror.name: fresh_mirror_size(context)}
     _require_room_for_chain(context, _frozen_room(context, frozen) + fresh_mirror_size(context))
     _make(context, sizes, keep_on)
@@ -74,9 +74,10 @@ def _make_ahead(context: MigrationContext, keep_on: Callable[[], bool]) -> None:
 
 
 def _measure(
-    journal: Journal, copies: Sequence[tuple[JournalVolume, JournalVolume]], keep_on: Callable[[], bool]
+    context: MigrationContext, copies: Sequence[tuple[JournalVolume, JournalVolume]], keep_on: Callable[[], bool]
 ) -> dict[str, int]:
     """Return what each copy takes, by the destination's volume, in the same order; measured side by side."""
+    journal = context.journal
 
     def needed_bytes(copy: tuple[JournalVolume, JournalVolume]) -> int:
         source, destination = copy
@@ -84,7 +85,8 @@ def _measure(
         # A thin raw file has holes where a qcow2 volume has no clusters.
         is_file = destination.type is StorageType.FILE
         target = VolumeFormat.QCOW2 if is_file else destination.format
-        measured = qemu_img.measure(chain, target=target, keep_on=keep_on)
+        with context.doing(f"Measuring {source.path}"):
+            measured = qemu_img.measure(chain, target=target, keep_on=keep_on)
         return measured.needed_bytes(destination.type, destination.capacity_bytes)
 
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="measure") as pool:

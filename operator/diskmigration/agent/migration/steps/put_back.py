@@ -23,7 +23,8 @@ def check_put_back(context: MigrationContext, layer: ActiveLayer, run: str | Non
     if doubtful is None:
         return False
     home = context.source if doubtful == journal.snapshot else context.destination
-    return may_hold_writes(journal, home, doubtful, keep_on=context.keep_on)
+    with context.doing(f"Finding out whether the guest wrote last to {doubtful.path}"):
+        return may_hold_writes(journal, home, doubtful, keep_on=context.keep_on)
 
 
 def note_layer(context: MigrationContext, layer: ActiveLayer, run: str | None, *, is_running: bool) -> None:

@@ -1,7 +1,6 @@
 """Replicating and Synchronized: mirror the active layer to the destination, and keep it in step until the pivot."""
 
 import time
-from datetime import UTC, datetime
 from functools import partial
 
 from diskmigration.agent.hypervisor import block_jobs
@@ -122,10 +121,7 @@ def abort_replication(context: MigrationContext) -> None:
         f"ending the mirror of {context.target}", partial(block_jobs.abort, context.domain, target=context.target)
     )
     context.failpoint("acted")
-    began_at = datetime.now(UTC)
-    while context.observe().job is not None:
-        context.wait(1.0)
-        context.status.show_activity(
-            f"Waiting for QEMU to end the mirror to {context.journal.mirror.path} since {began_at:%Y-%m-%dT%H:%M:%SZ}: "
-            "it waits for what it has asked of the storage."
-        )
+    # It waits for what it has asked of the storage.
+    with context.doing(f"Waiting for QEMU to end the mirror to {context.journal.mirror.path}"):
+        while context.observe().job is not None:
+            context.wait(1.0)
