@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.migration.doomed import Doomed, Standing
 from diskmigration.agent.migration.removal import Remover
+from diskmigration.agent.migration.unneeded_volumes import Standing, UnneededVolume
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.api.names import API_VERSION
@@ -59,8 +59,8 @@ def make(path: Path, *backing: str | Path) -> Path:
     return path
 
 
-def doomed(path: Path) -> Doomed:
-    return Doomed(path.name, str(path), is_qcow2=True, standing=Standing.LOWER)
+def unneeded(path: Path) -> UnneededVolume:
+    return UnneededVolume(path.name, str(path), is_qcow2=True, standing=Standing.LOWER)
 
 
 @pytest.mark.parametrize("is_made", [True, False])
@@ -78,7 +78,7 @@ def test_a_chain_that_is_just_made_or_removed_keeps_nothing(
         else:
             top.unlink()
 
-    assert remover.remove(home, [doomed(volume)], wait=wait) == ()
+    assert remover.remove(home, [unneeded(volume)], wait=wait) == ()
     assert len(asked) == 1
     assert not volume.exists()
 
@@ -88,7 +88,7 @@ def test_one_that_stays_unreadable_keeps_what_it_may_stand_on(
 ) -> None:
     volume = make(scratch / "volume.qcow2")
     make(scratch / "top.qcow2", scratch / "below.qcow2")
-    [kept] = remover.remove(home, [doomed(volume)])
+    [kept] = remover.remove(home, [unneeded(volume)])
     assert kept.name == volume.name
     assert "below.qcow2 cannot be seen" in kept.reason
     assert volume.exists()
@@ -105,8 +105,8 @@ def test_of_a_deleted_domain_a_lower_layer_stays_where_there_are_other_nodes(
         known.put(StorageDomain.from_wire({"metadata": {"name": NAME}, "spec": spec}))
     else:
         known.remove(NAME, home.domain.metadata.uid)
-    assert remover.remove(home, [replace(doomed(top), standing=Standing.TOP)]) == ()
-    [kept] = remover.remove(home, [doomed(lower)])
+    assert remover.remove(home, [replace(unneeded(top), standing=Standing.TOP)]) == ()
+    [kept] = remover.remove(home, [unneeded(lower)])
     assert kept.name == lower.name
     assert f"the StorageDomain {NAME} was deleted" in kept.reason
     assert lower.exists()
@@ -116,5 +116,5 @@ def test_of_a_deleted_domain_a_lower_layer_stays_where_there_are_other_nodes(
 @pytest.mark.usefixtures("other_host")
 def test_of_a_domain_that_is_there_what_no_node_needs_goes(home: OpenDomain, remover: Remover, scratch: Path) -> None:
     lower = make(scratch / "lower.qcow2")
-    assert remover.remove(home, [doomed(lower)]) == ()
+    assert remover.remove(home, [unneeded(lower)]) == ()
     assert not lower.exists()

@@ -18,11 +18,11 @@ from diskmigration.agent.migration.activity import Operations
 from diskmigration.agent.migration.cold_copy import ColdCopy
 from diskmigration.agent.migration.convergence import Convergence
 from diskmigration.agent.migration.decision import Step
-from diskmigration.agent.migration.doomed import Doomed
 from diskmigration.agent.migration.journal import Journal, JournalVolume
 from diskmigration.agent.migration.live_status import LiveStatus
 from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.progress import LiveMerge, Meter
+from diskmigration.agent.migration.unneeded_volumes import UnneededVolume
 from diskmigration.agent.storage import qemu_img_process
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Owner
@@ -147,7 +147,7 @@ class MigrationContext:
         with self.doing(f"Marking the volumes in the storage domain {self.destination.name} as needed"):
             self.destination.driver.keep([volume.name for volume in self.journal.at_destination])
 
-    def remove(self, home: OpenDomain, chain: Sequence[Doomed]) -> tuple[RetainedVolume, ...]:
+    def remove(self, home: OpenDomain, chain: Sequence[UnneededVolume]) -> tuple[RetainedVolume, ...]:
         """Remove volumes of a chain, top first, and return what was kept, with why; see Remover.
 
         Raises:

@@ -16,9 +16,9 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.domain import Domain, every_domain
 from diskmigration.agent.hypervisor.errors import DomainGoneError
 from diskmigration.agent.migration import journal as journals
-from diskmigration.agent.migration.doomed import Doomed, Standing
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.removal import Remover
+from diskmigration.agent.migration.unneeded_volumes import Standing, UnneededVolume
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
 from diskmigration.api.errors import MigrationError
@@ -171,8 +171,8 @@ class Orphans:
         try:
             path = str(domain.driver.path(orphan.volume))
             # A user's volume that is marked as being removed was proven to be needed by nobody before it was marked.
-            doomed = Doomed(orphan.volume, path, is_qcow2=True, standing=Standing.OWN)
-            retained = self._remover.remove(domain, (doomed,), wait=self._stopping.wait)
+            unneeded = UnneededVolume(orphan.volume, path, is_qcow2=True, standing=Standing.OWN)
+            retained = self._remover.remove(domain, (unneeded,), wait=self._stopping.wait)
         except MigrationError as error:
             reason = error.message
         else:

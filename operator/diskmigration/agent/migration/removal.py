@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.migration.doomed import Doomed
+from diskmigration.agent.migration.unneeded_volumes import UnneededVolume
 from diskmigration.agent.migration.volume_needs import Doing, VolumeNeeds, listed
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage import image_locks
@@ -49,7 +49,7 @@ class Remover:
     def remove(
         self,
         home: OpenDomain,
-        chain: Sequence[Doomed],
+        chain: Sequence[UnneededVolume],
         *,
         wait: Callable[[float], object] = time.sleep,
         doing: Doing = nullcontext,
@@ -62,46 +62,46 @@ class Remover:
             MigrationError: StorageFailed, HypervisorUnavailable; some volumes may be gone by then.
         """
         needs = VolumeNeeds(self._connection, self._domains, home, self._hosts, wait=wait, doing=doing)
-        for position, doomed in enumerate(chain):
-            reason = _remove(home, doomed, needs, wait, doing)
+        for position, unneeded in enumerate(chain):
+            reason = _remove(home, unneeded, needs, wait, doing)
             if reason is not None:
-                below = (_retained(lower, f"It lies below {doomed.name}.") for lower in chain[position + 1 :])
-                kept = (_retained(doomed, reason), *below)
+                below = (_retained(lower, f"It lies below {unneeded.name}.") for lower in chain[position + 1 :])
+                kept = (_retained(unneeded, reason), *below)
                 for volume in kept:
                     extra = {"volume": volume.name, "storageDomain": home.name, "reason": volume.reason}
                     _log.info("kept a volume", extra=extra)
                 return kept
         return ()
 
-    def need_of(self, home: OpenDomain, doomed: Doomed) -> str | None:
+    def need_of(self, home: OpenDomain, unneeded: UnneededVolume) -> str | None:
         """Return who needs a volume, as a sentence; None where nobody is known to, or it is not there.
 
         Raises:
             MigrationError: StorageFailed, HypervisorUnavailable.
         """
-        image = home.driver.image(doomed.name)
+        image = home.driver.image(unneeded.name)
         needs = VolumeNeeds(self._connection, self._domains, home, self._hosts, wait=time.sleep, doing=nullcontext)
-        return needs.of(doomed, image) if image is not None else None
+        return needs.of(unneeded, image) if image is not None else None
 
 
 def _remove(
-    home: OpenDomain, doomed: Doomed, needs: VolumeNeeds, wait: Callable[[float], object], doing: Doing
+    home: OpenDomain, unneeded: UnneededVolume, needs: VolumeNeeds, wait: Callable[[float], object], doing: Doing
 ) -> str | None:
     """Remove the volume, and return why it is kept, or None once it is gone."""
-    image = home.driver.image(doomed.name)
+    image = home.driver.image(unneeded.name)
     if image is not None:
-        with doing(f"Finding out who needs {doomed.path}"):
-            reason = needs.of(doomed, image)
+        with doing(f"Finding out who needs {unneeded.path}"):
+            reason = needs.of(unneeded, image)
         if reason is None:
-            with doing(f"Waiting for {doomed.path} to be closed"):
-                reason = _opener_of(home, doomed, wait)
+            with doing(f"Waiting for {unneeded.path} to be closed"):
+                reason = _opener_of(home, unneeded, wait)
         if reason is not None:
             return reason
-    elif doomed.is_expected:
+    elif unneeded.is_expected:
         return "It was not there when it was to be removed. See whether its file system is mounted on the node."
     try:
-        with doing(f"Removing {doomed.path}"):
-            home.driver.remove(doomed.name)
+        with doing(f"Removing {unneeded.path}"):
+            home.driver.remove(unneeded.name)
     except VolumeInUseError as error:
         return error.message
     except MigrationError as error:
@@ -113,9 +113,9 @@ def _remove(
     return None
 
 
-def _opener_of(home: OpenDomain, doomed: Doomed, wait: Callable[[float], object]) -> str | None:
+def _opener_of(home: OpenDomain, unneeded: UnneededVolume, wait: Callable[[float], object]) -> str | None:
     """Return who has the volume open, as a sentence; None where nobody has."""
-    paths = home.driver.paths(doomed.name)
+    paths = home.driver.paths(unneeded.name)
     until = time.monotonic() + _CLOSING_SECONDS
     while True:
         openers = {opener for found in openers_of_any(paths).values() for opener in found}
@@ -133,5 +133,5 @@ def _opener_of(home: OpenDomain, doomed: Doomed, wait: Callable[[float], object]
     return "A QEMU has it open, maybe on another node: QEMU's lock is on it." if is_held else None
 
 
-def _retained(doomed: Doomed, reason: str) -> RetainedVolume:
-    return RetainedVolume(name=doomed.name, path=doomed.path, reason=reason)
+def _retained(unneeded: UnneededVolume, reason: str) -> RetainedVolume:
+    return RetainedVolume(name=unneeded.name, path=unneeded.path, reason=reason)

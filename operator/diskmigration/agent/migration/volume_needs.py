@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
-from diskmigration.agent.migration.doomed import Doomed, Standing
 from diskmigration.agent.migration.host_needs import Wanted, is_silent, judge_hosts
+from diskmigration.agent.migration.unneeded_volumes import Standing, UnneededVolume
 from diskmigration.agent.other_hosts import HostsUnknownError, OtherHost, OtherHosts
 from diskmigration.agent.references.graph import Candidate, Graph, Judgement, judge
 from diskmigration.agent.references.users import users_in_domain, users_on_node
@@ -56,20 +56,20 @@ class VolumeNeeds:
         self._graphs: list[Graph] = []
         self.gone: set[Identity] = set()
 
-    def of(self, doomed: Doomed, image: StoredImage) -> str | None:
+    def of(self, unneeded: UnneededVolume, image: StoredImage) -> str | None:
         """Who needs the volume or may need it, as a sentence; None where it may go."""
-        reason = self._on_node(doomed, image)
-        if reason is not None or doomed.standing is not Standing.LOWER:
+        reason = self._on_node(unneeded, image)
+        if reason is not None or unneeded.standing is not Standing.LOWER:
             return reason
         # The other nodes may have been waited for: what was seen here before counts no more then.
-        return self._elsewhere(doomed, image) or self._on_node(doomed, image)
+        return self._elsewhere(unneeded, image) or self._on_node(unneeded, image)
 
-    def _on_node(self, doomed: Doomed, image: StoredImage) -> str | None:
-        candidate = Candidate(image.identity, doomed.is_qcow2)
+    def _on_node(self, unneeded: UnneededVolume, image: StoredImage) -> str | None:
+        candidate = Candidate(image.identity, unneeded.is_qcow2)
         while True:
-            graphs = self._look(doomed.standing)
+            graphs = self._look(unneeded.standing)
             judgements = [judge(candidate, graph, gone=frozenset(self.gone)) for graph in graphs]
-            reason = _why_kept(doomed, judgements)
+            reason = _why_kept(unneeded, judgements)
             if reason is None or any(judgement.users for judgement in judgements):
                 return reason
             if self._doubted_until is None:
@@ -79,18 +79,18 @@ class VolumeNeeds:
             self._wait(_ASK_SECONDS)
             self._looked_at = -math.inf
 
-    def _elsewhere(self, doomed: Doomed, image: StoredImage) -> str | None:
+    def _elsewhere(self, unneeded: UnneededVolume, image: StoredImage) -> str | None:
         group = self._home.driver.volume_group()
         if group is not None and not group.is_locked:
             # Two nodes never share it: see SharedVolumeGroupUnlocked.
             return None
-        wanted = Wanted(self._names(doomed, image), doomed.is_qcow2)
+        wanted = Wanted(self._names(unneeded, image), unneeded.is_qcow2)
         if self._hosts_until is None:
             self._hosts_until = time.monotonic() + _HOSTS_SECONDS
         told = ""
         with ExitStack() as waiting:
             while True:
-                hosts = self._other_hosts(doomed)
+                hosts = self._other_hosts(unneeded)
                 if hosts and self._domains.is_deleted(self._home):
                     return (
                         f"Whether another node needs it is not known, as the StorageDomain {self._home.name} was "
@@ -99,28 +99,28 @@ class VolumeNeeds:
                 judgement = judge_hosts(wanted, group, hosts)
                 silent = [host.name for host in hosts if is_silent(host, wanted, group)]
                 if judgement.users or not silent or time.monotonic() > self._hosts_until:
-                    return _why_kept(doomed, [judgement])
-                what = f"Waiting for the agent on {listed(silent)} to tell whether it needs {doomed.path}"
+                    return _why_kept(unneeded, [judgement])
+                what = f"Waiting for the agent on {listed(silent)} to tell whether it needs {unneeded.path}"
                 if what != told:
                     told = what
                     waiting.close()
                     waiting.enter_context(self._doing(what))
                 self._wait(_ASK_SECONDS)
 
-    def _other_hosts(self, doomed: Doomed) -> tuple[OtherHost, ...]:
+    def _other_hosts(self, unneeded: UnneededVolume) -> tuple[OtherHost, ...]:
         try:
             return self._hosts.all()
         except HostsUnknownError as error:
             raise MigrationError(
                 Reason.STORAGE_FAILED,
-                f"Whether another node needs {doomed.path} is not known, as {error}. It is removed or kept when the "
+                f"Whether another node needs {unneeded.path} is not known, as {error}. It is removed or kept when the "
                 "Kubernetes API answers.",
             ) from error
 
-    def _names(self, doomed: Doomed, image: StoredImage) -> frozenset[tuple[str, str]]:
+    def _names(self, unneeded: UnneededVolume, image: StoredImage) -> frozenset[tuple[str, str]]:
         """Return the volume's name in each storage domain that it lies in: their directories may lie in one another."""
-        paths = [path for path in (image.path, Path(doomed.path)) if path is not None]
-        return frozenset({(self._home.name, doomed.name)}).union(*map(self._domains.names_of, paths))
+        paths = [path for path in (image.path, Path(unneeded.path)) if path is not None]
+        return frozenset({(self._home.name, unneeded.name)}).union(*map(self._domains.names_of, paths))
 
     def _look(self, standing: Standing) -> list[Graph]:
         now = time.monotonic()
@@ -133,12 +133,12 @@ class VolumeNeeds:
         return self._graphs
 
 
-def _why_kept(doomed: Doomed, judgements: Sequence[Judgement]) -> str | None:
+def _why_kept(unneeded: UnneededVolume, judgements: Sequence[Judgement]) -> str | None:
     users = [user for judgement in judgements for user in judgement.users]
     if users:
         return f"It is used by {listed(users)}."
     doubts = [doubt for judgement in judgements for doubt in judgement.doubts]
-    if doubts and doomed.standing is Standing.LOWER:
+    if doubts and unneeded.standing is Standing.LOWER:
         return f"It may be used by {listed(doubts)}. Remove it if nobody needs it."
     return None
 

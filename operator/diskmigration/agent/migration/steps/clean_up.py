@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from diskmigration.agent.migration.context import MigrationContext
-from diskmigration.agent.migration.doomed import own, source_chain
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.migration.steps.definition import leave_in_definition, names_any, settle_persistent_source
+from diskmigration.agent.migration.unneeded_volumes import own, source_chain
 from diskmigration.agent.storage.identity import is_same_volume
 from diskmigration.api.disk_migration import Phase, RetainedVolume, SourceVolumes
 from diskmigration.api.errors import MigrationError, Reason

@@ -10,12 +10,12 @@ from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.checks.room import require_room
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.disk_activity import require_active_disk
-from diskmigration.agent.migration.doomed import own
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.last_writes import require_unwritten
 from diskmigration.agent.migration.sizing import fresh_volume_size
 from diskmigration.agent.migration.steps.definition import remember_disk, settle_persistent_source
 from diskmigration.agent.migration.steps.prepare_destination import making_ahead
+from diskmigration.agent.migration.unneeded_volumes import own
 from diskmigration.agent.storage import qemu_img
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType

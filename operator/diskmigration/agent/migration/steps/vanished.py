@@ -2,11 +2,11 @@
 
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import ActiveLayer, Elsewhere
-from diskmigration.agent.migration.doomed import own
 from diskmigration.agent.migration.last_writes import is_there
 from diskmigration.agent.migration.steps.cold_merge import merge_cold
 from diskmigration.agent.migration.steps.foreign_change import leave_all
 from diskmigration.agent.migration.steps.lost_track import find_lost_process
+from diskmigration.agent.migration.unneeded_volumes import own
 from diskmigration.agent.migration.whereabouts import of_uuid
 from diskmigration.api.disk_migration import RetainedVolume
 from diskmigration.api.errors import MigrationError, Reason

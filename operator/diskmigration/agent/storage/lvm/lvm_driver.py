@@ -227,6 +227,6 @@ class LvmDriver:
             Leftover(volume=found.lv_name, migration=owned.migration, size_bytes=found.lv_size)
             for found in volumes
             if (owned := found.ownership).is_ours
-            and (owned.is_incomplete or owned.is_doomed)
+            and (owned.is_incomplete or owned.is_being_removed)
             and (owned.node == node or not (is_shared or owned.node))
         )

@@ -22,7 +22,7 @@ def remove(volumes: LogicalVolumes, volume: str, how: WipeAfterDelete) -> bool:
             return False
         _require_removable(volumes, found)
         if how is not WipeAfterDelete.NONE:
-            if not found.ownership.is_doomed:
+            if not found.ownership.is_being_removed:
                 volumes.tag(volume, add=tags.REMOVING)
             if not found.lv_active_locally:
                 volumes.activate(volume)

@@ -32,7 +32,7 @@ def require_ours(found: VolumeReport, group: str) -> None:
 def require_made_for(found: VolumeReport, group: str, owner: Owner) -> None:
     """Raise MigrationError (StorageFailed) unless this migration made the volume, and so may format it."""
     owned = found.ownership
-    if not (owned.is_ours and owned.migration == owner.migration) or owned.is_doomed:
+    if not (owned.is_ours and owned.migration == owner.migration) or owned.is_being_removed:
         raise MigrationError(
             Reason.STORAGE_FAILED,
             f"The logical volume {group}/{found.lv_name} is there already, and its tags do not say that this migration "

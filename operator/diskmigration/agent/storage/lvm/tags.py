@@ -30,7 +30,7 @@ class Ownership:
 
     is_ours: bool = False
     is_incomplete: bool = False
-    is_doomed: bool = False
+    is_being_removed: bool = False
     migration: str = ""
     node: str = ""
     wiped_bytes: int = 0
@@ -64,7 +64,7 @@ def read(tags: Iterable[str]) -> Ownership:
     return Ownership(
         is_ours=OURS in known,
         is_incomplete=INCOMPLETE in known,
-        is_doomed=REMOVING in known,
+        is_being_removed=REMOVING in known,
         migration=_after(known, _MIGRATION),
         node=_after(known, _NODE),
         wiped_bytes=int(next(text for text in noted if text.isdecimal())),

@@ -37,7 +37,7 @@ def test_how_far_a_wiping_has_come_is_read_as_it_was_noted(offset: int) -> None:
     tag = tags.of_progress(offset)
     assert tags.is_of_progress(tag)
     assert tags.read([tags.OURS, tags.REMOVING, tag]).wiped_bytes == offset
-    assert tags.read([tags.OURS, tags.REMOVING, tag]).is_doomed
+    assert tags.read([tags.OURS, tags.REMOVING, tag]).is_being_removed
 
 
 def test_a_note_that_cannot_be_read_has_all_wiped_again() -> None:

@@ -16,7 +16,7 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True)
-class Doomed:
+class UnneededVolume:
     """A volume that is to be removed; `is_expected` tells that it must be there, as nobody has removed it yet."""
 
     name: str
@@ -26,18 +26,18 @@ class Doomed:
     is_expected: bool = False
 
 
-def own(volume: JournalVolume) -> Doomed:
+def own(volume: JournalVolume) -> UnneededVolume:
     """Return a volume that the migration made."""
-    return _doomed(volume, Standing.OWN)
+    return _unneeded(volume, Standing.OWN)
 
 
-def source_chain(journal: Journal) -> tuple[Doomed, ...]:
+def source_chain(journal: Journal) -> tuple[UnneededVolume, ...]:
     """Return the user's volumes of the source, top first."""
     top, *lower = reversed(journal.source)
     standings = [(top, Standing.TOP), *((volume, Standing.LOWER) for volume in lower)]
-    return tuple(_doomed(volume, standing, is_expected=not journal.removes_source) for volume, standing in standings)
+    return tuple(_unneeded(volume, standing, is_expected=not journal.removes_source) for volume, standing in standings)
 
 
-def _doomed(volume: JournalVolume, standing: Standing, *, is_expected: bool = False) -> Doomed:
+def _unneeded(volume: JournalVolume, standing: Standing, *, is_expected: bool = False) -> UnneededVolume:
     is_qcow2 = volume.format is VolumeFormat.QCOW2
-    return Doomed(volume.name, volume.path, is_qcow2, standing, is_expected=is_expected)
+    return UnneededVolume(volume.name, volume.path, is_qcow2, standing, is_expected=is_expected)
