@@ -25,7 +25,7 @@ _CAPACITY_BYTES = 4096 * MEBIBYTE
 
 @dataclass(frozen=True)
 class Writing:
-    """What each of the guests writes, in records of 64 KiB."""
+    """The load of each guest: records of 64 KiB, which go round within `span_bytes`."""
 
     name: str
     records_per_second: int

@@ -1,4 +1,4 @@
-"""What the agent takes of its node, and libvirtd for it: with 100 VMs of which 20 write, and with 8 moves at once."""
+"""Measure what the agent and libvirtd use: with 100 VMs of which 20 write, and with 8 migrations at once."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ _TWENTY_CALLS = Goal(Compared.OURS, 20)
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of one window: processors in percent, memory in MiB, and calls to libvirtd in 2 s."""
+    """The figures of one window: processors in percent, memory in MiB, and calls to libvirtd in 2 s."""
 
     agent: float
     daemon: float

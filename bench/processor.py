@@ -13,7 +13,7 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Taken:
-    """What processes took of one processor, in percent, and the first one's greatest memory, in MiB."""
+    """The processes' shares of one processor, in percent, and the greatest memory of the first one, in MiB."""
 
     percents: tuple[float, ...]
     greatest_rss: float

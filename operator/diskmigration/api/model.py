@@ -14,11 +14,12 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError(f"{moment.isoformat()} is past the years that can be told") from error
 
 
-def _rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime) -> str:
+    """Return a moment in UTC as metav1.Time writes it, in whole seconds."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-Time = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")]
 """RFC 3339 with seconds, as metav1.Time writes it; one without a time zone is refused, as it could be any moment."""
 
 

@@ -1,4 +1,4 @@
-"""What is known over time of the thin volumes that one VM has open, and what follows from it for its disks."""
+"""Keep the history of each thin volume that one VM has open, and judge its disks by it."""
 
 import threading
 import time

@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from diskmigration.api.model import rfc3339
+
 TELL_SECONDS = 2.0
 """An operation that takes no longer is told by its step alone."""
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SINCE = re.compile(r"(?: This has lasted)? since (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 
 
@@ -25,7 +26,7 @@ class Activity:
     @property
     def message(self) -> str:
         """Return what the user reads."""
-        since = f"since {self.since:{_TIME}}"
+        since = f"since {rfc3339(self.since)}"
         if self.what.endswith("."):
             return f"{self.what} This has lasted {since}."
         return f"{self.what} {since}{f': {self.amount}' if self.amount else ''}."

@@ -5,6 +5,7 @@ from datetime import datetime
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.api.disk_migration import Cutover, CutoverPolicy, Phase
+from diskmigration.api.model import rfc3339
 
 _PHASES = {
     Step.TAKE_SNAPSHOT: Phase.SNAPSHOTTING,
@@ -71,5 +72,5 @@ def _cutover_words(cutover: Cutover, *, now: datetime) -> str:
     if cutover.policy is CutoverPolicy.MANUAL:
         return "Waiting for spec.cutover.policy to become Automatic"
     if cutover.not_before is not None and now < cutover.not_before:
-        return f"Waiting for spec.cutover.notBefore ({cutover.not_before:%Y-%m-%dT%H:%M:%SZ})"
+        return f"Waiting for spec.cutover.notBefore ({rfc3339(cutover.not_before)})"
     return "Waiting for the cutover"

@@ -23,6 +23,7 @@ from diskmigration.api.hypervisor import (
     VirtualMachine,
     VolumeGroup,
 )
+from diskmigration.api.model import rfc3339
 
 _TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
 
@@ -79,7 +80,7 @@ def _storage_domain(
             name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans, used_volumes=used
         )
     except NoAnswerError as error:
-        reason = f"Its storage has not answered since {error.since:%Y-%m-%dT%H:%M:%SZ}. Check it and its mount."
+        reason = f"Its storage has not answered since {rfc3339(error.since)}. Check it and its mount."
         return NodeStorageDomain(
             name=known.name, ready=False, reason=reason, orphaned_volumes=orphans, used_volumes=used
         )

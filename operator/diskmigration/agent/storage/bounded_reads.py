@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from diskmigration.agent import background
+from diskmigration.api.model import rfc3339
 
 _T = TypeVar("_T")
 
@@ -22,7 +23,7 @@ class NoAnswerError(Exception):
 
     def __init__(self, since: datetime) -> None:
         """The read goes on."""
-        super().__init__(f"nothing has come since {since:%Y-%m-%dT%H:%M:%SZ}")
+        super().__init__(f"nothing has come since {rfc3339(since)}")
         self.since = since
 
 
