@@ -3,12 +3,15 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from diskmigration.api.model import rfc3339
+
+Doing = Callable[[str], AbstractContextManager[object]]
+"""As `Operations.doing`."""
 
 TELL_SECONDS = 2.0
 """An operation that takes no longer is told by its step alone."""

@@ -83,8 +83,7 @@ def _waits_for_hosts(run: Run, domain: Domain) -> bool:
     Raises:
         MigrationError: DiskBusy, it does.
     """
-    with run.operations.doing("Asking the other nodes whether the VM runs there"):
-        whereabouts = of_domain(domain, run.node.other_hosts)
+    whereabouts = of_domain(domain, run.node.other_hosts, doing=run.operations.doing)
     if whereabouts.elsewhere is Elsewhere.RUNNING:
         raise MigrationError(Reason.DISK_BUSY, f"The VM is off on this node. {whereabouts.message}")
     if whereabouts.elsewhere is Elsewhere.NOWHERE:

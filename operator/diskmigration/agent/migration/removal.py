@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.migration.activity import Doing
 from diskmigration.agent.migration.unneeded_volumes import UnneededVolume
-from diskmigration.agent.migration.volume_needs import Doing, VolumeNeeds, listed
+from diskmigration.agent.migration.volume_needs import VolumeNeeds, listed
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage import image_locks
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains

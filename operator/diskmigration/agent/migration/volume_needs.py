@@ -3,10 +3,11 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 from diskmigration.agent.hypervisor.connection import Connection
+from diskmigration.agent.migration.activity import Doing
 from diskmigration.agent.migration.host_needs import Wanted, is_silent, judge_hosts
 from diskmigration.agent.migration.unneeded_volumes import Standing, UnneededVolume
 from diskmigration.agent.other_hosts import HostsUnknownError, OtherHost, OtherHosts
@@ -15,9 +16,6 @@ from diskmigration.agent.references.users import users_in_domain, users_on_node
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Identity, StoredImage
 from diskmigration.api.errors import MigrationError, Reason
-
-Doing = Callable[[str], AbstractContextManager[object]]
-"""As `activity.Operations.doing`."""
 
 _ASK_SECONDS = 0.5
 _HOSTS_SECONDS = 40.0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from diskmigration.agent.hypervisor.domain import Domain
+from diskmigration.agent.migration.activity import Doing
 from diskmigration.agent.migration.decision import Elsewhere
 from diskmigration.agent.other_hosts import HostsUnknownError, OtherHosts
 
@@ -15,13 +16,14 @@ class Whereabouts:
     message: str = ""
 
 
-def of_domain(domain: Domain, hosts: OtherHosts) -> Whereabouts:
-    """Return where a VM runs that this node's libvirt has, and says to be off.
+def of_domain(domain: Domain, hosts: OtherHosts, *, doing: Doing) -> Whereabouts:
+    """Return where a VM runs that this node's libvirt has, and says to be off; `doing` tells of it if it lasts.
 
     Raises:
         DomainGoneError, HypervisorUnavailableError: libvirt cannot tell.
     """
-    return of_uuid(domain.uuid, hosts, has_left=domain.has_left_node())
+    with doing("Asking the other nodes whether the VM runs there"):
+        return of_uuid(domain.uuid, hosts, has_left=domain.has_left_node())
 
 
 def of_uuid(uuid: str, hosts: OtherHosts, *, has_left: bool) -> Whereabouts:

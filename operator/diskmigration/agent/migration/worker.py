@@ -213,8 +213,7 @@ class Worker:
         """Return where the VM runs; unless it has to be fresh, an answer of a few seconds ago will do."""
         now = time.monotonic()
         if is_fresh or self._last_whereabouts is None or now > self._last_whereabouts[0] + ASK_HOSTS_SECONDS:
-            with context.doing("Asking the other nodes whether the VM runs there"):
-                self._last_whereabouts = now, of_domain(context.domain, run.node.other_hosts)
+            self._last_whereabouts = now, of_domain(context.domain, run.node.other_hosts, doing=context.doing)
         return self._last_whereabouts[1]
 
 
