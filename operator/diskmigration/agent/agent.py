@@ -164,8 +164,8 @@ class Agent:
 
     def observe_storage_domain(self, domain: StorageDomain) -> None:
         """Record a storage domain, new or changed."""
-        self._domains.put(domain)
-        self._publisher.publish_soon()
+        if self._domains.put(domain):
+            self._publisher.publish_soon()
 
     def forget_storage_domain(self, name: str, uid: str) -> None:
         """Take no new migration to or from a storage domain that was deleted, unless another one has its name."""

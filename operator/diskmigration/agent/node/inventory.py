@@ -2,7 +2,7 @@
 
 import os.path
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerErro
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Space
 from diskmigration.agent.storage.locations import Located, Locations
+from diskmigration.agent.storage.paths import exists
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import (
     Disk,
@@ -113,7 +114,7 @@ def _disks(
     found: dict[str, tuple[Disk, ...]] = {}
     for directories, group in groups.items():
         try:
-            look = partial(_disks_of, group, domains, locations)
+            look = partial(_disks_of, group, domains, locations, before)
             found |= _reads.read(("disks", directories), look, seconds=_ANSWER_SECONDS)
         except NoAnswerError:
             found |= {vm.uuid: before.get(vm.uuid) or tuple(map(_unseen, vm.disks)) for vm in group}
@@ -124,8 +125,35 @@ def _directories(vm: VmSnapshot) -> tuple[str, ...]:
     return tuple(sorted({os.path.dirname(layer.path) for disk in vm.disks for layer in disk.chain}))  # noqa: PTH120 - no path of another's is resolved, and Path would cost several times as much
 
 
-def _disks_of(vms: Sequence[VmSnapshot], domains: StorageDomains, locations: Locations) -> dict[str, tuple[Disk, ...]]:
-    return {vm.uuid: tuple(_disk(disk, vm, _locator(vm, domains, locations)) for disk in vm.disks) for vm in vms}
+def _disks_of(
+    vms: Sequence[VmSnapshot], domains: StorageDomains, locations: Locations, before: Mapping[str, tuple[Disk, ...]]
+) -> dict[str, tuple[Disk, ...]]:
+    return {vm.uuid: tuple(_disks_of_vm(vm, domains, locations, before.get(vm.uuid, ()))) for vm in vms}
+
+
+def _disks_of_vm(
+    vm: VmSnapshot, domains: StorageDomains, locations: Locations, before: Sequence[Disk]
+) -> Iterator[Disk]:
+    known = {disk.target: disk for disk in before}
+    for disk in vm.disks:
+        found = _disk(disk, vm, _locator(vm, domains, locations))
+        yield found if found.storage_domain else _vanished(disk, known.get(disk.target), domains) or found
+
+
+def _vanished(disk: DomainDisk, before: Disk | None, domains: StorageDomains) -> Disk | None:
+    """Return the disk as it was `before` if nothing is now at the path of the volume that it had.
+
+    A migration that has ended removes it, a moment before the VM is read again. To say that the disk lies in no storage
+    domain would have the next migration refused.
+    """
+    if disk.active is None or before is None or not before.storage_domain:
+        return None
+    path = Path(disk.active.path)
+    try:
+        paths = domains.get(before.storage_domain).driver.paths(before.volume)
+    except MigrationError:
+        return None
+    return before if path in paths and not exists(path) else None
 
 
 def _opened(vm: VmSnapshot) -> set[tuple[int, str]]:

@@ -129,11 +129,22 @@ class StorageDomains:
             self._labels = dict(node_labels)
         self._note_change()
 
-    def put(self, domain: StorageDomain) -> None:
-        """Take in a new or changed domain."""
+    def put(self, domain: StorageDomain) -> bool:
+        """Take in a domain, and return whether it is new or another one than was known; its status does not count."""
         with self._lock:
+            before = self._known_as(domain)
             self._put(domain)
-        self._note_change()
+            has_changed = before != self._known_as(domain)
+        if has_changed:
+            self._note_change()
+        return has_changed
+
+    def _known_as(self, domain: StorageDomain) -> object:
+        """Under the lock: return all that is known by the domain's name and place."""
+        name = domain.metadata.name
+        known = self._open.get(name)
+        identity = known and (known.domain.metadata.uid, known.domain.spec)
+        return identity, name in self._deleted, (name, _place(domain)) in self._former
 
     def _put(self, domain: StorageDomain) -> None:
         """Under the lock."""

@@ -1,4 +1,4 @@
-"""The inventory has a volume's size from libvirt's poll, and asks its storage only where that has none."""
+"""What the inventory tells of a disk: its size, and where it lies."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from diskmigration.agent.node.vm_snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.agent.storage.locations import Locations
-from diskmigration.api.hypervisor import HypervisorStatus, VirtualMachineState
+from diskmigration.api.hypervisor import Disk, HypervisorStatus, VirtualMachineState
 from diskmigration.api.storage_domain import StorageDomain
 
 STORED, POLLED = 4096, 8192
@@ -21,24 +21,30 @@ def statistics(path: Path, physical: int | None) -> DomainStatistics:
     return DomainStatistics("vm", 1, (LayerStatistics("vda", 2, str(path), 1, 1, physical, 0),))
 
 
-def disk_size(path: Path, polled: DomainStatistics | None) -> int | None:
-    """The size that the inventory tells of the volume."""
+def survey(
+    root: Path, path: Path, polled: DomainStatistics | None = None, before: HypervisorStatus | None = None
+) -> HypervisorStatus:
+    """The inventory of a VM whose disk is the volume at the path; the storage domain `pool` is at the root."""
     domains = StorageDomains({})
-    domains.put(StorageDomain.from_wire({"metadata": {"name": "pool"}, "spec": {"file": {"path": str(path.parent)}}}))
+    domains.put(StorageDomain.from_wire({"metadata": {"name": "pool"}, "spec": {"file": {"path": str(root)}}}))
     layer = Layer(type="file", path=str(path), format="qcow2", index=2 if polled is not None else None)
     disk = DomainDisk(target="vda", device="disk", type="file", chain=(layer,), chain_is_known=True)
     state = VirtualMachineState.RUNNING if polled is not None else VirtualMachineState.SHUT_OFF
     vm = VmSnapshot("vm", "web-1", state, DomainDescription("web-1", "vm", (disk,)), polled)
-    found = inventory(
+    return inventory(
         NodeSnapshot("9.0.0", "7.2.0", (vm,)),
         domains,
         Locations(domains, domains.locate),
         agent_version="1",
         orphans_of=lambda _: (),
         usage=Usage(),
-        before=HypervisorStatus(),
+        before=before or HypervisorStatus(),
     )
-    return found.virtual_machines[0].disks[0].size_bytes
+
+
+def disk_of(status: HypervisorStatus) -> Disk:
+    """Its one disk."""
+    return status.virtual_machines[0].disks[0]
 
 
 @pytest.mark.parametrize(
@@ -50,4 +56,27 @@ def test_the_size_is_the_polls_where_it_has_one(
 ) -> None:
     path = tmp_path / "volume"
     path.write_bytes(bytes(STORED))
-    assert disk_size(path, statistics(path, physical) if is_running else None) == size
+    polled = statistics(path, physical) if is_running else None
+    assert disk_of(survey(tmp_path, path, polled)).size_bytes == size
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_disk_whose_volume_was_just_removed_stays_where_it_was(tmp_path: Path, *, is_running: bool) -> None:
+    path = tmp_path / "volume"
+    path.write_bytes(bytes(STORED))
+    polled = statistics(path, STORED) if is_running else None
+    known = survey(tmp_path, path, polled)
+    assert disk_of(known).storage_domain == "pool"
+    path.unlink()
+    assert disk_of(survey(tmp_path, path, polled, known)) == disk_of(known)
+
+
+def test_a_disk_that_is_another_volume_now_is_not_shown_where_the_last_one_was(tmp_path: Path) -> None:
+    root = tmp_path / "pool"
+    root.mkdir()
+    volume, outside = root / "volume", tmp_path / "outside"
+    volume.write_bytes(bytes(STORED))
+    outside.write_bytes(bytes(STORED))
+    known = survey(root, volume)
+    for path in (outside, root / "another", tmp_path / "nowhere"):
+        assert disk_of(survey(root, path, before=known)).storage_domain == ""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.storage_domain import StorageDomain
+from diskmigration.api.storage_domain import StorageDomain, StorageDomainStatus
 
 LABELS = {"kubernetes.io/hostname": "node-a", "zone": "1"}
 SELECTORS: list[dict[str, str]] = [
@@ -185,3 +185,22 @@ def test_what_the_api_server_does_not_list_is_served_no_more(
     assert domains.uids() == dict.fromkeys(listed, "new")
     assert {found.name for found in domains.all()} == listed
     assert (domains.locate_in_any(volume) is None) == (not listed and not every), "a guest's volume stays known"
+
+
+def test_a_domain_of_which_nothing_has_changed_has_no_volume_located_anew(volume: Path, elsewhere: Path) -> None:
+    domains = StorageDomains({})
+    first, again = made(volume.parent, "a", {}, uid="1"), made(volume.parent, "a", {}, uid="1")
+    assert domains.put(first)
+    version = domains.version()
+    status = StorageDomainStatus(ready_nodes=1)
+    assert not domains.put(again.model_copy(update={"status": status}))
+    assert domains.version() == version
+    for other in (
+        made(volume.parent, "a", {"zone": "1"}, uid="1"),
+        made(volume.parent, "a", {}, uid="2"),
+        made(elsewhere, "a", {}, uid="2"),
+        made(volume.parent, "a", {}, uid="2"),
+    ):
+        assert domains.put(other)
+    domains.remove("a", "2")
+    assert domains.put(made(volume.parent, "a", {}, uid="2"))
