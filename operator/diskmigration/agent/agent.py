@@ -82,6 +82,7 @@ class Agent:
             other_hosts=hosts,
             remover=remover,
             starts=Starts(connection, events),
+            note_change=self._cache.note_change,
         )
         self._extender = extender
         self._statuses = StatusWriter(
@@ -228,6 +229,7 @@ class Agent:
             orphans_of=self._orphans.of,
             usage=self._usage.current(),
             before=self._surveyed,
+            describe=self._cache.current_description,
         )
         return self._surveyed
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from diskmigration.api.disk_migration import DiskMigrationStatus
 from diskmigration.cluster.versions import REMEMBERED_VERSIONS
 from testbed.programs import Program
 from tests.integration.migrations import counted_agent
@@ -24,7 +25,12 @@ ALLOWED_GROWTH_BYTES = 8 * MEBIBYTE
 """What an allocator may leave over: 500 migrations of which each left 20 KB would be more."""
 
 HYPERVISOR = "diskmigration.agent.hypervisor"
-OF_THREADS = ("task", "fd", "libvirt.", f"{HYPERVISOR}.connection.Connection", f"{HYPERVISOR}.vm_reader.VmReader")
+OF_THREADS = (
+    "task",
+    "fd",
+    "libvirt.",
+    *(f"{HYPERVISOR}.{name}" for name in ("connection.Connection", "vm_reader.VmReader", "qemu_calls.")),
+)
 """Those pools of threads that are not full yet make more of, as each thread may have a connection of its own."""
 GROWTH_BY_THREADS = 48
 BOUNDED = {
@@ -32,6 +38,9 @@ BOUNDED = {
     "diskmigration.cluster.versions.Versions._known": REMEMBERED_VERSIONS,
     # Of each storage domain, the longest extension.
     "diskmigration.agent.extender.write_rate.DecayingMax": 16,
+    # How many fields those statuses have that are known, of which there are no more.
+    "diskmigration.api.disk_migration.DiskMigrationStatus.__pydantic_fields_set__": 4
+    * len(DiskMigrationStatus.model_fields),
 }
 
 

@@ -153,6 +153,7 @@ class MigrationContext:
         Raises:
             MigrationError: StorageFailed, HypervisorUnavailable.
         """
+        self.node.note_change(self.domain.uuid)
         with self.doing(f"Removing volumes from the storage domain {home.name}"):
             return self.node.remover.remove(home, chain, wait=self.wait, doing=self.doing)
 

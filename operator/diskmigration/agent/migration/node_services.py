@@ -1,5 +1,6 @@
 """The parts of the agent that all migrations on this node share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from diskmigration.agent.extender.extender import Extender
@@ -13,7 +14,10 @@ from diskmigration.agent.storage.domains import StorageDomains
 
 @dataclass(frozen=True)
 class NodeServices:
-    """This node's libvirt, storage domains and extender, and what else migrations work with."""
+    """This node's libvirt, storage domains and extender, and what else migrations work with.
+
+    `note_change` is told the uuid of a VM before something goes that its XML may have named until just now.
+    """
 
     name: str
     connection: Connection
@@ -22,4 +26,5 @@ class NodeServices:
     other_hosts: OtherHosts
     remover: Remover
     starts: Starts
+    note_change: Callable[[str], None]
     turns: Turns = field(default_factory=Turns)

@@ -82,7 +82,7 @@ class NodeCache:
         self._poll_listeners: list[Callable[[Rows, float], None]] = []
         self._kept = kept_names.file_of(state_directory, self._names_to_keep)
         self._events = Connection(uri)
-        changes.watch(self._events, self._note_change)
+        changes.watch(self._events, self.note_change)
         self._events.on_open(lambda _opened: self._lose_track())
 
     def listen(self, on_change: Callable[[], None]) -> None:
@@ -106,6 +106,12 @@ class NodeCache:
         """Return the VM's XML; None where it may have changed since it was read."""
         with self._guard:
             return self._table.current_description(uuid)
+
+    def note_change(self, uuid: str) -> None:
+        """Have the VM read again soon; until then its XML counts as one that may have changed."""
+        with self._guard:
+            self._table.note_change(uuid)
+        self._wake.set()
 
     def snapshot(self) -> NodeSnapshot:
         """Return what is known of the node.
@@ -267,11 +273,6 @@ class NodeCache:
             self.silent.know(self._table.hung(now))
         for listener in self._poll_listeners:
             listener(rows, answer.asked_at)
-
-    def _note_change(self, uuid: str) -> None:
-        with self._guard:
-            self._table.note_change(uuid)
-        self._wake.set()
 
     def _lose_track(self) -> None:
         with self._guard:

@@ -2,11 +2,11 @@
 
 import os.path
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from diskmigration.agent.hypervisor.domain_xml import DomainDisk, Layer
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk, Layer
 from diskmigration.agent.node.vm_snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage import openers
@@ -43,18 +43,20 @@ def inventory(
     orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
     usage: Usage,
     before: HypervisorStatus,
+    describe: Callable[[str], DomainDescription | None],
 ) -> HypervisorStatus:
     """Return the Hypervisor's status without conditions; it shows only storage domains that the node serves.
 
     `orphans_of` has the orphaned volumes of a storage domain by its name. A storage that does not answer is waited for
     once, and its disks stay as they were `before`. `locations` knows those of the domains that this node serves.
+    `describe` returns a VM's XML by its uuid, or None where it may have changed since it was read.
     """
     running = [vm for vm in node.vms if vm.statistics is not None]
     locations.keep_only({vm.uuid for vm in running})
     for vm in running:
         locations.keep_open(vm.uuid, _opened(vm))
     known = {machine.uuid: machine.disks for machine in before.virtual_machines}
-    disks = _disks(node.vms, domains, locations, known)
+    disks = _disks(node.vms, domains, locations, known, describe)
     machines = tuple(_machine(vm, disks[vm.uuid]) for vm in node.vms)
     return HypervisorStatus(
         libvirt_version=node.libvirt_version,
@@ -106,6 +108,7 @@ def _disks(
     domains: StorageDomains,
     locations: Locations,
     before: Mapping[str, tuple[Disk, ...]],
+    describe: Callable[[str], DomainDescription | None],
 ) -> Mapping[str, tuple[Disk, ...]]:
     """Return each VM's disks by its uuid. VMs whose volumes lie in the same directories are asked for together."""
     groups: defaultdict[tuple[str, ...], list[VmSnapshot]] = defaultdict(list)
@@ -114,7 +117,7 @@ def _disks(
     found: dict[str, tuple[Disk, ...]] = {}
     for directories, group in groups.items():
         try:
-            look = partial(_disks_of, group, domains, locations, before)
+            look = partial(_disks_of, group, domains, locations, before, describe)
             found |= _reads.read(("disks", directories), look, seconds=_ANSWER_SECONDS)
         except NoAnswerError:
             found |= {vm.uuid: before.get(vm.uuid) or tuple(map(_unseen, vm.disks)) for vm in group}
@@ -126,34 +129,27 @@ def _directories(vm: VmSnapshot) -> tuple[str, ...]:
 
 
 def _disks_of(
-    vms: Sequence[VmSnapshot], domains: StorageDomains, locations: Locations, before: Mapping[str, tuple[Disk, ...]]
+    vms: Sequence[VmSnapshot],
+    domains: StorageDomains,
+    locations: Locations,
+    before: Mapping[str, tuple[Disk, ...]],
+    describe: Callable[[str], DomainDescription | None],
 ) -> dict[str, tuple[Disk, ...]]:
-    return {vm.uuid: tuple(_disks_of_vm(vm, domains, locations, before.get(vm.uuid, ()))) for vm in vms}
+    found = {}
+    for vm in vms:
+        disks = tuple(_disk(disk, vm, _locator(vm, domains, locations)) for disk in vm.disks)
+        lost = {disk.target for disk, shown in zip(vm.disks, disks, strict=True) if _is_nowhere(disk, shown)}
+        # A migration that has ended removes volumes, a moment before the VM is read again. To say that the disk lies in
+        # no storage domain would have its next migration refused.
+        if lost and describe(vm.uuid) is not vm.description:
+            known = {disk.target: disk for disk in before.get(vm.uuid, ())}
+            disks = tuple(known.get(disk.target, disk) if disk.target in lost else disk for disk in disks)
+        found[vm.uuid] = disks
+    return found
 
 
-def _disks_of_vm(
-    vm: VmSnapshot, domains: StorageDomains, locations: Locations, before: Sequence[Disk]
-) -> Iterator[Disk]:
-    known = {disk.target: disk for disk in before}
-    for disk in vm.disks:
-        found = _disk(disk, vm, _locator(vm, domains, locations))
-        yield found if found.storage_domain else _vanished(disk, known.get(disk.target), domains) or found
-
-
-def _vanished(disk: DomainDisk, before: Disk | None, domains: StorageDomains) -> Disk | None:
-    """Return the disk as it was `before` if nothing is now at the path of the volume that it had.
-
-    A migration that has ended removes it, a moment before the VM is read again. To say that the disk lies in no storage
-    domain would have the next migration refused.
-    """
-    if disk.active is None or before is None or not before.storage_domain:
-        return None
-    path = Path(disk.active.path)
-    try:
-        paths = domains.get(before.storage_domain).driver.paths(before.volume)
-    except MigrationError:
-        return None
-    return before if path in paths and not exists(path) else None
+def _is_nowhere(disk: DomainDisk, shown: Disk) -> bool:
+    return disk.active is not None and not shown.storage_domain and not exists(Path(disk.active.path))
 
 
 def _opened(vm: VmSnapshot) -> set[tuple[int, str]]:

@@ -22,9 +22,17 @@ def statistics(path: Path, physical: int | None) -> DomainStatistics:
 
 
 def survey(
-    root: Path, path: Path, polled: DomainStatistics | None = None, before: HypervisorStatus | None = None
+    root: Path,
+    path: Path,
+    polled: DomainStatistics | None = None,
+    before: HypervisorStatus | None = None,
+    *,
+    has_changed: bool = False,
 ) -> HypervisorStatus:
-    """The inventory of a VM whose disk is the volume at the path; the storage domain `pool` is at the root."""
+    """The inventory of a VM whose disk was the volume at the path; the storage domain `pool` is at the root.
+
+    The VM's XML may have changed since it was read, or has not.
+    """
     domains = StorageDomains({})
     domains.put(StorageDomain.from_wire({"metadata": {"name": "pool"}, "spec": {"file": {"path": str(root)}}}))
     layer = Layer(type="file", path=str(path), format="qcow2", index=2 if polled is not None else None)
@@ -39,6 +47,7 @@ def survey(
         orphans_of=lambda _: (),
         usage=Usage(),
         before=before or HypervisorStatus(),
+        describe=lambda _: None if has_changed else vm.description,
     )
 
 
@@ -60,23 +69,27 @@ def test_the_size_is_the_polls_where_it_has_one(
     assert disk_of(survey(tmp_path, path, polled)).size_bytes == size
 
 
+@pytest.mark.parametrize("has_changed", [True, False])
 @pytest.mark.parametrize("is_running", [True, False])
-def test_a_disk_whose_volume_was_just_removed_stays_where_it_was(tmp_path: Path, *, is_running: bool) -> None:
-    path = tmp_path / "volume"
+def test_a_disk_whose_volume_was_removed_stays_where_it_was_until_the_vm_is_read_again(
+    tmp_path: Path, *, is_running: bool, has_changed: bool
+) -> None:
+    path, overlay = tmp_path / "volume", tmp_path / "overlay"
     path.write_bytes(bytes(STORED))
-    polled = statistics(path, STORED) if is_running else None
-    known = survey(tmp_path, path, polled)
+    known = survey(tmp_path, path, statistics(path, STORED) if is_running else None)
     assert disk_of(known).storage_domain == "pool"
     path.unlink()
-    assert disk_of(survey(tmp_path, path, polled, known)) == disk_of(known)
+    for gone in (path, overlay):
+        polled = statistics(gone, STORED) if is_running else None
+        shown = disk_of(survey(tmp_path, gone, polled, known, has_changed=has_changed))
+        assert shown == (disk_of(known) if has_changed else Disk(target="vda", type="File", format="qcow2"))
 
 
-def test_a_disk_that_is_another_volume_now_is_not_shown_where_the_last_one_was(tmp_path: Path) -> None:
-    root = tmp_path / "pool"
+def test_a_disk_that_lies_outside_every_storage_domain_is_shown_so(tmp_path: Path) -> None:
+    root, outside = tmp_path / "pool", tmp_path / "outside"
     root.mkdir()
-    volume, outside = root / "volume", tmp_path / "outside"
-    volume.write_bytes(bytes(STORED))
-    outside.write_bytes(bytes(STORED))
-    known = survey(root, volume)
-    for path in (outside, root / "another", tmp_path / "nowhere"):
-        assert disk_of(survey(root, path, before=known)).storage_domain == ""
+    for path in (root / "volume", outside):
+        path.write_bytes(bytes(STORED))
+    known = survey(root, root / "volume")
+    assert disk_of(known).storage_domain == "pool"
+    assert disk_of(survey(root, outside, before=known, has_changed=True)).storage_domain == ""
