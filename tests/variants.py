@@ -1,6 +1,6 @@
 """Which variants of a test run for each change, and which in `make nightly` alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -16,16 +16,9 @@ def some_by_day(variants: Iterable[Any], step: int) -> list[Any]:
     return [_at_night(each) if number % step else each for number, each in enumerate(variants)]
 
 
-def pairs_by_day(rows: Sequence[Any], columns: Sequence[Any]) -> list[Any]:
-    """Each row with each column as one tuple; each row and each column runs in one pair at least for each change."""
-    length = min(len(rows), len(columns))
-    return [
-        (*_values(row), *_values(column))
-        if number % length == other % length
-        else _at_night((*_values(row), *_values(column)))
-        for number, row in enumerate(rows)
-        for other, column in enumerate(columns)
-    ]
+def chosen_by_day(variants: Iterable[Any], is_chosen: Callable[[Any], bool]) -> list[Any]:
+    """Those that are chosen run for each change, the others at night."""
+    return [each if is_chosen(each) else _at_night(each) for each in variants]
 
 
 def _values(variant: Any) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from testbed import processes
 from testbed.binaries import control_plane_binaries
 from testbed.cluster import STORAGE_ROOT, Cluster, claims
 from testbed.images import AGENT_NAME, PAUSE_NAME, Images, build_images
+from tests.variants import first_by_day
 
 _REPOSITORY = Path(__file__).parents[2]
 _PROBE = "probe"
@@ -85,7 +86,7 @@ def test_a_pod_sees_the_libvirt_of_its_node(cluster: Cluster, probes: dict[str, 
     assert int(again) == (node.libvirt.socket_directory / "libvirt-sock").stat().st_ino
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ending", first_by_day([signal.SIGKILL, signal.SIGTERM]))
 def test_nothing_is_left_at_its_end(scratch: Path, ending: signal.Signals) -> None:
     directory = scratch / "cluster"
     with _cluster_in_the_background(directory) as supervisor:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from testbed.cluster import Cluster
 from tests.e2e import installation
 from tests.e2e.user import FILES, LOOPS, apply_migration, writing_guest
@@ -40,6 +42,7 @@ def test_a_rolling_update_in_mid_migration_loses_nothing(installed: Cluster, scr
         machine.stop_and_verify()
 
 
+@pytest.mark.nightly
 def test_a_leader_that_is_killed_in_mid_migration_is_followed(installed: Cluster, scratch: Path) -> None:
     with writing_guest(installed.nodes["node-a"], "web-2", scratch) as machine:
         migration = apply_migration(installed, "without-a-leader", machine.name, to=LOOPS, cutover={"policy": "Manual"})

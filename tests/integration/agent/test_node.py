@@ -186,6 +186,7 @@ def ends_when_fed(starting: "subprocess.Popen[bytes]", fifo: Path) -> bool:
     return starting.poll() is not None
 
 
+@pytest.mark.nightly
 def test_a_vm_whose_lock_libvirtd_holds_costs_itself_alone(
     make_vm: MakeVm, node: Node, probes: Probes, scratch: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_a_vm_whose_lock_libvirtd_holds_costs_itself_alone(
     wait_until(lambda: probes.calls()["virConnectGetAllDomainStats"] > polled, "all VMs are polled in one call again")
 
 
+@pytest.mark.nightly
 def test_an_agent_that_starts_while_libvirtd_holds_the_lock_of_a_vm_serves_the_others(
     make_vm: MakeVm, node: Node, agent: Program, probes: Probes, scratch: Path
 ) -> None:

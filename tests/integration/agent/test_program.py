@@ -42,6 +42,7 @@ def stop(agent: Program) -> tuple[int, float]:
     return agent.wait(), time.monotonic() - begun
 
 
+@pytest.mark.nightly
 def test_a_libvirtd_that_hangs_makes_it_unready_and_never_unlive(
     agent: Program, probes: Probes, libvirt_host: LibvirtHost
 ) -> None:

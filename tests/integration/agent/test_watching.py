@@ -100,7 +100,7 @@ EMPTY_LIST = {"kind": "List", "apiVersion": "v1", "items": [], "metadata": {"res
 UNANSWERED = re.compile("cannot be (asked|read)")
 
 BREAKS = [
-    pytest.param(kinds_are_not_installed, id="kinds-are-not-installed"),
+    pytest.param(kinds_are_not_installed, id="kinds-are-not-installed", marks=pytest.mark.nightly),
     pytest.param(credentials_are_refused, id="credentials-are-refused"),
     pytest.param(answered_by_another(404, "default backend", "text/plain"), id="404", marks=pytest.mark.nightly),
     pytest.param(answered_by_another(400, "Bad Request", "text/plain"), id="400", marks=pytest.mark.nightly),
@@ -146,6 +146,7 @@ def test_what_was_deleted_while_nothing_was_watched_is_forgotten(
     wait_until(lambda: "deleted" not in served(own_control_plane), "the agent has forgotten it", seconds=90)
 
 
+@pytest.mark.nightly
 def test_told_to_end_while_its_watch_is_broken_it_ends(agent: Program, own_control_plane: ControlPlane) -> None:
     with credentials_are_refused(own_control_plane):
         wait_until(lambda: begun_again(agent), "the watch broke", seconds=60)

@@ -202,6 +202,7 @@ def test_the_last_finalizer_lets_a_deleted_object_go(admin: Cluster, world: Worl
     assert admin.remove_finalizer(names.DISK_MIGRATIONS, deleting, names.FINALIZER) is None
 
 
+@pytest.mark.nightly
 def test_a_list_longer_than_a_page_is_whole(admin: Cluster, world: World) -> None:
     world.namespace("many")
     with ThreadPoolExecutor(8) as threads:

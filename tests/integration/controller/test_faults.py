@@ -72,6 +72,7 @@ def test_it_ends_on_sigterm(mortal: Operator) -> None:
     assert mortal.stop() == 0
 
 
+@pytest.mark.nightly
 def test_with_the_api_server_away_it_waits_and_goes_on(
     world: World, mortal: Operator, control_plane: ControlPlane
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_migration_is_refused_or_gets_a_status(operator: Operator, world: Worl
     wait_until(lambda: all(handle.condition("Accepted") for handle in taken), "each has a status", seconds=10)
 
 
+@pytest.mark.nightly
 @given(st.lists(mutants(DOMAIN), min_size=8, max_size=8))
 @together
 def test_a_storage_domain_is_refused_or_gets_a_status(

@@ -84,6 +84,7 @@ def test_a_leader_that_is_killed_is_followed_and_nothing_is_lost(world: World, p
     assert {handle.status()["phase"] for handle in handles} == {"Succeeded"}
 
 
+@pytest.mark.nightly
 def test_a_leader_that_is_told_to_end_makes_way_at_once(world: World, pair: Pair) -> None:
     handles = queue_of(world, 2)
     for handle in handles:
@@ -94,6 +95,7 @@ def test_a_leader_that_is_told_to_end_makes_way_at_once(world: World, pair: Pair
     wait_until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS - 1)
 
 
+@pytest.mark.nightly
 def test_one_that_stands_by_and_is_told_to_end_disturbs_nobody(pair: Pair) -> None:
     before = pair.holder()
     assert pair.second.stop() == 0
@@ -117,6 +119,7 @@ def test_a_leader_that_gets_no_answer_ends_in_time(world: World, pair: Pair, con
     wait_until(pair.second.is_ready, "the second is ready")
 
 
+@pytest.mark.nightly
 def test_one_that_stands_by_is_ready_and_hands_over_nothing(world: World, pair: Pair) -> None:
     pair.first.freeze()
     try:

@@ -64,6 +64,7 @@ def work_through(world: World, handles: list[Handle], *, seconds: float = 120) -
     return order
 
 
+@pytest.mark.nightly
 def test_fifty_over_two_domains_never_overshoot_their_limits(world: World, operator: Operator) -> None:
     for name in ("src", "dst"):
         world.domain(name, maxConcurrentMigrations=LIMIT)

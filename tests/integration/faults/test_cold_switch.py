@@ -71,6 +71,7 @@ def test_what_a_vm_wrote_that_started_with_the_old_xml_is_copied_again(
     assert_moved(stack, machine, migration)
 
 
+@pytest.mark.nightly
 def test_an_agent_that_dies_before_it_has_proven_the_change_leaves_that_to_the_next_one(
     stack: Stack, holds: Holds, machine: Machine, migration: Migration
 ) -> None:
@@ -84,6 +85,7 @@ def test_an_agent_that_dies_before_it_has_proven_the_change_leaves_that_to_the_n
     assert_moved(stack, machine, migration)
 
 
+@pytest.mark.nightly
 def test_a_change_that_nobody_disturbed_is_proven_by_the_next_agent(
     stack: Stack, holds: Holds, machine: Machine, migration: Migration
 ) -> None:
@@ -138,7 +140,7 @@ def test_where_the_vm_ran_on_both_sides_both_are_kept(
 
 
 @pytest.mark.parametrize("ends", first_by_day([False, True]), ids=["running", "shut-off"])
-@pytest.mark.parametrize("rolls_back", [False, True], ids=["at-the-destination", "back"])
+@pytest.mark.parametrize("rolls_back", first_by_day([False, True]), ids=["at-the-destination", "back"])
 def test_a_vm_that_starts_in_the_midst_of_a_merge_on_block_storage_loses_nothing(
     stack: Stack, holds: Holds, block: Domain, machines: Machines, *, rolls_back: bool, ends: bool
 ) -> None:

@@ -77,6 +77,7 @@ def test_after_the_pivot_the_merge_waits_for_room(
     machine.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", first_by_day(KINDS))
 def test_after_the_pivot_a_guest_that_met_a_full_destination_goes_on_when_there_is_room(
     stack: Stack, holds: Holds, small: MakeSmall, scratch: Path, kind: str

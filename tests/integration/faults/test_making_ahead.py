@@ -44,6 +44,7 @@ def test_the_rest_is_made_when_the_guest_writes_elsewhere(
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_vm_that_is_found_shut_off_needs_no_overlay(
     stack: Stack, holds: Holds, machine: Machine, migration: Migration
 ) -> None:

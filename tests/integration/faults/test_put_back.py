@@ -61,7 +61,7 @@ def every() -> list[Cell]:
     ]
 
 
-@pytest.mark.parametrize("cell", some_by_day(COVERING, 2), ids=str)
+@pytest.mark.parametrize("cell", some_by_day(COVERING, 4), ids=str)
 def test_covering(stack: Stack, holds: Holds, machines: Machines, cell: Cell) -> None:
     play(stack, holds, machines, cell)
 

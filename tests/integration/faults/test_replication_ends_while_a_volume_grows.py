@@ -80,7 +80,7 @@ def immutable(file: Path, *, if_so: bool) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fails", first_by_day([False, True]), ids=["extended", "extension-fails"])
-@pytest.mark.parametrize("is_pivoted", [True, False], ids=["mirror-pivoted", "source-aborted"])
+@pytest.mark.parametrize("is_pivoted", first_by_day([True, False]), ids=["mirror-pivoted", "source-aborted"])
 def test_the_volume_that_the_guest_goes_on_with_grows(
     stack: Stack, holds: Holds, block: Domain, machines: Machines, *, is_pivoted: bool, fails: bool
 ) -> None:

@@ -91,6 +91,7 @@ def test_an_image_whose_server_fails_or_hangs_keeps_what_it_may_stand_on(
     neighbours.moved.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("neighbours", first_by_day(PLACES), indirect=True)
 @pytest.mark.parametrize("error", first_by_day([*ERRORS, HANG]))
 def test_figures_of_a_file_system_that_cannot_be_had_are_no_reason_to_remove_a_volume(
@@ -115,6 +116,7 @@ def folder(stack: Stack, scratch: Path) -> Iterator[Export]:
     at.rmdir()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("error", first_by_day(ERRORS))
 @pytest.mark.parametrize(
     ("operation", "path"),

@@ -65,6 +65,7 @@ def test_a_paused_guest_stands_still_only_until_its_volume_is_extended(stack: St
         assert_nothing_lost(guest, machine, scratch)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("machines")
 def test_a_mirror_that_lost_the_race_is_made_again_and_the_guest_does_not_notice(stack: Stack, scratch: Path) -> None:
     with writing_guest(stack, "file-a", scratch, volume_bytes=0, records_per_second=100) as (guest, machine):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 SLOW = 2 * MEBIBYTE
@@ -69,7 +70,7 @@ def test_auto_makes_the_guest_wait_for_the_destination(stack: Stack, machines: C
     machine.verify()
 
 
-@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
+@pytest.mark.parametrize("strategy", first_by_day(["Snapshot", "Direct"]))
 def test_a_write_blocking_mirror_keeps_what_lies_around_a_small_write(
     stack: Stack, machines: Callable[..., Machine], strategy: str
 ) -> None:

@@ -20,7 +20,7 @@ DRIVER = """<driver name='qemu' type='qcow2' cache='none' io='native' error_poli
     detect_zeroes='on' queues='2'><metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache></driver>"""
 OTHERS = "<iotune><total_iops_sec>100000</total_iops_sec></iotune><serial>a-serial</serial>"
 METADATA = "<metadata><app:owner xmlns:app='http://app.example/'>somebody</app:owner></metadata>"
-QUICK = [("file-a", "loop-b", True), ("loop-a", "file-b", False)]
+QUICK = [("file-a", "loop-b", True)]
 
 
 def redefine(machine: Machine, change: Callable[[str], str]) -> None:
@@ -164,6 +164,7 @@ def running_without_its_next_disk(stack: Stack, machines: Machines) -> tuple[Mac
     return live, next_disk
 
 
+@pytest.mark.nightly
 def test_a_disk_that_is_another_one_in_the_definition_on_purpose_stays(stack: Stack, machines: Machines) -> None:
     live, next_disk = running_without_its_next_disk(stack, machines)
     attach = stack.domains["file-a"].directory / f"{live.name}-vdb.xml"
@@ -228,6 +229,7 @@ def test_zeroes_are_detected_after_the_move_or_the_status_says_until_when_not(
     assert detects_zeroes(machine) == "unmap"
 
 
+@pytest.mark.nightly
 def test_zeroes_are_detected_after_a_cancelled_move_as_before(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", start=False)
     redefine(machine, lambda document: document.replace("discard='unmap'", "discard='unmap' detect_zeroes='on'"))

@@ -58,6 +58,7 @@ def test_from_block_to_block_the_destination_grows_first_and_then_the_source(
     finish(migration, machine)
 
 
+@pytest.mark.nightly
 def test_the_volume_of_a_vm_that_another_system_manages_grows(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("loop-a", volume_bytes=32 * MEBIBYTE, start=False)
     metadata = '<one:vm xmlns:one="http://opennebula.org/xmlns/libvirt/1.0"/>'
@@ -78,6 +79,7 @@ def test_the_volume_of_a_vm_that_another_system_manages_grows(stack: Stack, mach
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_from_block_to_file_the_source_alone_grows(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("loop-a")
     migration = synchronized(stack, machine, "file-b")
@@ -116,6 +118,7 @@ def test_from_file_to_block_the_destination_grows_by_what_the_mirror_reports(
     finish(migration, machine)
 
 
+@pytest.mark.nightly
 def test_from_file_to_block_the_destination_grows_by_what_the_source_takes(
     stack: Stack, machines: Callable[..., Machine]
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_watermark_that_is_raised_is_kept_although_nobody_writes(
     wait_until(lambda: size_bytes(volume) >= raised, "it has that much", seconds=OBSERVE_ANYWAY_SECONDS / 2)
 
 
+@pytest.mark.nightly
 def test_a_moved_disk_grows_at_its_new_home(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("file-a")
     migration = stack.migrate(machine, "loop-b")
@@ -195,6 +199,7 @@ def test_a_volume_never_grows_past_what_its_disk_can_take(stack: Stack, machines
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_volume_of_larger_clusters_is_not_stuck_where_one_of_ours_would_end(
     stack: Stack, machines: Callable[..., Machine]
 ) -> None:
@@ -221,6 +226,7 @@ def test_the_extender_does_not_wait_for_its_poll(stack: Stack, machines: Callabl
     assert sorted(delays)[len(delays) // 2] < 0.5, delays
 
 
+@pytest.mark.nightly
 def test_an_extension_asks_libvirtd_little(machines: Callable[..., Machine], probes: Probes) -> None:
     """Once to answer the event, once to arm the next threshold, once to observe the VM, and now and then after a poll.
 

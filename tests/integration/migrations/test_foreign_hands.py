@@ -52,6 +52,7 @@ def test_a_pivot_by_hand_is_as_good(stack: Stack, machines: Machines, source: st
     assert stack.domains[source].files() == []
 
 
+@pytest.mark.nightly
 def test_a_foreign_job_is_waited_for_and_the_chain_is_as_before(
     stack: Stack, machines: Machines, scratch: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_an_internal_snapshot_by_hand_is_left_alone(stack: Stack, machines: Mach
     held.machine.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_snapshot_that_was_merged_by_hand_is_not_copied_on(
     stack: Stack, machines: Machines, source: str, destination: str
@@ -168,6 +170,7 @@ def test_a_disk_that_is_detached_is_whole_where_it_was(
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_of_a_disk_that_was_detached_unseen_all_is_kept(stack: Stack, machines: Machines) -> None:
     held = hold(stack, machines("file-a"), "loop-b", "Synchronized")
     files = {name: domain.files() for name, domain in stack.domains.items()}
@@ -183,7 +186,7 @@ def test_of_a_disk_that_was_detached_unseen_all_is_kept(stack: Stack, machines: 
     assert {name: domain.files() for name, domain in stack.domains.items()} == files
 
 
-@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Pending"])
+@pytest.mark.parametrize("phase", first_by_day(["Succeeded", "Failed", "Pending"]))
 def test_a_status_that_is_edited_by_hand_is_put_right(stack: Stack, machines: Machines, phase: str) -> None:
     held = hold(stack, machines("file-a"), "loop-b", "Synchronized")
     before = held.migration.status()
@@ -217,7 +220,7 @@ def test_an_object_that_is_torn_away_is_cleaned_up_after(stack: Stack, machines:
     held.assert_as_before()
 
 
-@pytest.mark.parametrize("name", ["file-a", "loop-b"])
+@pytest.mark.parametrize("name", first_by_day(["file-a", "loop-b"]))
 def test_a_storage_domain_that_is_deleted_holds_up_nothing_under_way(
     stack: Stack, machines: Machines, name: str
 ) -> None:
@@ -232,6 +235,7 @@ def test_a_storage_domain_that_is_deleted_holds_up_nothing_under_way(
         stack.make_ready({name: stack.domains[name]})
 
 
+@pytest.mark.nightly
 def test_a_node_object_that_is_deleted_ends_no_migration_of_an_agent_that_lives(
     stack: Stack, machines: Machines
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from diskmigration.agent.storage import loop_devices
 from tests.integration.migrations.growth import (
     finish,
@@ -48,6 +50,7 @@ def test_a_volume_that_has_shrunk_stalls_the_migration_until_it_is_whole_again(
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_mirror_that_has_shrunk_does_not_stop_the_guest(stack: Stack, machines: Callable[..., Machine]) -> None:
     machine = machines("loop-a")
     [source] = machine.volumes

@@ -60,6 +60,7 @@ def test_an_agent_that_starts_while_the_api_server_is_away_extends_thin_volumes(
     assert_extended(machine)
 
 
+@pytest.mark.nightly
 def test_an_interrupted_migration_is_extended_and_waits_for_the_api_server(
     stack: Stack, machines: Machines, own_control_plane: ControlPlane
 ) -> None:

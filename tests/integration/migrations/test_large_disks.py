@@ -12,6 +12,7 @@ from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Doma
 from tests.integration.migrations.small import mount_for_all
 from tests.integration.migrations.stack import Stack, make_domain, storage_domain
 from tests.integration.migrations.test_refusals import assert_refused, refuse, untouched
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -42,6 +43,7 @@ def with_chain(stack: Stack, machines: Machines, length: int, *, start: bool) ->
     return machine
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("length", "runs", "spec"),
@@ -104,7 +106,7 @@ def test_a_large_disk_moves(stack: Stack, machines: Machines, size: str, spec: d
     machine.verify()
 
 
-@pytest.mark.parametrize(("chain", "strategy"), [(1, "Snapshot"), (2, "Direct")])
+@pytest.mark.parametrize(("chain", "strategy"), first_by_day([(1, "Snapshot"), (2, "Direct")]))
 def test_a_disk_that_is_too_large_to_be_write_blocking(
     stack: Stack, machines: Machines, chain: int, strategy: str
 ) -> None:

@@ -106,6 +106,7 @@ def test_deleted_while_it_runs_the_object_goes_when_all_is_cleaned(
     held.assert_as_before()
 
 
+@pytest.mark.nightly
 def test_it_can_be_cancelled_while_the_snapshot_is_replicated(stack: Stack, machines: Machines) -> None:
     held = hold(stack, machines("file-a"), "loop-b", "CopyingChain")
     held.machine.write(offset=64 * MEBIBYTE, length=32 * MEBIBYTE, pattern=64)
@@ -122,6 +123,7 @@ def test_it_can_be_cancelled_while_the_snapshot_is_replicated(stack: Stack, mach
     held.assert_as_before()
 
 
+@pytest.mark.nightly
 def test_the_disk_is_free_for_the_next_one_at_once(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     for _ in range(5):
@@ -157,6 +159,7 @@ def test_a_suspended_one_starts_when_it_is_let_go(stack: Stack, machines: Machin
     assert_moved(stack, machine, "file-b")
 
 
+@pytest.mark.nightly
 def test_a_manual_cutover_waits_for_automatic(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     held = hold(stack, machine, "loop-b", "Synchronized")
@@ -190,6 +193,7 @@ def test_the_pivot_waits_for_its_window(stack: Stack, machines: Machines) -> Non
     assert_moved(stack, machine, "loop-b")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("strategy", "phase"), first_by_day([("Snapshot", "CopyingChain"), ("Direct", "Replicating")]))
 def test_the_bandwidth_is_kept(stack: Stack, machines: Machines, strategy: str, phase: str) -> None:
     machine = machines("file-a")
@@ -250,6 +254,7 @@ def test_one_that_copies_nothing_for_too_long_fails(stack: Stack, machines: Mach
     held.assert_as_before()
 
 
+@pytest.mark.nightly
 def test_waiting_for_the_cutover_is_no_lack_of_progress(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     migration = stack.migrate(machine, "loop-b", cutover={"policy": "Manual"}, progressTimeoutSeconds=1)
@@ -284,6 +289,7 @@ def test_a_finished_one_goes_after_its_time_and_leaves_the_disk(stack: Stack, ma
     assert_moved(stack, machine, "loop-b")
 
 
+@pytest.mark.nightly
 def test_deleting_a_finished_one_touches_no_disk(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     migration = stack.migrate(machine, "loop-b")
@@ -295,6 +301,7 @@ def test_deleting_a_finished_one_touches_no_disk(stack: Stack, machines: Machine
     assert_moved(stack, machine, "loop-b")
 
 
+@pytest.mark.nightly
 def test_applied_again_it_stays_done(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     migration = stack.migrate(machine, "loop-b")
@@ -315,6 +322,7 @@ def test_applied_again_it_stays_done(stack: Stack, machines: Machines) -> None:
     assert_moved(stack, machine, "loop-b")
 
 
+@pytest.mark.nightly
 def test_the_conditions_are_those_that_gitops_tools_understand(stack: Stack, machines: Machines) -> None:
     held = hold(stack, machines("file-a"), "loop-b", "Synchronized")
 
@@ -363,6 +371,7 @@ def test_kubectl_get_prints_the_columns(stack: Stack, machines: Machines) -> Non
     assert shown["ALLOCATED"].endswith("Mi")
 
 
+@pytest.mark.nightly
 def test_progress_never_goes_back(stack: Stack, machines: Machines) -> None:
     machine = machines("loop-a", chain=3)
     migration = stack.migrate(machine, "file-b", bandwidth="8Mi")
@@ -379,6 +388,7 @@ def test_progress_never_goes_back(stack: Stack, machines: Machines) -> None:
     assert shown[-1][1] == 100
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_copy_that_fails_is_counted_and_the_last_failure_is_shown(
     stack: Stack, machines: Machines, source: str, destination: str

@@ -82,7 +82,11 @@ def home_of(stack: Stack, machine: Machine) -> str:
     return str(disk.get("storageDomain", ""))
 
 
-@pytest.mark.parametrize("order", [(OTHER, THIS), (THIS, OTHER)], ids=lambda order: f"{order[0]}-first")
+@pytest.mark.parametrize(
+    "order",
+    [(OTHER, THIS), pytest.param((THIS, OTHER), marks=pytest.mark.nightly)],
+    ids=lambda order: f"{order[0]}-first",
+)
 def test_a_disk_is_in_the_domain_of_its_node_and_moves_from_and_to_it(
     stack: Stack, local: Local, machines: Machines, order: tuple[str, ...]
 ) -> None:

@@ -20,7 +20,7 @@ Machines = Callable[..., Machine]
 PAIRS = [("file-a", "loop-b"), ("loop-a", "file-b")]
 ENDS = [
     pytest.param("moved", PAIRS[0]),
-    pytest.param("cancelled", PAIRS[1]),
+    pytest.param("cancelled", PAIRS[1], marks=pytest.mark.nightly),
     pytest.param("moved", PAIRS[1], marks=pytest.mark.nightly),
     pytest.param("cancelled", PAIRS[0], marks=pytest.mark.nightly),
 ]

@@ -85,6 +85,7 @@ def test_a_moved_thin_volume_is_no_larger_than_it_must_be(stack: Stack, machines
     machine.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("layout", "start"),
     [
@@ -135,7 +136,7 @@ def test_a_cancelled_move_merges_back_into_other_clusters(
 RAW_ON_A_DEVICE = ("loop-a", "file-b", "raw")
 
 
-@pytest.mark.parametrize("ends_by", ["moved", "cancelled"])
+@pytest.mark.parametrize("ends_by", first_by_day(["moved", "cancelled"]))
 @pytest.mark.parametrize(
     ("source", "destination", "base_format"),
     [
@@ -253,6 +254,7 @@ def test_a_merge_that_fails_is_tried_again_without_haste_and_keeps_its_message(
     machine.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("start", [True, pytest.param(False, marks=pytest.mark.nightly)], ids=["running", "off"])
 def test_a_merge_into_a_volume_that_cannot_be_written_says_so_and_goes_on_when_it_can(
     stack: Stack, machines: Machines, start: bool

@@ -42,7 +42,7 @@ ODD = [
 
 @pytest.mark.parametrize(
     ("name", "source", "destination"),
-    first_by_day(((name, *direction) for name, direction in zip(ODD, itertools.cycle(DIRECTIONS), strict=False)), 5),
+    first_by_day(((name, *direction) for name, direction in zip(ODD, itertools.cycle(DIRECTIONS), strict=False)), 2),
 )
 def test_a_disk_moves_whatever_its_vm_and_its_volumes_are_called(
     stack: Stack, machines: Machines, name: str, source: str, destination: str
@@ -64,6 +64,7 @@ def test_a_node_with_every_odd_vm_at_once_is_known_in_full(stack: Stack, machine
     wait_until(lambda: found() == known, "the Hypervisor has them all, by their names")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(DIRECTIONS))
 def test_names_may_be_as_long_as_libvirt_and_the_file_system_take_them(
     stack: Stack, machines: Machines, source: str, destination: str
@@ -84,6 +85,7 @@ def test_names_that_libvirt_itself_refuses(machines: Machines, name: str, words:
         machines("file-a", name=name, volume_names=("v",), start=False)
 
 
+@pytest.mark.nightly
 def test_a_vm_with_a_tab_in_its_name_is_called_by_its_uuid(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", name="a\tb", volume_names=("v",))
     with pytest.raises(TestbedError, match=r"virtualMachine\.name"):

@@ -8,15 +8,22 @@ import pytest
 
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import NAMESPACE, Stack
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
     "status",
-    [
-        {"failure": {"reason": "NoReasonOfOurs", "message": "", "phase": "Pending"}},
-        {"startTime": "2026-12-01T02:00:00+99:00", "attempts": -7, "progress": {"copiedBytes": -1, "percent": 7000}},
-    ],
+    first_by_day(
+        [
+            {"failure": {"reason": "NoReasonOfOurs", "message": "", "phase": "Pending"}},
+            {
+                "startTime": "2026-12-01T02:00:00+99:00",
+                "attempts": -7,
+                "progress": {"copiedBytes": -1, "percent": 7000},
+            },
+        ]
+    ),
     ids=["a reason that is none", "a time that is none"],
 )
 def test_a_migration_is_heard_whatever_somebody_wrote_to_its_status(

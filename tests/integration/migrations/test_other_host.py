@@ -15,6 +15,7 @@ from tests.integration.migrations.machines import MEBIBYTE, Machine
 from tests.integration.migrations.stack import Migration, Stack
 from tests.integration.migrations.test_lifecycle import Held, assert_moved, hold
 from tests.integration.migrations.test_put_back import assert_all_is_named, foreign_change, left_by
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -150,6 +151,7 @@ def assert_all_is_named_by_path(held: Held, message: str) -> None:
         assert all(str(held.migration.stack.domains[name].path(file)) in message for file in files)
 
 
+@pytest.mark.nightly
 def test_one_that_is_cancelled_meanwhile_leaves_all_as_it_is(
     stack: Stack, away: Callable[..., Held], other_node: OtherNode
 ) -> None:
@@ -167,7 +169,7 @@ def test_one_that_is_cancelled_meanwhile_leaves_all_as_it_is(
     other_node.machine(held.machine).verify()
 
 
-@pytest.mark.parametrize("strategy", ["Snapshot", "Direct"])
+@pytest.mark.parametrize("strategy", first_by_day(["Snapshot", "Direct"]))
 @pytest.mark.parametrize("destination", ["file-b", pytest.param("loop-b", marks=pytest.mark.nightly)])
 def test_a_vm_that_arrived_paused_moves_once_it_is_resumed(
     stack: Stack,

@@ -144,6 +144,7 @@ def test_a_node_whose_agent_does_not_live_keeps_what_it_may_need(
     assert f"{OTHER_NODE}: its agent or its libvirtd does not answer" in kept[machine.volumes[0].name]
 
 
+@pytest.mark.nightly
 def test_while_no_other_node_can_be_asked_a_lower_layer_stays(
     stack: Stack, other_node: OtherNode, machines: Machines, own_control_plane: ControlPlane
 ) -> None:

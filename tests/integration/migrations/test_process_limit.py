@@ -28,6 +28,7 @@ def moment(message: str) -> datetime:
     return datetime.fromisoformat(message.partition("since ")[2].removesuffix("."))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("is_off", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["running", "shut off"])
 def test_migrations_wait_their_turn_and_say_so(stack: Stack, machines: Machines, *, is_off: bool) -> None:
     first, second, third = machines("file-a", chain=2), *(machines("file-a", chain=2, start=not is_off) for _ in "23")

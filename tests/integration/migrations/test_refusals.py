@@ -127,11 +127,13 @@ def test_a_read_only_disk(stack: Stack, machines: Machines) -> None:
     refuse(stack, machine, "DiskNotSupported", "read-only")
 
 
+@pytest.mark.nightly
 def test_a_shareable_disk(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", base_format="raw", target_options="<shareable/>")
     refuse(stack, machine, "DiskNotSupported", "shareable")
 
 
+@pytest.mark.nightly
 def test_a_network_disk(stack: Stack, machines: Machines, scratch: Path) -> None:
     image, socket = scratch / "image", scratch / "nbd"
     subprocess.run(["qemu-img", "create", "-q", "-f", "raw", image, "16M"], check=True)
@@ -149,6 +151,7 @@ def test_a_network_disk(stack: Stack, machines: Machines, scratch: Path) -> None
         server.wait()
 
 
+@pytest.mark.nightly
 def test_an_nvme_disk(stack: Stack, machines: Machines) -> None:
     disk = """<disk type='nvme' device='disk'><driver name='qemu' type='raw'/>
         <source type='pci' managed='yes' namespace='1'>
@@ -193,7 +196,7 @@ def _encrypted(*values: str, quick: bool = False) -> Any:
     return pytest.param(*values, marks=[] if quick else [pytest.mark.nightly])
 
 
-@pytest.mark.parametrize("runs", [True, False], ids=["running", "off"])
+@pytest.mark.parametrize("runs", first_by_day([True, False]), ids=["running", "off"])
 @pytest.mark.parametrize(
     ("image_format", "place"),
     [
@@ -245,6 +248,7 @@ def with_copy_on_read(machine: Machine) -> None:
     redefine(machine, lambda document: document.replace("cache='none'", "cache='none' copy_on_read='on'"))
 
 
+@pytest.mark.nightly
 def test_a_disk_with_copy_on_read_moves_without_a_snapshot_only(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", chain=2, start=False)
     with_copy_on_read(machine)
@@ -349,7 +353,7 @@ def test_a_source_outside_every_storage_domain(stack: Stack, machines: Machines,
     refuse(stack, machine, "SourceNotInStorageDomain", "StorageDomain")
 
 
-@pytest.mark.parametrize(("base", "top"), [("file-a", "loop-a"), ("loop-a", "file-a")])
+@pytest.mark.parametrize(("base", "top"), first_by_day([("file-a", "loop-a"), ("loop-a", "file-a")]))
 def test_a_chain_spread_over_storage_domains(stack: Stack, machines: Machines, base: str, top: str) -> None:
     below = machines(base, start=False)
     machine = machines(top, below=(below.volumes[0], "qcow2"))

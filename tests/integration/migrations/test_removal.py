@@ -164,6 +164,7 @@ def dead_mount(place: Path) -> Iterator[None]:
     run("umount", "--lazy", place)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("damage", ["no header", pytest.param("a header that is cut off", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("where", ["top", pytest.param("middle", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("shared", SOURCES, indirect=True)
@@ -189,6 +190,7 @@ def damaged(volume: Path, damage: str) -> Iterator[None]:
         opened.write(start)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("shared", ["loop-a"], indirect=True)
 def test_a_device_of_another_vm_that_is_detached_keeps_what_it_stands_on(shared: Shared) -> None:
     """As after a start of the node, when nobody has attached the volumes of VMs that are off."""
@@ -216,6 +218,7 @@ def test_an_image_that_no_vm_has_keeps_what_it_stands_on(shared: Shared) -> None
     shared.assert_kept(migration, f"{shared.name}-middle")
 
 
+@pytest.mark.nightly
 def test_an_image_in_a_folder_keeps_what_it_stands_on(shared: Shared) -> None:
     folder = shared.domain.root / f"folder-{uuid.uuid4().hex[:8]}" / "inner"
     folder.mkdir(parents=True)
@@ -288,6 +291,7 @@ def name_by_pool(machine: Machine, pool: str, volume: str) -> None:
         domain.connect().defineXML(ET.tostring(document, encoding="unicode"))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("names", ["the top", pytest.param("the base", marks=pytest.mark.nightly)])
 def test_a_vm_that_names_its_volume_by_a_pool_keeps_it_and_what_it_stands_on(
     shared: Shared, pool: str, names: str
@@ -359,6 +363,7 @@ def test_a_volume_that_a_process_has_open_is_kept(stack: Stack, machines: Machin
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_copy_that_a_process_has_open_is_told_of_after_a_cancellation(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     migration = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
@@ -374,6 +379,7 @@ def test_a_copy_that_a_process_has_open_is_told_of_after_a_cancellation(stack: S
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_volume_that_is_not_there_any_more_is_told_of(stack: Stack, machines: Machines) -> None:
     """As on a file system that was unmounted: nothing can be removed, and nobody may think that it was."""
     machine = machines("file-a", chain=2)

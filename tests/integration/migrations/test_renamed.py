@@ -37,7 +37,7 @@ def rename(held: Held) -> None:
     ("phase", "agent", "has_namesake"),
     [
         quick("CopyingChain", "restarts", True),
-        quick("Synchronized", "lives", False),
+        at_night("Synchronized", "lives", False),
         at_night("CopyingChain", "lives", False),
         at_night("CopyingChain", "lives", True),
         at_night("CopyingChain", "restarts", False),
@@ -108,6 +108,7 @@ def test_of_a_vm_that_was_defined_with_another_uuid_nothing_is_lost(
     held.machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_vm_that_is_gone_although_its_migration_had_begun_has_all_kept(stack: Stack, machines: Machines) -> None:
     """Nobody saw it go: it may run anywhere."""
     held = hold(stack, machines("file-a", chain=2), "file-b", "Synchronized")

@@ -13,7 +13,7 @@ from testbed.programs import Program
 from tests.integration.migrations.machines import CAPACITY_BYTES, MEBIBYTE, Machine
 from tests.integration.migrations.stack import FINAL, Migration, Stack
 from tests.integration.migrations.volumes import made_volume
-from tests.variants import first_by_day, some_by_day
+from tests.variants import first_by_day
 from tests.waiting import wait_until
 
 Machines = Callable[..., Machine]
@@ -86,7 +86,7 @@ def assert_moved(stack: Stack, machine: Machine, source: str, to: str, migration
     machine.verify()
 
 
-@pytest.mark.parametrize(("phase", "source", "destination"), some_by_day(WAYS, 2))
+@pytest.mark.parametrize(("phase", "source", "destination"), first_by_day(WAYS))
 def test_an_agent_that_is_killed_finds_its_migration_again(
     stack: Stack, machines: Machines, source: str, destination: str, phase: str
 ) -> None:
@@ -110,6 +110,7 @@ def test_an_agent_that_is_killed_finds_its_migration_again(
     assert_moved(stack, machine, source, destination, migration)
 
 
+@pytest.mark.nightly
 def test_what_an_interrupted_copy_has_taken_leaves_room_for_the_next(stack: Stack, machines: Machines) -> None:
     """A qemu-img that is killed as it ends has taken all its clusters, and entered none of them yet."""
     machine = machines("file-a", chain=2)
@@ -127,6 +128,7 @@ def test_what_an_interrupted_copy_has_taken_leaves_room_for_the_next(stack: Stac
     assert_moved(stack, machine, "file-a", "loop-b", migration)
 
 
+@pytest.mark.nightly
 def test_progress_does_not_go_back_with_a_new_agent(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", chain=3)
     migration = hold(stack, machine, "loop-b", "CopyingChain")
@@ -150,6 +152,7 @@ def test_progress_does_not_go_back_with_a_new_agent(stack: Stack, machines: Mach
     assert_moved(stack, machine, "file-a", "loop-b", migration)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("phase", first_by_day(["Replicating", "Synchronized"]))
 def test_what_was_wished_while_the_agent_was_away_is_done(stack: Stack, machines: Machines, phase: str) -> None:
     machine = machines("loop-a")
@@ -253,6 +256,7 @@ def leave_journal(stack: Stack, machine: Machine, *, has_ended: bool) -> Migrati
     return migration
 
 
+@pytest.mark.nightly
 def test_the_journal_of_one_that_has_ended_goes_with_the_next_agent(stack: Stack, machines: Machines) -> None:
     machine, other = machines("file-a"), machines("file-a")
     leave_journal(stack, machine, has_ended=True)
@@ -263,7 +267,7 @@ def test_the_journal_of_one_that_has_ended_goes_with_the_next_agent(stack: Stack
     assert other.has_journal(), "nobody knows what is left of that one"
 
 
-@pytest.mark.parametrize("has_ended", [True, False])
+@pytest.mark.parametrize("has_ended", first_by_day([False, True]))
 def test_a_journal_that_was_left_behind_stops_only_what_it_must(
     stack: Stack, machines: Machines, has_ended: bool
 ) -> None:
@@ -316,6 +320,7 @@ def end_of(migration: Migration) -> str:
     return phase if phase in FINAL else migration.lost_track()
 
 
+@pytest.mark.nightly
 def test_everything_restarted_at_once(stack: Stack, operator: Program, machines: Machines) -> None:
     machine = machines("loop-a", chain=2)
     migration = hold(stack, machine, "file-b", "Synchronized")

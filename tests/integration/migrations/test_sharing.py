@@ -41,7 +41,7 @@ def assert_moved_but_kept(stack: Stack, machine: Machine, source: str, to: str, 
 
 
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
-@pytest.mark.parametrize("other_runs", [True, False])
+@pytest.mark.parametrize("other_runs", first_by_day([True, False]))
 def test_a_template_with_another_clone_is_copied_and_kept(
     stack: Stack, machines: Machines, source: str, destination: str, other_runs: bool
 ) -> None:
@@ -64,6 +64,7 @@ def test_a_template_with_another_clone_is_copied_and_kept(
     stack.host.virsh("define", str(stack.domains[source].root.parent / f"{template.uuid}.xml"))
 
 
+@pytest.mark.nightly
 def test_a_template_that_is_only_defined_is_kept(stack: Stack, machines: Machines) -> None:
     template = machines("file-a", start=False)
     machine = clone(machines, "file-a", template)
@@ -106,6 +107,7 @@ def test_the_last_clone_takes_its_template_along(stack: Stack, machines: Machine
     stack.host.virsh("define", str(stack.domains["file-a"].root.parent / f"{template.uuid}.xml"))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_two_clones_of_one_template_move_at_once(
     stack: Stack, machines: Machines, source: str, destination: str
@@ -121,6 +123,7 @@ def test_two_clones_of_one_template_move_at_once(
         assert_moved_but_kept(stack, machine, source, destination, [stack.domains[source].root / f"{template.name}-0"])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_two_disks_of_one_vm_move_at_once(stack: Stack, machines: Machines, source: str, destination: str) -> None:
     disks = with_two_disks(stack, machines, source, chain=2)

@@ -44,7 +44,7 @@ def snapshot(machine: Machine, made_by: str) -> None:
         pytest.param("virsh, off", "file-a", marks=pytest.mark.nightly),
         pytest.param("qemu-img", "file-a", marks=pytest.mark.nightly),
         pytest.param("qemu-img, then started", "loop-a", marks=pytest.mark.nightly),
-        ("qemu-img, in the base, then started", "file-a"),
+        pytest.param("qemu-img, in the base, then started", "file-a", marks=pytest.mark.nightly),
         pytest.param("qemu-img, in the base", "loop-a", marks=pytest.mark.nightly),
     ],
 )
@@ -81,6 +81,7 @@ def test_a_snapshot_that_names_the_disk_by_another_path(stack: Stack, machines: 
     refuse(stack, machine, "DiskBusy", "s1", "virsh snapshot-delete")
 
 
+@pytest.mark.nightly
 def test_a_snapshot_from_before_the_disk_was_there_does_not_matter(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", start=False)
     old = machines("file-b", start=False)
@@ -164,6 +165,7 @@ def test_the_checkpoint_of_a_running_vm_is_carried(
     assert_backup_is_exact(machine, scratch, full, BEFORE, AFTER)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("source", "destination", "chain"),
     [

@@ -68,6 +68,7 @@ def test_the_destination_runs_full_while_the_chain_is_copied(
     assert_full(stack, migration, before, destination, "CopyingChain")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", first_by_day(KINDS))
 def test_the_destination_runs_full_while_the_active_layer_is_replicated(
     stack: Stack, small: MakeSmall, machines: Machines, kind: str
@@ -135,6 +136,7 @@ def test_a_snapshot_that_cannot_be_merged_back_into_a_full_source_waits_for_room
     before.assert_so_again()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", first_by_day(KINDS))
 def test_a_guest_on_a_full_source_goes_on_when_there_is_room(
     stack: Stack, small: MakeSmall, scratch: Path, kind: str
@@ -188,6 +190,7 @@ def test_a_raw_file_that_was_allocated_ahead_is_not_taken_for_full(
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_guest_waits_for_room_on_the_file_system_of_its_volume(stack: Stack, small: MakeSmall, scratch: Path) -> None:
     """Which is mounted below the root of a storage domain that has room: it is not resumed again and again."""
     mounted = small("file")

@@ -117,7 +117,7 @@ def write_unseen(stack: Stack, machine: Machine, *, offset: int) -> None:
 @pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 @pytest.mark.parametrize(
     ("wish", "phase"),
-    [({"cutover": {"policy": "Automatic"}}, "Succeeded"), ({"cancel": True}, "Cancelled")],
+    first_by_day([({"cutover": {"policy": "Automatic"}}, "Succeeded"), ({"cancel": True}, "Cancelled")]),
     ids=["cutover", "cancel"],
 )
 def test_nothing_is_copied_or_merged_under_a_qemu_that_libvirt_has_lost(
@@ -139,6 +139,7 @@ def test_nothing_is_copied_or_merged_under_a_qemu_that_libvirt_has_lost(
     machine.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 def test_a_definition_that_goes_while_libvirt_has_lost_the_vm_leaves_its_disk_whole(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
@@ -185,7 +186,9 @@ def pivot_unseen(
     stack.agent.start()
 
 
-@pytest.mark.parametrize("how", [{"drops_source": True}, {"is_forgotten": False}], ids=["lost-vm", "lost-job"])
+@pytest.mark.parametrize(
+    "how", first_by_day([{"drops_source": True}, {"is_forgotten": False}]), ids=["lost-vm", "lost-job"]
+)
 @pytest.mark.parametrize(("source", "destination"), first_by_day(PAIRS))
 def test_a_pivot_that_libvirt_never_saw_is_followed(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str, how: dict[str, bool]

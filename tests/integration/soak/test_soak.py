@@ -20,7 +20,7 @@ from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import Stack
 from tests.integration.soak.play import Log, Player
 
-SECONDS = int(os.environ.get("DISKMIGRATION_SOAK_SECONDS", "60"))
+SECONDS = int(os.environ.get("DISKMIGRATION_SOAK_SECONDS", "20"))
 SEED = int(os.environ.get("DISKMIGRATION_SOAK_SEED") or random.SystemRandom().randrange(2**32))
 _VMS = 3
 _LAST_MOVE_SECONDS = 400

@@ -59,6 +59,7 @@ def loop_devices() -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
+@pytest.mark.nightly
 def test_it_moves_the_disk_there_and_back_and_passes() -> None:
     with running_demo() as process:
         printed, _ = process.communicate()

@@ -35,6 +35,7 @@ def test_an_image_that_is_there_is_not_made_again(image: GuestImage) -> None:
     assert image.initrd.stat().st_ino == made.st_ino
 
 
+@pytest.mark.nightly
 def test_a_kernel_that_lacks_a_module_is_fetched_anew(image: GuestImage) -> None:
     module = image.kernel.parent / "virtio_blk.ko"
     module.unlink()

@@ -29,6 +29,7 @@ def up(scratch: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("ending", first_by_day([signal.SIGINT, signal.SIGTERM]))
 def test_it_ends_when_asked(up: subprocess.Popen[str], scratch: Path, ending: signal.Signals) -> None:
     assert {name for name, _ in processes_naming(scratch)} >= _ALL_PROGRAMS

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.hypervisor import Hypervisor
 from diskmigration.api.storage_domain import StorageDomain
@@ -19,6 +21,7 @@ def stored(control_plane: ControlPlane) -> dict[str, dict[str, Any]]:
     return {f"{body['kind']} {body['metadata']['name']}": body for body in json.loads(printed)["items"]}
 
 
+@pytest.mark.nightly
 def test_stored_objects_outlive_the_upgrade(previous: ControlPlane) -> None:
     objects = previous_objects()
     for body in objects:
