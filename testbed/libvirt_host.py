@@ -182,14 +182,24 @@ class LibvirtHost:
         Raises:
             TestbedError: libvirt refused something in the block; the message has its answer.
         """
+        with self.connection() as connection:
+            yield connection.lookupByName(name)
+
+    @contextmanager
+    def connection(self) -> Iterator[libvirt.virConnect]:
+        """A connection by libvirt's own binding, for the time of the block.
+
+        Raises:
+            TestbedError: libvirt refused something in the block; the message has its answer.
+        """
         try:
             connection = libvirt.open(self.uri)
             try:
-                yield connection.lookupByName(name)
+                yield connection
             finally:
                 connection.close()
         except libvirt.libvirtError as error:
-            raise TestbedError(f"{name} on {self.uri}: {error}") from error
+            raise TestbedError(f"{self.uri}: {error}") from error
 
     def start_log_daemon(self) -> None:
         """Start virtlogd, which keeps the consoles and logs of the QEMUs, and wait for its socket."""

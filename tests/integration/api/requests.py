@@ -3,10 +3,12 @@
 import json
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kubernetes import config
+from kubernetes.client import ApiClient
 
 from diskmigration.api.names import API_VERSION, SYSTEM_NAMESPACE
 
@@ -101,24 +103,31 @@ class Response:
     said: str
 
 
+@cache
+def _client(kubeconfig: Path) -> ApiClient:
+    """The account's client, with its connection."""
+    client: ApiClient = config.new_client_from_config(str(kubeconfig))
+    return client
+
+
 def send(kubeconfig: Path, request: Request) -> Response:
     """Sends the request with the account's token."""
-    with config.new_client_from_config(str(kubeconfig)) as client:
-        query = [] if request.verb == "GET" else [("dryRun", "All")]
-        if request.content_type == APPLY:
-            query += [("fieldManager", "rights"), ("force", "true")]
-        headers = {"Accept": JSON, "Content-Type": request.content_type}
-        serialized = client.param_serialize(
-            request.verb,
-            request.path,
-            query_params=query,
-            header_params=headers,
-            body=request.body,
-            auth_settings=["BearerToken"],
-        )
-        response = client.call_api(*serialized, _request_timeout=15)
-        said = response.read().decode()
-        return Response(response.status, dict(response.getheaders()), said)
+    client = _client(kubeconfig)
+    query = [] if request.verb == "GET" else [("dryRun", "All")]
+    if request.content_type == APPLY:
+        query += [("fieldManager", "rights"), ("force", "true")]
+    headers = {"Accept": JSON, "Content-Type": request.content_type}
+    serialized = client.param_serialize(
+        request.verb,
+        request.path,
+        query_params=query,
+        header_params=headers,
+        body=request.body,
+        auth_settings=["BearerToken"],
+    )
+    response = client.call_api(*serialized, _request_timeout=15)
+    said = response.read().decode()
+    return Response(response.status, dict(response.getheaders()), said)
 
 
 def ask(kubeconfig: Path, request: Request) -> tuple[Answer, str]:

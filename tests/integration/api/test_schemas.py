@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from diskmigration.api import names
 from testbed.control_plane import ControlPlane
 from testbed.processes import TestbedError
 from tests.integration.api.conftest import Apply
 from tests.integration.api.manifests import domain, migration
+from tests.integration.user import User
 
 FILE = {"path": "/srv/vmdisks"}
 UUID = "0f6c0f1a-6f5e-4a41-8c1c-2b0c9b1f7c11"
@@ -75,7 +77,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("manifest", ACCEPTED.values(), ids=ACCEPTED)
 def test_accepted(apply: Apply, manifest: dict[str, Any]) -> None:
-    apply(manifest, "--dry-run=server")
+    apply(manifest, dry_run=True)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -141,7 +143,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("manifest", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(apply: Apply, manifest: dict[str, Any], message: str) -> None:
     with pytest.raises(TestbedError) as refused:
-        apply(manifest, "--dry-run=server")
+        apply(manifest, dry_run=True)
     assert message in str(refused.value)
 
 
@@ -232,33 +234,25 @@ def test_a_storage_domains_limits_may_change(apply: Apply) -> None:
     assert changed["spec"]["maxConcurrentMigrations"] == 4
 
 
-def set_status(control_plane: ControlPlane, namespace: str, name: str, status: dict[str, Any]) -> None:
-    control_plane.kubectl(
-        "patch",
-        "diskmigration",
-        name,
-        f"--namespace={namespace}",
-        "--subresource=status",
-        "--type=merge",
-        f"--patch={json.dumps({'status': status})}",
-    )
+def set_status(user: User, namespace: str, name: str, status: dict[str, Any]) -> None:
+    user.patch(names.DISK_MIGRATIONS, name, {"status": status}, namespace=namespace, subresource="status")
 
 
-def test_a_migration_stays_with_its_node(apply: Apply, control_plane: ControlPlane, namespace: str) -> None:
+def test_a_migration_stays_with_its_node(apply: Apply, user: User, namespace: str) -> None:
     apply(migration())
-    set_status(control_plane, namespace, "web-1", {"phase": "Pending"})
-    set_status(control_plane, namespace, "web-1", {"nodeName": "node-a"})
-    set_status(control_plane, namespace, "web-1", {"nodeName": "node-a", "phase": "Snapshotting"})
+    set_status(user, namespace, "web-1", {"phase": "Pending"})
+    set_status(user, namespace, "web-1", {"nodeName": "node-a"})
+    set_status(user, namespace, "web-1", {"nodeName": "node-a", "phase": "Snapshotting"})
     for other in ("node-b", "", None):
         with pytest.raises(TestbedError, match="nodeName cannot be changed once it is set"):
-            set_status(control_plane, namespace, "web-1", {"nodeName": other})
+            set_status(user, namespace, "web-1", {"nodeName": other})
 
 
-def test_a_status_is_checked_too(apply: Apply, control_plane: ControlPlane, namespace: str) -> None:
+def test_a_status_is_checked_too(apply: Apply, user: User, namespace: str) -> None:
     apply(migration())
     for wrong in ({"phase": "Done"}, {"conditions": [{"type": "Ready"}]}, {"progress": {"percent": "87%"}}):
         with pytest.raises(TestbedError, match="invalid"):
-            set_status(control_plane, namespace, "web-1", wrong)
+            set_status(user, namespace, "web-1", wrong)
 
 
 def test_a_spec_cannot_be_written_with_the_status(apply: Apply, control_plane: ControlPlane, namespace: str) -> None:
@@ -290,12 +284,12 @@ def test_a_spec_cannot_be_written_with_the_status(apply: Apply, control_plane: C
     ],
 )
 def test_the_server_selects(
-    apply: Apply, control_plane: ControlPlane, namespace: str, selector: str, expected: list[str]
+    apply: Apply, user: User, control_plane: ControlPlane, namespace: str, selector: str, expected: list[str]
 ) -> None:
     for name in ("one", "other", "waiting"):
         apply(migration(name, virtualMachine={"name": f"vm-{name}"}))
-    set_status(control_plane, namespace, "one", {"nodeName": "node-a", "phase": "Replicating"})
-    set_status(control_plane, namespace, "other", {"nodeName": "node-b", "phase": "Merging"})
+    set_status(user, namespace, "one", {"nodeName": "node-a", "phase": "Replicating"})
+    set_status(user, namespace, "other", {"nodeName": "node-b", "phase": "Merging"})
     printed = control_plane.kubectl(
         "get", "dm", f"--namespace={namespace}", f"--field-selector={selector}", "--output=name"
     )
@@ -307,7 +301,7 @@ def columns(control_plane: ControlPlane, *arguments: str) -> tuple[list[str], li
     return header.split(), row.split()
 
 
-def test_the_columns_of_a_migration(apply: Apply, control_plane: ControlPlane, namespace: str) -> None:
+def test_the_columns_of_a_migration(apply: Apply, user: User, control_plane: ControlPlane, namespace: str) -> None:
     apply(migration())
     status = {
         "nodeName": "node-a",
@@ -316,7 +310,7 @@ def test_the_columns_of_a_migration(apply: Apply, control_plane: ControlPlane, n
         "display": {"progress": "87%", "allocated": "3.0Gi", "retained": "2"},
         "failure": {"reason": "CopyFailed", "message": "No.", "phase": "CopyingChain"},
     }
-    set_status(control_plane, namespace, "web-1", status)
+    set_status(user, namespace, "web-1", status)
     header, row = columns(control_plane, "dm", f"--namespace={namespace}")
     assert header == ["NAME", "VM", "DISK", "FROM", "TO", "PHASE", "PROGRESS", "ALLOCATED", "AGE"]
     assert row[:-1] == ["web-1", "web-1", "vda", "san", "nfs", "Replicating", "87%", "3.0Gi"]

@@ -20,6 +20,16 @@ from tests.integration import loop_devices
 MEBIBYTE = 2**20
 CAPACITY_BYTES = 128 * MEBIBYTE
 LAYER_BYTES = 5 * MEBIBYTE
+# As virsh calls them.
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "idle",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "in shutdown",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shut off",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
+}
 # In XML they would be read as spaces.
 _KEPT = {character: f"&#{ord(character)};" for character in "\t\n\r"}
 
@@ -167,7 +177,9 @@ class Machine:
 
     def state(self) -> str:
         """As virsh says it."""
-        return self.host.virsh("domstate", self.uuid).strip()
+        with self.host.connection() as connection:
+            state, _ = connection.lookupByUUIDString(self.uuid).state()
+        return _STATES[state]
 
 
 def _path(element: ET.Element) -> str:
@@ -201,20 +213,19 @@ def make_machine(
     image_format = _make_chain(machine, domain, volume_names, base_format, volume_bytes, below)
     define(machine, domain, image_format, target_options=target_options, devices=devices)
     if start:
-        host.virsh("start", machine.uuid, "--paused")
+        with host.connection() as connection:
+            connection.lookupByUUIDString(machine.uuid).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
     return machine
 
 
 def define(machine: Machine, domain: Domain, image_format: str, *, target_options: str = "", devices: str = "") -> None:
     """Defines a VM whose disk is the last of its volumes."""
     disk = _disk(machine, domain, image_format, target_options)
-    path = domain.directory / f"{machine.uuid}.xml"
-    path.write_text(
-        f"""<domain type='qemu'><name>{escape(machine.name, _KEPT)}</name><uuid>{machine.uuid}</uuid>
+    document = f"""<domain type='qemu'><name>{escape(machine.name, _KEPT)}</name><uuid>{machine.uuid}</uuid>
         <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
         <devices>{disk}{devices}</devices></domain>"""
-    )
-    machine.host.virsh("define", str(path))
+    with machine.host.connection() as connection:
+        connection.defineXML(document)
 
 
 def add_disk(machine: Machine, domain: Domain, *, target: str = "vdb", chain: int = 1) -> Machine:
@@ -269,9 +280,13 @@ def _disk(machine: Machine, domain: Domain, image_format: str, target_options: s
 
 def remove_machine(machine: Machine) -> None:
     """Ends the VM and forgets it; its volumes are left to the caller."""
-    if machine.state() != "shut off":
-        machine.host.virsh("destroy", machine.uuid)
-    machine.host.virsh("undefine", machine.uuid, "--checkpoints-metadata", "--snapshots-metadata")
+    with machine.host.connection() as connection:
+        domain = connection.lookupByUUIDString(machine.uuid)
+        if domain.isActive():
+            domain.destroy()
+        domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        )
 
 
 def empty(domain: Domain, *, volumes: Collection[str] | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Everything that runs in a cluster with one node, and how a user drives it: through kubectl and the API."""
+"""Everything that runs in a cluster with one node, and how a user drives it: through the API."""
 
-import json
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from diskmigration.cluster.client import Cluster
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program
 from tests.integration.migrations.machines import Domain, Machine
+from tests.integration.user import User, user_of
 from tests.waiting import wait_until
 
 _T = TypeVar("_T")
@@ -38,7 +39,7 @@ class Kubectl(Protocol):
 class Stack:
     """The running parts. `domains` are by name: file-a, file-b, loop-a, loop-b.
 
-    Users write through kubectl; what is polled is read through `cluster`, as the administrator.
+    Users write through `user`; what is polled is read through `cluster`. Both are the administrator.
     """
 
     control_plane: Kubectl
@@ -47,9 +48,14 @@ class Stack:
     agent: Program
     domains: dict[str, Domain]
 
+    @cached_property
+    def user(self) -> User:
+        """The administrator, as one who writes."""
+        return user_of(self.control_plane.admin_kubeconfig)
+
     def apply(self, document: dict[str, Any]) -> None:
         """`kubectl apply`."""
-        self.control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(document))
+        self.user.apply(document)
 
     def migrate(self, machine: Machine | str, to: str, **spec: Any) -> "Migration":
         """Applies a DiskMigration of the disk vda as soon as the operator can know of the VM, and returns at once.
@@ -140,19 +146,11 @@ class Migration:
 
     def patch(self, spec: dict[str, Any]) -> None:
         """Changes the spec as `kubectl patch` does."""
-        self.stack.control_plane.kubectl(
-            "patch",
-            "dm",
-            self.name,
-            f"--namespace={NAMESPACE}",
-            "--type=merge",
-            f"--patch={json.dumps({'spec': spec})}",
-        )
+        self.stack.user.patch(names.DISK_MIGRATIONS, self.name, {"spec": spec}, namespace=NAMESPACE)
 
     def delete(self) -> None:
         """`kubectl delete --wait=false`, of one that may be gone already."""
-        options = (f"--namespace={NAMESPACE}", "--wait=false", "--ignore-not-found")
-        self.stack.control_plane.kubectl("delete", "dm", self.name, *options)
+        self.stack.user.delete(names.DISK_MIGRATIONS, self.name, NAMESPACE)
 
     def is_gone(self) -> bool:
         """Whether the object is not there any more."""

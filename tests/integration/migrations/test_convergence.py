@@ -15,6 +15,8 @@ from tests.waiting import wait_until
 SLOW = 2 * MEBIBYTE
 START = 40 * MEBIBYTE
 SPAN = 32
+PAUSE_SECONDS = 0.1
+"""At most 10 MiB a second are written: five times as much as is copied, and little work for this machine."""
 
 
 @contextmanager
@@ -24,7 +26,7 @@ def writing(machine: Machine) -> Iterator[None]:
 
     def write() -> None:
         for number in itertools.count():
-            if ended.is_set():
+            if ended.wait(PAUSE_SECONDS):
                 return
             offset = START + number % SPAN * MEBIBYTE
             machine.write(offset=offset, length=MEBIBYTE, pattern=number % 250 + 1)
