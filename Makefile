@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # How many tests run side by side: they wait more than they work.
-WORKERS ?= 3
+WORKERS ?= 4
 # SECONDS alone is bash's own.
 SOAK_SECONDS = $(or $(SECONDS),3600)
 export PYTHON

@@ -29,7 +29,7 @@ def lanes(workers: int) -> dict[str, Lane]:
     """Return all lanes by name, in the order in which they run."""
     parallel = f"--numprocesses={workers}"
     return {
-        "tests": Lane((*_PYTEST, parallel, "-m", "not lvm and not faults")),
+        "tests": Lane((*_PYTEST, parallel, "-m", "not lvm and not faults"), {"DISKMIGRATION_TEST_EXAMPLES": "100"}),
         "host-as-root": Lane((*_PYTEST, parallel, "tests/integration"), {"DISKMIGRATION_TEST_HOST": "root"}),
         "faults": Lane((*_PYTEST, parallel, "-m", "faults", "tests/integration/faults")),
         "versions": Lane(("-m", "testbed.versions")),
@@ -40,7 +40,7 @@ def lanes(workers: int) -> dict[str, Lane]:
 
 def main() -> None:
     """Run the lanes that the command line names, or all, and exit with 1 if one failed."""
-    known = lanes(int(os.environ.get("WORKERS", "3")))
+    known = lanes(int(os.environ.get("WORKERS", "4")))
     parser = argparse.ArgumentParser(prog="python -m testbed.nightly", description=__doc__)
     parser.add_argument("lanes", metavar="LANE", nargs="*", help=f"all where none is named: {', '.join(known)}")
     names = parser.parse_args().lanes or list(known)

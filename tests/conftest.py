@@ -6,7 +6,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from xdist.scheduler.protocol import Scheduling
 from xdist.workermanage import WorkerController
 
-from tests.workers import next_unit, unit_of
+from tests.workers import longest_first, next_unit, unit_of
 
 
 class _ByWhatRuns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
@@ -18,7 +18,7 @@ class _ByWhatRuns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no 
     def _assign_work_unit(self, node: WorkerController) -> None:
         last = {worker: next(reversed(units), None) for worker, units in self.assigned_work.items()}
         others = [unit for worker, unit in last.items() if worker is not node and unit is not None]
-        chosen = next_unit(list(self.workqueue), last.get(node), others)
+        chosen = next_unit(longest_first(self.workqueue), last.get(node), others)
         self.workqueue.move_to_end(chosen, last=False)
         super()._assign_work_unit(node)
 

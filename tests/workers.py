@@ -1,12 +1,21 @@
 """Which worker gets which tests, so that few clusters run at the same time: each costs a tenth of a core at rest."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 
 _END_TO_END = "tests/e2e"
 _LONGEST = ("tests/integration/migrations", "tests/integration/faults", _END_TO_END)
 """The folders that are begun first."""
 _CELL = "::test_matrix["
+_FEW_BUT_LONG = (
+    "/test_busy_guest.py",
+    "/test_convergence.py",
+    "/test_hanging_storage.py",
+    "/test_hangs.py",
+    "/test_running_migration.py",
+    "/test_soak.py",
+)
+"""The files with tests of about a minute."""
 
 
 def unit_of(nodeid: str) -> str:
@@ -15,6 +24,11 @@ def unit_of(nodeid: str) -> str:
         # Each worker has all that these break to itself, and some faults take ten times as long as others.
         return nodeid
     return _END_TO_END if nodeid.startswith(f"{_END_TO_END}/") else nodeid.partition("::")[0]
+
+
+def longest_first(tests_of: Mapping[str, Sized]) -> list[str]:
+    """Return the units with the longest ones first: what is begun last has the other workers wait for its end."""
+    return sorted(tests_of, key=lambda unit: (not unit.endswith(_FEW_BUT_LONG), -len(tests_of[unit])))
 
 
 def next_unit(waiting: Sequence[str], last: str | None, of_others: Sequence[str]) -> str:

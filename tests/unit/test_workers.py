@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.workers import next_unit, unit_of
+from tests.workers import longest_first, next_unit, unit_of
 
 FOLDERS = ("tests/integration/api", "tests/integration/migrations", "tests/integration/faults", "tests/unit/agent/node")
 UNITS = st.lists(
@@ -35,6 +35,12 @@ def test_it_begins_the_longest_folder_that_nobody_has_begun() -> None:
     assert next_unit(waiting, None, []) == waiting[1]
     assert next_unit(waiting, None, [waiting[1]]) == waiting[2]
     assert next_unit(waiting, None, waiting[1:]) == waiting[0]
+
+
+def test_long_files_are_begun_first_and_then_those_with_most_tests() -> None:
+    folder = "tests/integration/migrations"
+    short, many, slow = f"{folder}/test_a.py", f"{folder}/test_b.py", f"{folder}/test_hangs.py"
+    assert longest_first({short: "1", many: "123", slow: "12"}) == [slow, many, short]
 
 
 def test_it_helps_where_most_waits() -> None:
