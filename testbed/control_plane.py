@@ -20,10 +20,11 @@ from testbed.processes import TestbedError
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _MANIFESTS = _REPOSITORY / "deploy" / "base"
+_NAMESPACE = "diskmigration-system"
 # Each account with the admission policy that fences it.
 _FENCES = {
-    "diskmigration-system:diskmigration-agent": "diskmigration-node-fence",
-    "diskmigration-system:diskmigration-operator": "diskmigration-operator-fence",
+    "diskmigration-agent": "diskmigration-node-fence",
+    "diskmigration-operator": "diskmigration-operator-fence",
 }
 # The default collects garbage whenever the heap has doubled: a sixth of the processor time of a server that lives for
 # minutes, and of a kubectl.
@@ -207,27 +208,29 @@ class ControlPlane:
         """Return a kubeconfig of one of the site's users."""
         return self.token_kubeconfig(user, self._user_tokens[user])
 
-    def install_manifests(self) -> None:
-        """Apply deploy/base and wait until its CRDs, roles, admission policies and priorities are in force."""
-        self.kubectl("apply", "--server-side", f"--kustomize={_MANIFESTS}")
+    def install_manifests(self, kustomization: Path = _MANIFESTS, *, namespace: str = _NAMESPACE) -> None:
+        """Apply deploy/base, or what stands on it, and wait until its CRDs, roles and policies are in force.
+
+        `namespace` is the one in which the service accounts are.
+        """
+        self.kubectl("apply", "--server-side", f"--kustomize={kustomization}")
         names = self.kubectl("get", "customresourcedefinitions", "--output=name").split()
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
         # It notes this when it has taken them in.
         self.kubectl("wait", "--for=condition=Dangling=False", "--timeout=30s", "flowschema/diskmigration-leases")
         for account, policy in _FENCES.items():
-            self._wait_until_refused(account, policy)
+            self._wait_until_refused(namespace, account, policy)
 
-    def _wait_until_refused(self, account: str, policy: str) -> None:
-        """Wait until the policy keeps a service account (`namespace:name`) from making a Lease that is not its own."""
+    def _wait_until_refused(self, namespace: str, account: str, policy: str) -> None:
+        """Wait until the policy keeps a service account from making a Lease that is not its own."""
         if self._server is None:
             raise TestbedError("The apiserver does not run.")
-        namespace = account.partition(":")[0]
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": "probe", "namespace": namespace},
         }
-        create = ["create", "--dry-run=server", "--filename=-", f"--as=system:serviceaccount:{account}"]
+        create = ["create", "--dry-run=server", "--filename=-", f"--as=system:serviceaccount:{namespace}:{account}"]
 
         def is_refused() -> bool:
             try:

@@ -76,6 +76,7 @@ class Agent:
         remover = Remover(connection, self._domains, hosts)
         self._node = NodeServices(
             name=node_name,
+            system_namespace=namespace,
             connection=connection,
             domains=self._domains,
             extender=extender,

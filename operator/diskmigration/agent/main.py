@@ -78,7 +78,12 @@ def _watch(cluster: Cluster, agent: Agent, node_name: str, health: Health) -> in
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="diskmigration-agent", description=__doc__)
     parser.add_argument("--node-name", default=os.environ.get("NODE_NAME"), help="this node's name ($NODE_NAME)")
-    parser.add_argument("--namespace", default=SYSTEM_NAMESPACE, help="the namespace of the agents' Leases")
+    parser.add_argument(
+        "--namespace",
+        default=os.environ.get("POD_NAMESPACE", SYSTEM_NAMESPACE),
+        help="the namespace of the operator and the agents, where their Leases are ($POD_NAMESPACE, else "
+        f"{SYSTEM_NAMESPACE})",
+    )
     parser.add_argument("--kubeconfig", type=Path, help="credentials; by default those of the pod, or $KUBECONFIG")
     parser.add_argument("--libvirt-uri", default="qemu:///system", help="the node's libvirtd")
     parser.add_argument(

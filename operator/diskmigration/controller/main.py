@@ -69,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--namespace",
-        default=names.SYSTEM_NAMESPACE,
-        help="the operator's own namespace, where the agents' Leases are (default: %(default)s)",
+        default=os.environ.get("POD_NAMESPACE", names.SYSTEM_NAMESPACE),
+        help="the namespace of the operator and the agents, where their Leases are ($POD_NAMESPACE, else "
+        f"{names.SYSTEM_NAMESPACE})",
     )
     parser.add_argument(
         "--acceptance-grace-seconds",

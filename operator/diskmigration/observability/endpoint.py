@@ -4,7 +4,8 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import make_wsgi_app
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 10
 
+MOST_CONNECTIONS = 32
+"""Each has a thread. Of more than so many, the oldest is closed: a probe is new, and soon answered."""
+
 
 class _SilentHandler(WSGIRequestHandler):
     # Who connects and asks nothing costs a thread no longer than that.
@@ -27,7 +31,34 @@ class _SilentHandler(WSGIRequestHandler):
         """A line for each probe would be chatter."""
 
 
-class _DualStackServer(ThreadingWSGIServer):
+class _BoundedServer(ThreadingWSGIServer):
+    # One that does not fit waits a second or more until it is tried again.
+    request_queue_size = 4 * MOST_CONNECTIONS
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._guard = threading.Lock()
+        self._open: list[socket.socket] = []
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own."""
+        with self._guard:
+            self._open.append(request)
+            oldest = self._open.pop(0) if len(self._open) > MOST_CONNECTIONS else None
+        if oldest is not None:
+            # Its thread reads the end, and closes it.
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._guard:
+            self._open = [each for each in self._open if each is not request]
+        super().shutdown_request(request)
+
+
+class _DualStackServer(_BoundedServer):
     address_family = socket.AF_INET6
 
     def server_bind(self) -> None:
@@ -36,18 +67,22 @@ class _DualStackServer(ThreadingWSGIServer):
         super().server_bind()
 
 
-def serve(port: int, health: Health) -> None:
+def serve(port: int, health: Health) -> int:
     """Serves until the process ends, in threads of its own: a program that hangs is still asked.
 
     Ends the process where the port is taken.
+
+    Returns:
+        The port: a free one where 0 was asked for.
     """
     # The kubelet asks from outside of the pod, by IPv4 or by IPv6.
-    family, address = (_DualStackServer, "::") if socket.has_dualstack_ipv6() else (ThreadingWSGIServer, "0.0.0.0")  # noqa: S104 - as above
+    family, address = (_DualStackServer, "::") if socket.has_dualstack_ipv6() else (_BoundedServer, "0.0.0.0")  # noqa: S104 - as above
     try:
         server = make_server(address, port, _app(health), family, _SilentHandler)
     except OSError as error:
         sys.exit(f"The HTTP port {port} cannot be had: {error}. Name another one with --http-port, or 0 for none.")
     threading.Thread(target=server.serve_forever, name="endpoint", daemon=True).start()
+    return server.server_port
 
 
 def _app(health: Health) -> "WSGIApplication":

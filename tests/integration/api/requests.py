@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,11 @@ class Request:
     path: str
     body: dict[str, Any] | None = None
     content_type: str = JSON
+
+    def in_namespace(self, namespace: str) -> "Request":
+        """The same of an installation in another namespace."""
+        body = json.loads(json.dumps(self.body).replace(SYSTEM_NAMESPACE, namespace))
+        return replace_fields(self, path=self.path.replace(SYSTEM_NAMESPACE, namespace), body=body)
 
     def __str__(self) -> str:
         """As a test's name shows it."""

@@ -1,8 +1,6 @@
 """The overlays and components, as an administrator applies, changes and removes them."""
 
 import json
-import re
-import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +10,10 @@ import pytest
 import yaml
 
 from testbed.control_plane import ControlPlane, running_control_plane
+from tests.integration.api.overlays import ROOT, write_documented
 
-ROOT = Path(__file__).parents[3]
 OVERLAYS = ROOT / "deploy" / "overlays"
 DEV = f"--kustomize={OVERLAYS / 'dev'}"
-DOCUMENTED = re.compile(r"^```yaml\n# (?P<path>deploy/\S+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -83,16 +80,7 @@ def test_it_is_installed_once_and_removed_whole(own_control_plane: ControlPlane)
 
 
 def test_the_documented_overlay_does_what_it_says(control_plane: ControlPlane, tmp_path: Path) -> None:
-    for name in ("crds", "deploy"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    files = list(DOCUMENTED.finditer((ROOT / "docs" / "install.md").read_text()))
-    assert len(files) == 2
-    for file in files:
-        path = tmp_path / file["path"]
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(file["text"])
-
-    objects = render(control_plane, tmp_path / "deploy" / "overlays" / "site")
+    objects = render(control_plane, write_documented(tmp_path) / "site")
 
     assert not any(kind == "ConfigMap" for kind, _ in objects)
     agent = pod_of(objects, "DaemonSet", "diskmigration-agent")
@@ -118,6 +106,11 @@ def test_the_documented_overlay_does_what_it_says(control_plane: ControlPlane, t
     for pod, name in ((operator, "operator"), (agent, "agent")):
         assert pod["containers"][0]["image"] == f"registry.example.com/diskmigration-{name}:{_version()}"
     control_plane.kubectl("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=_as_list(objects))
+
+
+def test_in_another_namespace_nothing_names_the_first(control_plane: ControlPlane, tmp_path: Path) -> None:
+    objects = render(control_plane, write_documented(tmp_path) / "elsewhere")
+    assert "diskmigration-system" not in yaml.safe_dump(list(objects.values()))
 
 
 def test_without_components_the_agent_has_the_default_root_everywhere(control_plane: ControlPlane) -> None:
@@ -179,6 +172,10 @@ def test_services_and_budget_select_the_pods(control_plane: ControlPlane) -> Non
         assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= {
             port["name"] for port in service["spec"]["ports"]
         }
+        for policy, may_enter in (("diskmigration", False), ("diskmigration-metrics", True)):
+            spec = objects["NetworkPolicy", policy]["spec"]
+            assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+            assert [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]] == ["http"] * may_enter
     budget = objects["PodDisruptionBudget", "diskmigration-operator"]["spec"]["selector"]["matchLabels"]
     labels = objects["Deployment", "diskmigration-operator"]["spec"]["template"]["metadata"]["labels"]
     assert budget.items() <= labels.items()

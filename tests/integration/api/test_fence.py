@@ -5,6 +5,8 @@ Every request that writes is a dry run, so that no row depends on another.
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from diskmigration.api import names
 from diskmigration.api.names import API_VERSION, SYSTEM_NAMESPACE
 from diskmigration.cluster.client import connect
-from testbed.control_plane import ControlPlane
+from testbed.control_plane import ControlPlane, running_control_plane
 from tests.integration.api.accounts import user_with
 from tests.integration.api.manifests import domain, migration
+from tests.integration.api.overlays import write_documented
 from tests.integration.api.requests import (
     Answer,
     Request,
@@ -37,6 +40,7 @@ from tests.integration.api.requests import (
 NAMESPACE = "fence-tests"
 NODE_A, NODE_B, NODE_C = "fence-a", "fence-b", "fence-c"
 LEADER = "diskmigration-operator"
+ENDED, ENDED_WITH_TTL, BEGUN_WITH_TTL = "ended", "ended-with-ttl", "begun-with-ttl"
 ACCEPTED = {
     "type": "Accepted",
     "status": "True",
@@ -171,7 +175,11 @@ SPECS: list[Row] = [
     ("operator", patch(migrations(NAMESPACE, of(NODE_A)), metadata={"labels": {"a": "b"}}), BY_OPERATOR_FENCE),
     ("operator", patch(migrations(NAMESPACE, of(NODE_A)), metadata={"annotations": {"a": "b"}}), BY_OPERATOR_FENCE),
     ("operator", create(migrations(NAMESPACE), migration("of-the-operator")), BY_ROLES),
-    ("operator", delete(migrations(NAMESPACE, of(NODE_A))), ALLOWED),
+    *(
+        ("operator", delete(migrations(NAMESPACE, name)), BY_OPERATOR_FENCE)
+        for name in (of(NODE_A), of("nobody"), ENDED, BEGUN_WITH_TTL)
+    ),
+    ("operator", delete(migrations(NAMESPACE, ENDED_WITH_TTL)), ALLOWED),
     ("viewer", get(migrations(NAMESPACE)), ALLOWED),
     ("viewer", create(migrations(NAMESPACE), migration("of-a-user")), BY_ROLES),
     ("viewer", delete(migrations(NAMESPACE, of(NODE_A))), BY_ROLES),
@@ -224,34 +232,66 @@ OTHERS: list[Row] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def accounts(control_plane: ControlPlane) -> Iterator[dict[str, Path]]:
-    """Each account's kubeconfig; and in the cluster, what the rows speak of."""
+@dataclass(frozen=True)
+class Installation:
+    """The project in a namespace, with each account's kubeconfig."""
+
+    control_plane: ControlPlane
+    namespace: str
+    accounts: dict[str, Path]
+
+
+@pytest.fixture(scope="module", params=[SYSTEM_NAMESPACE, pytest.param("storage-ops", marks=pytest.mark.nightly)])
+def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation, and in its cluster what the rows speak of."""
+    namespace: str = request.param
+    with ExitStack() as running:
+        if namespace == SYSTEM_NAMESPACE:
+            control_plane: ControlPlane = request.getfixturevalue("control_plane")
+        else:
+            directory = tmp_path_factory.mktemp("elsewhere")
+            control_plane = running.enter_context(running_control_plane(directory / "control-plane"))
+            overlays = write_documented(directory)
+            control_plane.install_manifests(overlays / "elsewhere", namespace=namespace)
+        yield Installation(control_plane, namespace, running.enter_context(prepared(control_plane, namespace)))
+
+
+@contextmanager
+def prepared(control_plane: ControlPlane, system_namespace: str) -> Iterator[dict[str, Path]]:
+    """Make what the rows speak of, and return each account's kubeconfig."""
     control_plane.kubectl("create", "namespace", NAMESPACE)
     control_plane.kubectl(
-        "create", "secret", "generic", "hidden", f"--namespace={SYSTEM_NAMESPACE}", "--from-literal=key=value"
+        "create", "secret", "generic", "hidden", f"--namespace={system_namespace}", "--from-literal=key=value"
     )
     admin = connect(control_plane.admin_kubeconfig)
     for node in (NODE_A, NODE_B):
         control_plane.create_node(node, {})
         admin.create(names.HYPERVISORS, hypervisor(node))
-        admin.create("leases", lease(node), namespace=SYSTEM_NAMESPACE)
-    for node in (NODE_A, NODE_B, ""):
-        made = admin.create(names.DISK_MIGRATIONS, migration(of(node or "nobody")), namespace=NAMESPACE)
-        metadata = made["metadata"]
-        status = {"nodeName": node, "phase": "Scheduled", "conditions": [ACCEPTED]} if node else {"phase": "Pending"}
+        body = lease(node)
+        body["metadata"]["namespace"] = system_namespace
+        admin.create("leases", body, namespace=system_namespace)
+    for name, status in (
+        (of(NODE_A), {"nodeName": NODE_A, "phase": "Scheduled", "conditions": [ACCEPTED]}),
+        (of(NODE_B), {"nodeName": NODE_B, "phase": "Scheduled", "conditions": [ACCEPTED]}),
+        (of("nobody"), {"phase": "Pending"}),
+        (ENDED, {"nodeName": NODE_A, "phase": "Succeeded", "conditions": [ACCEPTED]}),
+        (ENDED_WITH_TTL, {"nodeName": NODE_A, "phase": "Failed", "conditions": [ACCEPTED]}),
+        (BEGUN_WITH_TTL, {"nodeName": NODE_A, "phase": "Replicating", "conditions": [ACCEPTED]}),
+    ):
+        spec = {"ttlSecondsAfterFinished": 60} if name in (ENDED_WITH_TTL, BEGUN_WITH_TTL) else {}
+        made = admin.create(names.DISK_MIGRATIONS, migration(name, **spec), namespace=NAMESPACE)
         admin.apply_status(
             names.DISK_MIGRATIONS,
-            metadata["name"],
+            name,
             status,
             namespace=NAMESPACE,
-            uid=metadata["uid"],
+            uid=made["metadata"]["uid"],
             field_manager=names.OPERATOR_FIELD_MANAGER,
         )
     admin.create(names.STORAGE_DOMAINS, domain("fenced", file={"path": "/srv/fenced"}))
 
     def agent(node: str | None) -> Path:
-        return control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=node)
+        return control_plane.account_kubeconfig(system_namespace, "diskmigration-agent", node=node)
 
     yield {
         "agent-a": agent(NODE_A),
@@ -259,14 +299,14 @@ def accounts(control_plane: ControlPlane) -> Iterator[dict[str, Path]]:
         "agent-c": agent(NODE_C),
         "agent-of-a-node-named-as-the-leader": agent(LEADER),
         "unbound-agent": agent(None),
-        "operator": control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator"),
+        "operator": control_plane.account_kubeconfig(system_namespace, "diskmigration-operator"),
         "viewer": user_with(control_plane, NAMESPACE, "view"),
         "editor": user_with(control_plane, NAMESPACE, "edit"),
         "administrator": user_with(control_plane, NAMESPACE, "admin"),
     }
     control_plane.kubectl("delete", "node,hypervisor", NODE_A, NODE_B)
-    control_plane.kubectl("delete", "lease", NODE_A, NODE_B, f"--namespace={SYSTEM_NAMESPACE}")
-    control_plane.kubectl("delete", "secret", "hidden", f"--namespace={SYSTEM_NAMESPACE}")
+    control_plane.kubectl("delete", "lease", NODE_A, NODE_B, f"--namespace={system_namespace}")
+    control_plane.kubectl("delete", "secret", "hidden", f"--namespace={system_namespace}")
     control_plane.kubectl("delete", "storagedomain", "fenced")
     control_plane.kubectl("delete", "diskmigrations", "--all", f"--namespace={NAMESPACE}")
 
@@ -278,24 +318,25 @@ def accounts(control_plane: ControlPlane) -> Iterator[dict[str, Path]]:
         for row in (*STATUSES, *HYPERVISORS, *LEASES, *EVENTS, *SPECS, *STORAGE_DOMAINS, *OTHERS)
     ],
 )
-def test_who_may_do_what(accounts: dict[str, Path], who: str, request_: Request, expected: Answer) -> None:
-    answer, said = ask(accounts[who], request_)
+def test_who_may_do_what(installation: Installation, who: str, request_: Request, expected: Answer) -> None:
+    answer, said = ask(installation.accounts[who], request_.in_namespace(installation.namespace))
     assert answer is expected, said
 
 
-def test_a_refusal_says_whose_the_object_is(accounts: dict[str, Path]) -> None:
-    _, said = ask(accounts["agent-a"], status_of(NODE_B, phase="Replicating"))
+def test_a_refusal_says_whose_the_object_is(installation: Installation) -> None:
+    _, said = ask(installation.accounts["agent-a"], status_of(NODE_B, phase="Replicating"))
     assert f'the agent of node {NODE_A} may not write diskmigrations "{of(NODE_B)}"' in said
     assert f"node {NODE_B}" in said
-    _, said = ask(accounts["agent-a"], status_of("nobody", phase="Replicating"))
+    _, said = ask(installation.accounts["agent-a"], status_of("nobody", phase="Replicating"))
     assert "no node" in said
-    _, said = ask(accounts["unbound-agent"], status_of(NODE_A, phase="Replicating"))
+    _, said = ask(installation.accounts["unbound-agent"], status_of(NODE_A, phase="Replicating"))
     assert "names no node" in said
     assert "as a pod" in said
 
 
-def test_an_agents_token_says_on_which_node_it_runs(control_plane: ControlPlane, accounts: dict[str, Path]) -> None:
-    answer = json.loads(control_plane.kubectl("auth", "whoami", "--output=json", kubeconfig=accounts["agent-a"]))
+def test_an_agents_token_says_on_which_node_it_runs(installation: Installation) -> None:
+    kubeconfig = installation.accounts["agent-a"]
+    answer = json.loads(installation.control_plane.kubectl("auth", "whoami", "--output=json", kubeconfig=kubeconfig))
     user = answer["status"]["userInfo"]
-    assert user["username"] == f"system:serviceaccount:{SYSTEM_NAMESPACE}:diskmigration-agent"
+    assert user["username"] == f"system:serviceaccount:{installation.namespace}:diskmigration-agent"
     assert user["extra"]["authentication.kubernetes.io/node-name"] == [NODE_A]

@@ -16,10 +16,12 @@ from diskmigration.agent.storage.domains import StorageDomains
 class NodeServices:
     """This node's libvirt, storage domains and extender, and what else migrations work with.
 
-    `note_change` is told the uuid of a VM before something goes that its XML may have named until just now.
+    Migrations of `system_namespace`, the operator's own, may use every storage domain. `note_change` is told the uuid
+    of a VM before something goes that its XML may have named until just now.
     """
 
     name: str
+    system_namespace: str
     connection: Connection
     domains: StorageDomains
     extender: Extender

@@ -6,7 +6,6 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDisk
 from diskmigration.agent.migration.checks.disk import STORAGE_TYPES
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.names import SYSTEM_NAMESPACE
 from diskmigration.api.storage_domain import StorageDomain
 
 
@@ -40,9 +39,9 @@ def source_domain(disk: DomainDisk, located: Sequence[OpenDomain | None]) -> Ope
     return domains.popitem()[1]
 
 
-def require_allowed(domain: StorageDomain, namespace: str) -> None:
+def require_allowed(domain: StorageDomain, namespace: str, *, system_namespace: str) -> None:
     """Raise NamespaceNotAllowed if migrations of that namespace may not use the storage domain."""
-    if not domain.allows(namespace, system_namespace=SYSTEM_NAMESPACE):
+    if not domain.allows(namespace, system_namespace=system_namespace):
         raise MigrationError(
             Reason.NAMESPACE_NOT_ALLOWED,
             f"The storage domain {domain.metadata.name} does not allow migrations of namespace {namespace}. "

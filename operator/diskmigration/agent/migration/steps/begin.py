@@ -82,7 +82,7 @@ def begin(
     if source.name == destination.name:
         return None
     for side in (source, destination):
-        require_allowed(side.domain, migration.metadata.namespace)
+        require_allowed(side.domain, migration.metadata.namespace, system_namespace=node.system_namespace)
         side.driver.check()
     require_not_managed_elsewhere(description, source.domain, destination.domain)
     journal = plan(found, migration, source, destination, attempt=attempt, may_take_snapshot=is_running)
