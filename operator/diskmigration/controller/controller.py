@@ -96,10 +96,10 @@ class Controller:
         """
         await self._look_at_leases()
         await self.relist()
-        self.books.open()
+        self.books.scheduler.open()
         for name in self.books.inventory.domain_names():
             self._work.add(_DOMAIN_PREFIX + name)
-        found = {"migrations": len(self.books.view.active), "queued": self.books.queue_length}
+        found = {"migrations": len(self.books.view.active), "queued": self.books.scheduler.queue_length}
         _log.info("everything is read", extra=found)
 
     async def run(self) -> None:
@@ -189,7 +189,7 @@ class Controller:
         self.books.set_live(liveness.live(self._leases, stale_seconds=self._options.lease_stale_seconds))
 
     async def _refresh_positions(self) -> None:
-        self.books.refresh_positions(at_most=POSITIONS_AT_ONCE)
+        self.books.scheduler.refresh_positions(at_most=POSITIONS_AT_ONCE)
 
     async def _worker(self, number: int) -> None:
         while True:

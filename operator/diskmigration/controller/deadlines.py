@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from diskmigration.api import conditions
 from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import ConditionType
+from diskmigration.controller.outcomes import Refusal
 from diskmigration.controller.records import Migration
 
 
@@ -20,11 +21,16 @@ def seconds_to_removal(completed: datetime | None, ttl_seconds: int | None, now:
     return _remaining(completed, ttl_seconds, now)
 
 
-def seconds_to_giving_up(migration: Migration, grace_seconds: float, now: datetime) -> float:
-    """Until a migration that is refused without a break has been so for the whole grace.
+def seconds_to_giving_up(migration: Migration, refusal: Refusal, grace_seconds: float, now: datetime) -> float | None:
+    """Until a migration that is refused fails; None for one that waits instead, until its deadline at most.
 
-    One that was accepted a moment ago, or held by `suspend`, has all of it before it.
+    The grace is for one that was never accepted, and counts from when it was first refused without a break. Only what
+    its own spec makes impossible fails at once.
     """
+    if refusal.is_permanent:
+        return 0.0
+    if migration.was_accepted or refusal.sides is not None:
+        return None
     accepted = conditions.find(migration.status.conditions, ConditionType.ACCEPTED)
     if accepted is None or accepted.status is not ConditionStatus.FALSE:
         return grace_seconds

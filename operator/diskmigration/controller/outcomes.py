@@ -9,11 +9,17 @@ from diskmigration.controller.topics import Topic
 
 @dataclass(frozen=True)
 class Refusal:
-    """It cannot start as things are. A permanent one stays so whatever changes around it."""
+    """It cannot start as things are. A permanent one stays so whatever changes around it.
+
+    `disk_keys` are those of its disk, as far as that was found. `sides`, its source and its destination, are set where
+    it only waits until another migration of its disk has ended.
+    """
 
     reason: Reason
     message: str
     is_permanent: bool = False
+    disk_keys: tuple[str, ...] = ()
+    sides: tuple[Side, Side] | None = None
     topics: frozenset[Topic] = field(default=frozenset())
 
 

@@ -33,23 +33,38 @@ class Surroundings:
 class _RefusedError(Exception):
     """Carries a refusal out of the checks, so that they read in their order."""
 
-    def __init__(self, reason: Reason, message: str, *, is_permanent: bool = False) -> None:
+    def __init__(self, reason: Reason, message: str, *, sides: tuple[Side, Side] | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
-        self.is_permanent = is_permanent
+        self.sides = sides
+
+
+@dataclass
+class _Trail:
+    """What the checks have come by so far: the topics that they judged by, and the disk."""
+
+    topics: set[Topic]
+    disk_keys: tuple[str, ...] = ()
 
 
 def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outcome:
-    """Finds the VM's node and disk, and judges both storage domains.
+    """Find the VM's node and disk, and judge both storage domains.
 
-    The outcome's topics are those whose change may lead to another outcome.
+    The outcome's topics are those whose change may lead to another outcome. No refusal is permanent: all
+    rest on what nodes and administrators say at the moment.
     """
-    watched: set[Topic] = {topics.domain(spec.destination.storage_domain)}
+    trail = _Trail({topics.domain(spec.destination.storage_domain)})
     try:
-        return _place(namespace, spec, around, watched)
+        return _place(namespace, spec, around, trail)
     except _RefusedError as refused:
-        return Refusal(refused.reason, refused.message, is_permanent=refused.is_permanent, topics=frozenset(watched))
+        return Refusal(
+            refused.reason,
+            refused.message,
+            disk_keys=trail.disk_keys,
+            sides=refused.sides,
+            topics=frozenset(trail.topics),
+        )
 
 
 def disk_keys(located: LocatedMachine, target: str) -> tuple[str, ...]:
@@ -86,45 +101,41 @@ def _may_hold_less(disk: Disk, source: StorageDomain) -> bool:
     return is_raw_file and (disk.allocated_bytes or 0) >= (disk.size_bytes or 0)
 
 
-def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, watched: set[Topic]) -> Outcome:
+def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail: _Trail) -> Placement:
     destination = _usable_domain(spec.destination.storage_domain, "destination", namespace, around)
-    located = _find_machine(spec, around.inventory, watched)
+    located = _find_machine(spec, around.inventory, trail.topics)
     disk = _movable_disk(spec, located)
-    keys = disk_keys(located, spec.disk)
-    watched |= {topics.disk(key) for key in keys}
+    keys = trail.disk_keys = disk_keys(located, spec.disk)
+    trail.topics |= {topics.disk(key) for key in keys}
     if not disk.storage_domain:
         raise _RefusedError(
             Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
             f"Disk {spec.disk} of VM {spec.virtual_machine} on node {located.node} lies in no StorageDomain. "
             "Ask an administrator for a StorageDomain that holds its volume.",
         )
-    watched.add(topics.domain(disk.storage_domain))
+    trail.topics.add(topics.domain(disk.storage_domain))
     source = _usable_domain(disk.storage_domain, "source", namespace, around)
+    source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
+    destination_side = Side(storage_domain=destination.metadata.name, type=destination.spec.type)
     if (holder := around.blocked_by(keys)) is not None:
         raise _RefusedError(
             Reason.DISK_BUSY,
             f"DiskMigration {holder} already moves disk {spec.disk} of VM {spec.virtual_machine}. "
             "Wait until it has ended, or cancel it.",
+            sides=(source_side, destination_side),
         )
-    source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
     if source.metadata.name == destination.metadata.name:
         # The inventory may be older than the disk's last move: its agent looks, and is the one who says so.
-        return Placement(located.node, keys, source_side, source_side, needed_bytes=0, topics=frozenset(watched))
+        return Placement(located.node, keys, source_side, source_side, needed_bytes=0, topics=frozenset(trail.topics))
     for side in (source, destination):
         _check_ready(side, located.node, around.inventory)
     needed = needed_bytes(spec, disk, destination.spec.type)
-    watched.add(topics.space(destination.metadata.name, located.node))
     may_fit = not _takes_whole_disk(spec, destination.spec.type) and _may_hold_less(disk, source)
+    # Once it is placed, the space is judged again when its turn has come, and not at each change of a byte count.
+    judged_once = frozenset(trail.topics)
+    trail.topics.add(topics.space(destination.metadata.name, located.node))
     _check_space(destination, located.node, 0 if may_fit else needed, around)
-    return Placement(
-        node=located.node,
-        disk_keys=keys,
-        source=source_side,
-        destination=Side(storage_domain=destination.metadata.name, type=destination.spec.type),
-        needed_bytes=needed,
-        # The space is judged again when its turn has come, and not at each change of a byte count.
-        topics=frozenset(topic for topic in watched if not topic.startswith("space/")),
-    )
+    return Placement(located.node, keys, source_side, destination_side, needed, topics=judged_once)
 
 
 def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -> StorageDomain:
@@ -144,8 +155,7 @@ def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -
         raise _RefusedError(
             Reason.NAMESPACE_NOT_ALLOWED,
             f"StorageDomain {name} (the {role}) does not allow namespace {namespace}. "
-            "Ask an administrator to add it to spec.allowedNamespaces, then make a new DiskMigration.",
-            is_permanent=True,
+            "Ask an administrator to add it to spec.allowedNamespaces.",
         )
     return record.domain
 
@@ -174,7 +184,6 @@ def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[To
             Reason.VIRTUAL_MACHINE_AMBIGUOUS,
             f"VM {wanted} is on several nodes: {nodes}. "
             "Make a new DiskMigration that says which with virtualMachine.uuid or virtualMachine.nodeName.",
-            is_permanent=True,
         )
     if (other := _where_it_runs_else(matching[0], inventory)) is not None:
         raise _RefusedError(
@@ -229,7 +238,6 @@ def _movable_disk(spec: DiskMigrationSpec, located: LocatedMachine) -> Disk:
             Reason.DISK_NOT_SUPPORTED,
             f"Disk {spec.disk} of VM {spec.virtual_machine} is of type {disk.type}. "
             "Only disks on files and block devices can be moved.",
-            is_permanent=True,
         )
     return disk
 

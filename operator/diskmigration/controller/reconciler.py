@@ -52,6 +52,7 @@ class Reconciler:
         """`look_again` has a migration looked at after so many seconds, if nothing wakes it before."""
         self._cluster = cluster
         self._books = books
+        self._scheduler = books.scheduler
         self._reporting = reporting
         self._request = request
         self._look_again = look_again
@@ -74,7 +75,7 @@ class Reconciler:
         if migration.is_delegated:
             await self._accompany(migration)
         elif migration.is_deleting:
-            self._books.withdraw(migration)
+            self._scheduler.withdraw(migration)
             await self._remove_finalizer(migration.metadata)
         else:
             await self._decide(migration)
@@ -120,18 +121,15 @@ class Reconciler:
             await self._refuse(migration, refusal or validation.unreadable(migration), now)
             return
         if spec.suspend:
-            self._books.withdraw(migration)
+            self._scheduler.withdraw(migration)
             await self._write(migration, statuses.held(migration, now))
             return
         left = deadlines.seconds_to_deadline(migration, now)
         if left is not None and left <= 0:
-            message = (
-                f"It did not start within activeDeadlineSeconds ({spec.active_deadline_seconds}); nothing was touched. "
-                "Allow it more time, or let fewer migrations wait before it."
-            )
+            message = statuses.not_started_in_time(migration, spec.active_deadline_seconds or 0)
             await self._conclude(migration, statuses.failed(migration, Reason.DEADLINE_EXCEEDED, message, now))
             return
-        match self._books.judge(migration):
+        match self._scheduler.judge(migration):
             case Refusal() as refusal:
                 await self._refuse(migration, refusal, now)
             case Placement() as placement:
@@ -140,17 +138,22 @@ class Reconciler:
             self._look_again(migration.key, left)
 
     async def _refuse(self, migration: Migration, refusal: Refusal, now: datetime) -> None:
-        left = deadlines.seconds_to_giving_up(migration, self._grace_seconds, now)
-        if refusal.is_permanent or left <= 0:
+        left = deadlines.seconds_to_giving_up(migration, refusal, self._grace_seconds, now)
+        if left is not None and left <= 0:
             await self._conclude(migration, statuses.failed(migration, refusal.reason, refusal.message, now))
-            return
-        self._books.withdraw(migration)
-        await self._write(migration, statuses.refused(migration, refusal, now))
-        self._look_again(migration.key, left)
+        elif left is not None:
+            self._scheduler.withdraw(migration)
+            await self._write(migration, statuses.refused(migration, refusal, now))
+            self._look_again(migration.key, left)
+        else:
+            self._scheduler.set_aside(migration, refusal)
+            await self._write(migration, statuses.waiting(migration, refusal, now))
 
     async def _queue_or_hand_over(self, migration: Migration, placement: Placement, now: datetime) -> None:
-        if not self._books.ask_for_place(migration, placement):
-            await self._write(migration, statuses.queued(migration, placement, self._books.position(migration), now))
+        if not self._scheduler.ask_for_place(migration, placement):
+            position = self._scheduler.position(migration)
+            if position is not None:
+                await self._write(migration, statuses.queued(migration, placement, position, now))
             return
         if not migration.has_finalizer:
             # Before the node is written, as from then on there is something to clean up; and not before that, so that

@@ -64,6 +64,14 @@ class Migration:
         return bool(self.status.node_name)
 
     @property
+    def was_accepted(self) -> bool:
+        """Whether it once could run, or had only to wait for another migration of its disk: it is not refused for good.
+
+        The status keeps its sides from then on, also while it is suspended.
+        """
+        return self.status.source is not None or self.status.start_time is not None
+
+    @property
     def is_deleting(self) -> bool:
         """Whether somebody asked for its deletion."""
         return self.metadata.deletion_timestamp is not None

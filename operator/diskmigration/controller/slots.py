@@ -109,6 +109,10 @@ class DiskClaims:
             self._claims[key][uid] = claim
         return touched
 
+    def disks_of(self, uid: str) -> tuple[str, ...]:
+        """Return the keys of the disk that a migration claims."""
+        return self._disks_of.get(uid, ())
+
     def secure(self, uid: str) -> bool:
         """Puts a migration's claims before all that wait. False if another one has the disk: then nothing changes."""
         claims = [self._claims[key][uid] for key in self._disks_of.get(uid, ())]

@@ -18,6 +18,8 @@ QUEUED = "Queued"
 SCHEDULED = "Scheduled"
 SUSPENDED = "Suspended"
 
+_KEEPS_TURN = " It keeps its turn, and goes on by itself when this has passed."
+
 
 def held(migration: Migration, now: datetime) -> DiskMigrationStatus:
     """Held by `suspend`. As with a Job, its time starts again when it is let go."""
@@ -26,17 +28,46 @@ def held(migration: Migration, now: datetime) -> DiskMigrationStatus:
         observed_generation=migration.metadata.generation,
         phase=Phase.PENDING,
         conditions=_active(migration, ConditionStatus.UNKNOWN, SUSPENDED, message, now),
+        source=migration.status.source,
+        destination=migration.status.destination,
     )
 
 
 def refused(migration: Migration, refusal: Refusal, now: datetime) -> DiskMigrationStatus:
-    """Refused as things are, and looked at again when they change."""
+    """Refused as things are, never accepted so far, and looked at again when they change."""
     return DiskMigrationStatus(
         observed_generation=migration.metadata.generation,
         phase=Phase.PENDING,
         conditions=_active(migration, ConditionStatus.FALSE, refusal.reason.value, refusal.message, now),
-        start_time=migration.status.start_time,
     )
+
+
+def waiting(migration: Migration, refusal: Refusal, now: datetime) -> DiskMigrationStatus:
+    """Accepted once, and waiting until what it is refused for now has passed: only its deadline ends it.
+
+    `lastTransitionTime` of Accepted says since when.
+    """
+    status = migration.status
+    source, destination = refusal.sides or (status.source, status.destination)
+    return DiskMigrationStatus(
+        observed_generation=migration.metadata.generation,
+        phase=Phase.PENDING,
+        conditions=_active(
+            migration, ConditionStatus.FALSE, refusal.reason.value, _waiting_for(migration, refusal), now
+        ),
+        start_time=status.start_time or now,
+        source=source,
+        destination=destination,
+    )
+
+
+def _waiting_for(migration: Migration, refusal: Refusal) -> str:
+    before = find(migration.status.conditions, ConditionType.ACCEPTED)
+    is_same = before is not None and before.reason == refusal.reason.value and before.message.endswith(_KEEPS_TURN)
+    if before is not None and is_same and refusal.reason is Reason.DESTINATION_FULL:
+        # The free bytes change all the time, and each of those who wait for them would be written again.
+        return before.message
+    return f"{refusal.message}{_KEEPS_TURN}"
 
 
 def queued(migration: Migration, placement: Placement, position: int, now: datetime) -> DiskMigrationStatus:
@@ -141,6 +172,15 @@ def differs(now: DiskMigrationStatus, wanted: DiskMigrationStatus, *, is_whole: 
     if any(getattr(now, name) != getattr(wanted, name) for name in names):
         return True
     return any(find(now.conditions, one.type) != one for one in wanted.conditions)
+
+
+def not_started_in_time(migration: Migration, deadline_seconds: int) -> str:
+    """Return the message of one whose deadline passed before it was handed over."""
+    accepted = find(migration.status.conditions, ConditionType.ACCEPTED)
+    what = f"It did not start within activeDeadlineSeconds ({deadline_seconds}); nothing was touched."
+    if accepted is not None and accepted.status is ConditionStatus.FALSE:
+        return f"{what} It waited last for this: {accepted.message.removesuffix(_KEEPS_TURN)}"
+    return f"{what} Allow it more time, or let fewer migrations wait before it."
 
 
 def to_wire(status: DiskMigrationStatus) -> dict[str, Any]:

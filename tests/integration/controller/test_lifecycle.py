@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from diskmigration.api import names
-from tests.integration.controller.conftest import GRACE_SECONDS, Operator
 from tests.integration.controller.world import Handle, World, agent_status, disk, machine, ready
 from tests.waiting import wait_until
 
@@ -268,19 +267,3 @@ def test_kubectl_wait_returns_when_it_is_done(world: World, handle: Handle) -> N
     world.control_plane.kubectl(
         "wait", "--for=condition=Ready", f"dm/{handle.name}", f"--namespace={handle.namespace}", "--timeout=10s"
     )
-
-
-def test_a_vm_that_vanishes_in_the_queue_is_refused_only_after_the_grace(world: World, operator: Operator) -> None:
-    prepare(world, limit=1, vms=2)
-    world.migrate("first", world.name("vm")).until_phase("Scheduled")
-    second = world.migrate("second", world.name("vm1"))
-    second.until_accepted("True", "Queued")
-    node = world.name("n1")
-    whole = world.machines[node]
-    without = [one for one in whole if one["name"] != world.name("vm1")]
-    world.report(node, without, world.reports[node])
-    second.until_accepted("False", "VirtualMachineNotFound")
-    world.report(node, whole, world.reports[node])
-    second.until_accepted("True", "Queued")
-    world.report(node, without, world.reports[node])
-    assert second.until_phase("Failed", seconds=GRACE_SECONDS + 15)["failure"]["reason"] == "VirtualMachineNotFound"

@@ -104,30 +104,30 @@ def agent_that_is_not_alive(world: World) -> Handle:
 
 
 @pytest.mark.parametrize(
-    ("make", "reason", "is_permanent"),
+    ("make", "reason"),
     [
-        (no_such_vm, "VirtualMachineNotFound", False),
-        (two_vms_of_that_name, "VirtualMachineAmbiguous", True),
-        (no_such_disk, "DiskNotFound", False),
-        (network_disk, "DiskNotSupported", True),
-        (outside_every_domain, "SourceNotInStorageDomain", False),
-        (unknown_destination, "StorageDomainNotFound", False),
-        (destination_not_ready, "StorageDomainNotReady", False),
-        (full_destination, "DestinationFull", False),
-        (destination_closed_to_the_namespace, "NamespaceNotAllowed", True),
-        (source_closed_to_the_namespace, "NamespaceNotAllowed", True),
-        (unlocked_group_of_two_nodes, "SharedVolumeGroupUnlocked", False),
-        (agent_that_is_not_alive, "VirtualMachineNotFound", False),
+        (no_such_vm, "VirtualMachineNotFound"),
+        (two_vms_of_that_name, "VirtualMachineAmbiguous"),
+        (no_such_disk, "DiskNotFound"),
+        (network_disk, "DiskNotSupported"),
+        (outside_every_domain, "SourceNotInStorageDomain"),
+        (unknown_destination, "StorageDomainNotFound"),
+        (destination_not_ready, "StorageDomainNotReady"),
+        (full_destination, "DestinationFull"),
+        (destination_closed_to_the_namespace, "NamespaceNotAllowed"),
+        (source_closed_to_the_namespace, "NamespaceNotAllowed"),
+        (unlocked_group_of_two_nodes, "SharedVolumeGroupUnlocked"),
+        (agent_that_is_not_alive, "VirtualMachineNotFound"),
     ],
 )
-def test_it_is_refused_with_its_reason(
-    world: World, make: Callable[[World], Handle], reason: str, is_permanent: bool
+def test_it_is_refused_with_its_reason_once_the_grace_is_over(
+    world: World, make: Callable[[World], Handle], reason: str
 ) -> None:
     handle = make(world)
     handle.until_accepted("False", reason)
     refused_at = time.monotonic()
     status = handle.until_phase("Failed", seconds=GRACE_SECONDS + 15)
-    assert (time.monotonic() - refused_at < GRACE_SECONDS / 2) == is_permanent
+    assert time.monotonic() - refused_at > GRACE_SECONDS / 2
     assert "nodeName" not in status
     assert status["failure"]["reason"] == reason
     assert status["failure"]["phase"] == "Pending"
@@ -144,14 +144,19 @@ def test_it_is_refused_with_its_reason(
     }
 
 
-def test_the_second_for_one_disk_is_refused_and_the_first_goes_on(world: World) -> None:
+def test_the_second_for_one_disk_waits_until_the_first_has_ended(world: World) -> None:
     first = plain(world)
     first.until_phase("Scheduled")
     second = world.migrate("second", world.name("vm"))
-    status = second.until_phase("Failed")
-    assert status["failure"]["reason"] == "DiskBusy"
-    assert f"{first.namespace}/m" in status["failure"]["message"]
-    assert first.status()["phase"] == "Scheduled"
+    late = world.migrate("late", world.name("vm"), activeDeadlineSeconds=GRACE_SECONDS + 2)
+    for handle in (second, late):
+        assert f"{first.namespace}/m" in handle.until_accepted("False", "DiskBusy")["message"]
+    failure = late.until_phase("Failed")["failure"]
+    assert failure["reason"] == "DeadlineExceeded"
+    assert f"{first.namespace}/m" in failure["message"]
+    assert (first.status()["phase"], second.status()["phase"]) == ("Scheduled", "Pending")
+    first.agent_ends()
+    second.until_phase("Scheduled")
 
 
 def test_two_disks_of_one_vm_may_move_at_once(world: World) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -420,16 +421,28 @@ def test_a_second_migration_of_the_same_disk(stack: Stack, machines: Machines) -
     machine = machines("file-a")
     first = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
     first.wait_for_phase("Synchronized")
-    for destination in ("loop-b", "file-b"):
-        second = stack.migrate(machine.name, destination)
-        assert_refused(second, "DiskBusy", first.name, "cancel")
+    waiting = [stack.migrate(machine.name, destination) for destination in ("loop-b", "file-b")]
+    for second in waiting:
+        message = wait_until(partial(busy_message, second), f"{second.name} waits for its disk")
+        assert first.name in message
+        assert "cancel" in message
         assert "nodeName" not in second.status()
     assert stack.domains["loop-b"].files() == []
     machine.verify()
 
+    waiting[0].patch({"cancel": True})
+    waiting[0].wait_for_phase("Cancelled")
     first.patch({"cutover": {"policy": "Automatic"}})
     first.succeed()
+    waiting[1].succeed()
     machine.verify()
+
+
+def busy_message(migration: Migration) -> str:
+    """Return why it is not accepted, if that is that another one has its disk."""
+    conditions = {found["type"]: found for found in migration.status().get("conditions", [])}
+    accepted = conditions.get("Accepted", {"reason": ""})
+    return str(accepted["message"]) if accepted["reason"] == "DiskBusy" else ""
 
 
 @pytest.mark.skipif(Path("/dev/mapper/control").exists(), reason="the kernel has device-mapper")

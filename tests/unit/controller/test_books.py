@@ -32,12 +32,12 @@ def opened(
     books.set_live(frozenset({"n1"}))
     for body in migrations:
         books.observe_migration(body)
-    books.open()
+    books.scheduler.open()
     return books, woken
 
 
 def placed(books: Books, key: str) -> Placement:
-    outcome = books.judge(books.view.active[key])
+    outcome = books.scheduler.judge(books.view.active[key])
     assert isinstance(outcome, Placement)
     return outcome
 
@@ -61,8 +61,8 @@ def delegated(body: dict[str, Any], *, phase: str = "Scheduled", allocated: int 
 def test_the_place_of_a_delegated_one_is_taken_from_the_first_moment_after_a_restart() -> None:
     first = migration_body("m0", vm="vm-0")
     books, _ = opened([delegated(first), migration_body("m1", vm="vm-1", created=5)], limit=1)
-    assert not books.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
-    assert (books.active_on("a"), books.active_on("b"), books.queue_length) == (1, 1, 1)
+    assert not books.scheduler.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+    assert (books.scheduler.active_on("a"), books.scheduler.active_on("b"), books.scheduler.queue_length) == (1, 1, 1)
 
 
 def test_a_final_phase_frees_the_place_at_once_and_wakes_the_next() -> None:
@@ -71,20 +71,20 @@ def test_a_final_phase_frees_the_place_at_once_and_wakes_the_next() -> None:
     woken.migrations.clear()
     books.observe_migration(delegated(first, phase="Succeeded"))
     assert "vms/m1" in woken.migrations
-    assert books.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+    assert books.scheduler.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
 
 
 def test_a_deletion_seen_only_by_its_event_frees_the_place() -> None:
     first = delegated(migration_body("m0", vm="vm-0"))
     books, _ = opened([first, migration_body("m1", vm="vm-1")], limit=1)
     books.forget_migration("vms/m0", first["metadata"]["uid"])
-    assert books.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+    assert books.scheduler.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
 
 
 def test_of_two_for_one_disk_the_younger_is_busy_until_the_older_has_ended() -> None:
     old, young = migration_body("old", vm="vm-0", created=0), migration_body("young", vm="vm-0", created=9)
     books, woken = opened([young, old])
-    refused = books.judge(books.view.active["vms/young"])
+    refused = books.scheduler.judge(books.view.active["vms/young"])
     assert isinstance(refused, Refusal)
     assert refused.reason.value == "DiskBusy"
     assert "vms/old" in refused.message
@@ -157,8 +157,8 @@ def test_what_others_have_yet_to_write_is_not_free() -> None:
     first, second = migration_body("m0", vm="vm-0"), migration_body("m1", vm="vm-1")
     books.observe_migration(first)
     books.observe_migration(second)
-    assert books.ask_for_place(books.view.active["vms/m0"], placed(books, "vms/m0"))
-    refused = books.judge(books.view.active["vms/m1"])
+    assert books.scheduler.ask_for_place(books.view.active["vms/m0"], placed(books, "vms/m0"))
+    refused = books.scheduler.judge(books.view.active["vms/m1"])
     assert isinstance(refused, Refusal)
     assert refused.reason.value == "DestinationFull"
     books.observe_migration(delegated(first, phase="Replicating", allocated=300))
@@ -189,10 +189,10 @@ class Histories(RuleBasedStateMachine):
         migration = self.books.view.active.get(key)
         if migration is None or migration.is_delegated:
             return
-        outcome = self.books.judge(migration)
+        outcome = self.books.scheduler.judge(migration)
         if not isinstance(outcome, Placement):
-            self.books.withdraw(migration)
-        elif self.books.ask_for_place(migration, outcome):
+            self.books.scheduler.withdraw(migration)
+        elif self.books.scheduler.ask_for_place(migration, outcome):
             body = delegated(self.server[key])
             self._store(body)
             if data.draw(st.booleans(), label="the answer arrives"):
@@ -230,7 +230,7 @@ class Histories(RuleBasedStateMachine):
         active = [body for body in self.server.values() if body["status"].get("nodeName")]
         assert len(active) <= LIMIT
         for name in "ab":
-            assert len(active) <= self.books.active_on(name) <= LIMIT
+            assert len(active) <= self.books.scheduler.active_on(name) <= LIMIT
 
     @invariant()
     def no_disk_is_moved_twice(self) -> None:

@@ -1,7 +1,16 @@
 from datetime import timedelta
 
-from diskmigration.controller import deadlines
+import pytest
+
+from diskmigration.api.disk_migration import Side
+from diskmigration.api.errors import Reason
+from diskmigration.api.storage_domain import StorageType
+from diskmigration.controller import deadlines, statuses
+from diskmigration.controller.outcomes import Placement, Refusal
 from tests.unit.controller.builders import EPOCH, migration, moment
+
+FILES = (Side(storage_domain="a", type=StorageType.FILE), Side(storage_domain="b", type=StorageType.FILE))
+PLACE = Placement("n1", ("k",), *FILES, needed_bytes=1)
 
 
 def accepted(status: str, since: float) -> dict[str, object]:
@@ -26,14 +35,45 @@ def test_a_ttl_counts_from_the_completion() -> None:
     assert deadlines.seconds_to_removal(EPOCH, 60, EPOCH + timedelta(seconds=20)) == 40
 
 
+SIDES = {
+    "source": {"storageDomain": "a", "type": "File"},
+    "destination": {"storageDomain": "b", "type": "File"},
+}
+FULL = Refusal(Reason.DESTINATION_FULL, "full")
+
+
+def left(status: dict[str, object], refusal: Refusal = FULL) -> float | None:
+    return deadlines.seconds_to_giving_up(migration(status=status), refusal, 30, EPOCH + timedelta(seconds=1000))
+
+
 def test_the_grace_counts_from_when_it_was_refused() -> None:
-    now = EPOCH + timedelta(seconds=1000)
-    assert deadlines.seconds_to_giving_up(migration(status=accepted("False", 990)), 30, now) == 20
-    assert deadlines.seconds_to_giving_up(migration(status=accepted("False", 900)), 30, now) == -70
+    assert left(accepted("False", 990)) == 20
+    assert left(accepted("False", 900)) == -70
 
 
-def test_one_that_waited_long_or_was_suspended_has_the_whole_grace() -> None:
-    now = EPOCH + timedelta(seconds=1000)
-    for status in ("True", "Unknown"):
-        assert deadlines.seconds_to_giving_up(migration(status=accepted(status, 0)), 30, now) == 30
-    assert deadlines.seconds_to_giving_up(migration(), 30, now) == 30
+def test_one_that_was_suspended_or_is_new_has_the_whole_grace() -> None:
+    assert left(accepted("Unknown", 0)) == 30
+    assert left({"observedGeneration": -1}) == 30
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.INVALID_SPEC])
+def test_one_that_was_accepted_once_is_never_refused_for_good(reason: Reason) -> None:
+    queued = statuses.queued(migration(), PLACE, 1, EPOCH)
+    waiting = statuses.waiting(migration(status=statuses.to_wire(queued)), FULL, EPOCH)
+    suspended = statuses.held(migration(status=statuses.to_wire(waiting)), EPOCH)
+    for status in (queued, waiting, suspended):
+        assert left(statuses.to_wire(status), Refusal(reason, "why")) is None
+
+
+def test_one_that_waits_for_its_disk_has_time_until_its_deadline() -> None:
+    busy = Refusal(Reason.DISK_BUSY, "busy", sides=(PLACE.source, PLACE.destination))
+    assert left(accepted("False", 0), busy) is None
+    waiting = statuses.to_wire(statuses.waiting(migration(), busy, EPOCH))
+    assert waiting["startTime"] == moment()
+    assert left(waiting) is None, "and what it is refused for afterwards may pass too"
+
+
+def test_what_the_spec_itself_makes_impossible_fails_at_once() -> None:
+    impossible = Refusal(Reason.INVALID_SPEC, "no", is_permanent=True)
+    for status in (accepted("False", 999), {**accepted("True", 0), **SIDES}):
+        assert left(status, impossible) == 0

@@ -14,7 +14,8 @@ from tests.unit.controller.builders import EPOCH, migration
 LATER = EPOCH + timedelta(seconds=100)
 SOURCE = Side(storage_domain="a", type=StorageType.FILE)
 PLACE = Placement("n1", ("k",), SOURCE, Side(storage_domain="b", type=StorageType.BLOCK), 1)
-REFUSAL = Refusal(Reason.DISK_BUSY, "busy")
+REFUSAL = Refusal(Reason.VIRTUAL_MACHINE_NOT_FOUND, "not there")
+BUSY = Refusal(Reason.DISK_BUSY, "busy", sides=(PLACE.source, PLACE.destination))
 
 
 def after(status: DiskMigrationStatus, **said: Any) -> Migration:
@@ -25,6 +26,7 @@ def after(status: DiskMigrationStatus, **said: Any) -> Migration:
 ALL = [
     statuses.held(migration(), EPOCH),
     statuses.refused(migration(), REFUSAL, EPOCH),
+    statuses.waiting(migration(), BUSY, EPOCH),
     statuses.queued(migration(), PLACE, 3, EPOCH),
     statuses.scheduled(migration(), PLACE, EPOCH),
     statuses.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH),
@@ -85,6 +87,32 @@ def test_a_refusal_that_lasts_keeps_the_time_at_which_it_began() -> None:
     again = statuses.refused(refused, Refusal(Reason.DESTINATION_FULL, "full"), LATER)
     assert again.conditions[0].last_transition_time == EPOCH
     assert statuses.differs(refused.status, again, is_whole=True)
+
+
+def test_one_that_was_accepted_keeps_its_start_and_its_sides_while_it_waits_or_is_suspended() -> None:
+    waiting = after(statuses.waiting(after(statuses.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER))
+    assert waiting.status.start_time == EPOCH
+    assert states(waiting.status)["Accepted"] == "False"
+    held = statuses.held(waiting, LATER)
+    for status in (waiting.status, held):
+        assert (status.source, status.destination, status.queue_position) == (PLACE.source, PLACE.destination, None)
+    assert after(held).was_accepted
+
+
+def test_room_that_comes_and_goes_is_not_written_each_time() -> None:
+    waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
+    for number in range(3):
+        refusal = Refusal(Reason.DESTINATION_FULL, f"{number} bytes are free.")
+        waiting = after(statuses.waiting(waiting, refusal, LATER))
+    assert waiting.status.conditions[0].message.startswith("0 bytes are free. It keeps its turn")
+    other = statuses.waiting(waiting, Refusal(Reason.STORAGE_DOMAIN_NOT_READY, "no mount."), LATER)
+    assert other.conditions[0].message.startswith("no mount. It keeps its turn")
+
+
+def test_a_deadline_that_passes_tells_what_was_waited_for() -> None:
+    waiting = after(statuses.waiting(after(statuses.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER))
+    assert statuses.not_started_in_time(waiting, 60).endswith("It waited last for this: not there")
+    assert "fewer migrations" in statuses.not_started_in_time(after(statuses.queued(migration(), PLACE, 1, EPOCH)), 60)
 
 
 def test_a_position_goes_when_it_is_its_turn() -> None:

@@ -1,0 +1,225 @@
+"""What was accepted once outlives an outage: it waits, says for what, and goes on in its order."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diskmigration.api import names
+from testbed.control_plane import ControlPlane
+from tests.integration.controller.conftest import Operator
+from tests.integration.controller.test_queue import is_active
+from tests.integration.controller.world import GIB, Handle, World, machine, ready
+from tests.variants import first_by_day
+from tests.waiting import wait_until
+
+STALE_SECONDS = 4
+OPTIONS = (f"--lease-stale-seconds={STALE_SECONDS}", "--acceptance-grace-seconds=0.5")
+"""The grace is long over before an outage is."""
+FIRST = 8
+"""Of so many the order is looked at in which they are handed over."""
+
+
+@pytest.fixture
+def mortal(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Operator]:
+    """An operator of the test's own."""
+    made = Operator(control_plane, tmp_path / "operator.log")
+    yield made
+    made.kill()
+
+
+class Heartbeats:
+    """The Leases of nodes, renewed all the time but for those that are stopped."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._nodes: set[str] = set()
+
+    def begin(self, node: str) -> None:
+        """That node's agent lives."""
+        self._world.renew(node)
+        self._nodes.add(node)
+
+    def stop(self, node: str) -> None:
+        """That node's agent is away."""
+        self._nodes.discard(node)
+
+    def run(self, ended: threading.Event) -> None:
+        """Renews them until the event is set."""
+        while not ended.wait(STALE_SECONDS / 8):
+            for node in sorted(self._nodes):
+                self._world.renew(node)
+
+
+@pytest.fixture
+def heartbeats(world: World) -> Iterator[Heartbeats]:
+    made, ended = Heartbeats(world), threading.Event()
+    thread = threading.Thread(target=made.run, args=(ended,))
+    thread.start()
+    try:
+        yield made
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def agent_away(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]:
+    """As while its pod is replaced, or the node reboots."""
+    assert world.machines[node]
+    heartbeats.stop(node)
+    yield "VirtualMachineNotFound"
+    heartbeats.begin(node)
+
+
+@contextmanager
+def mount_away(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]:
+    """As while an NFS server is away."""
+    assert heartbeats
+    before = world.reports[node]
+    world.report(node, world.machines[node], [ready("src"), ready("dst", is_ready=False, reason="NotMounted")])
+    yield "StorageDomainNotReady"
+    world.report(node, world.machines[node], before)
+
+
+@contextmanager
+def inventory_empty(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]:
+    """As of an agent that has begun to survey its node."""
+    assert heartbeats
+    before = world.machines[node]
+    world.report(node, [], world.reports[node])
+    yield "VirtualMachineNotFound"
+    world.report(node, before, world.reports[node])
+
+
+@contextmanager
+def destination_full(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]:
+    """As until somebody frees some room."""
+    assert heartbeats
+    before = world.reports[node]
+    world.report(node, world.machines[node], [ready("src"), ready("dst", available=GIB - 1)])
+    yield "DestinationFull"
+    world.report(node, world.machines[node], before)
+
+
+Outage = Callable[[World, Heartbeats, str], Any]
+
+
+@pytest.mark.parametrize(
+    ("outage", "count"),
+    first_by_day(
+        [(agent_away, 60), (mount_away, 30), (inventory_empty, 30), (destination_full, 30), (agent_away, 500)], 2
+    ),
+)
+def test_nobody_in_the_queue_fails_and_the_order_stays(
+    world: World, mortal: Operator, heartbeats: Heartbeats, outage: Outage, count: int
+) -> None:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=1)
+    node = world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(count)])
+    heartbeats.begin(node)
+    mortal.start(*OPTIONS)
+    first = world.migrate("first", world.name("vm-0"))
+    first.until_phase("Scheduled")
+    waiting = create(world, range(1, count))
+    wait_until(lambda: accepted(world) == {("True", "Queued"): count - 1}, "all are queued", seconds=120)
+    order = by_age(world, waiting)
+
+    with outage(world, heartbeats, node) as reason:
+        wait_until(lambda: accepted(world) == {("False", reason): count - 1}, "all say what they wait for", seconds=120)
+        told = waiting[0].condition("Accepted")
+        assert told["message"].endswith("It keeps its turn, and goes on by itself when this has passed.")
+        first.agent_ends()
+        # Nobody is handed over, and the grace is over for all of them.
+        wait_until(lambda: not active(world), "the place is free")
+        assert accepted(world) == {("False", reason): count - 1}
+        assert "startTime" in waiting[0].status()
+
+    served: list[str] = []
+
+    def step() -> bool:
+        for handle in active(world):
+            served.append(handle.name)
+            handle.agent_ends()
+        return len(served) >= min(FIRST, count - 1)
+
+    wait_until(step, "the first of them run", seconds=120)
+    assert served[:FIRST] == [handle.name for handle in order[: len(served[:FIRST])]]
+    phases = {status.get("phase") for status in world.statuses().values()}
+    assert phases <= {"Succeeded", "Pending", "Scheduled"}
+
+
+def test_only_its_deadline_ends_one_that_waits_and_it_says_for_what(
+    world: World, mortal: Operator, heartbeats: Heartbeats
+) -> None:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=1)
+    node = world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(2)])
+    heartbeats.begin(node)
+    mortal.start(*OPTIONS)
+    world.migrate("first", world.name("vm-0")).until_phase("Scheduled")
+    second = world.migrate("second", world.name("vm-1"), activeDeadlineSeconds=8)
+    second.until_accepted("True", "Queued")
+    with mount_away(world, heartbeats, node) as reason:
+        second.until_accepted("False", reason)
+        failure = second.until_phase("Failed")["failure"]
+    assert failure["reason"] == "DeadlineExceeded"
+    assert "NotMounted" in failure["message"]
+
+
+def test_one_that_was_suspended_in_an_outage_still_waits_when_it_is_let_go(
+    world: World, mortal: Operator, heartbeats: Heartbeats
+) -> None:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=1)
+    node = world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(2)])
+    heartbeats.begin(node)
+    mortal.start(*OPTIONS)
+    first = world.migrate("first", world.name("vm-0"))
+    first.until_phase("Scheduled")
+    second = world.migrate("second", world.name("vm-1"))
+    second.until_accepted("True", "Queued")
+    with mount_away(world, heartbeats, node) as reason:
+        second.until_accepted("False", reason)
+        second.patch(suspend=True)
+        second.until_accepted("Unknown", "Suspended")
+        mortal.kill()
+        second.patch(suspend=False)
+        mortal.start(*OPTIONS)
+        second.until_accepted("False", reason)
+        first.agent_ends()
+    second.until_phase("Scheduled")
+
+
+def create(world: World, numbers: range) -> list[Handle]:
+    world.namespace()
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(lambda number: world.migrate(f"m{number}", world.name(f"vm-{number}")), numbers))
+
+
+def accepted(world: World) -> dict[tuple[str, str], int]:
+    """How many of those that wait have which Accepted."""
+    found: dict[tuple[str, str], int] = {}
+    for status in world.statuses().values():
+        if status.get("phase", "Pending") == "Pending":
+            conditions = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions", [])}
+            said = conditions.get("Accepted", ("", ""))
+            found[said] = found.get(said, 0) + 1
+    return found
+
+
+def active(world: World) -> list[Handle]:
+    return [Handle(world, *key.split("/")) for key, status in world.statuses().items() if is_active(status)]
+
+
+def by_age(world: World, handles: list[Handle]) -> list[Handle]:
+    """Oldest first; of those made within one second the uid decides."""
+    bodies = {
+        body["metadata"]["name"]: body["metadata"]
+        for body in world.admin.list(names.DISK_MIGRATIONS, namespace=world.namespace())
+    }
+    return sorted(handles, key=lambda one: (bodies[one.name]["creationTimestamp"], bodies[one.name]["uid"]))

@@ -1,0 +1,150 @@
+"""Who is passed over for a while, and who goes next after that."""
+
+from typing import Any
+
+import pytest
+
+from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.outcomes import Placement, Refusal
+from tests.unit.controller.builders import disk, domain_body, hypervisor_body, machine, migration_body, report
+
+SIDES = {
+    "source": {"storageDomain": "a", "type": "File"},
+    "destination": {"storageDomain": "b", "type": "File"},
+}
+COUNT = 500
+
+
+def books_with(machines: dict[str, list[str]], *, limit: int = 1, woken: set[str] | None = None) -> Books:
+    """Books of these VMs by node, all of which are alive, that were opened before any migration came."""
+    wake = (set() if woken is None else woken).add
+    books = Books(system_namespace="system", wake=Wake(migration=wake, domain=lambda _name: None))
+    for name in "abc":
+        books.observe_domain(domain_body(name, limit=limit))
+    for node, vms in machines.items():
+        books.observe_hypervisor(hypervisor_body(node, [machine(vm) for vm in vms], [report(each) for each in "abc"]))
+    books.set_live(frozenset(machines))
+    books.scheduler.open()
+    return books
+
+
+def step(books: Books, key: str) -> str:
+    """What the reconciler does with one that was accepted: what came of it."""
+    migration = books.view.active[key]
+    match books.scheduler.judge(migration):
+        case Refusal() as refusal:
+            books.scheduler.set_aside(migration, refusal)
+            return refusal.reason.value
+        case Placement() as placement:
+            return "granted" if books.scheduler.ask_for_place(migration, placement) else "queued"
+
+
+def queue(
+    books: Books, name: str, vm: str, *, created: float, status: dict[str, Any] | None = None, to: str = "b"
+) -> str:
+    """A migration that was accepted before."""
+    books.observe_migration(migration_body(name, vm=vm, to=to, created=created, status=status or SIDES))
+    step(books, f"vms/{name}")
+    return f"vms/{name}"
+
+
+@pytest.mark.parametrize("away", ["agent", "mount", "virtual machine", "storage domain"])
+def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -> None:
+    vms = [f"vm-{number}" for number in range(COUNT)]
+    woken: set[str] = set()
+    books = books_with({"n1": vms, "n2": []}, woken=woken)
+    keys = [queue(books, f"m{number}", vm, created=number) for number, vm in enumerate(vms)]
+    assert [step(books, key) for key in keys] == ["granted"] + ["queued"] * (COUNT - 1)
+
+    if away == "agent":
+        books.set_live(frozenset({"n2"}))
+    elif away == "storage domain":
+        books.forget_domain("b")
+    else:
+        found = [] if away == "virtual machine" else [machine(vm) for vm in vms]
+        books.observe_hypervisor(hypervisor_body("n1", found, [report("a"), report("b", ready=away != "mount")]))
+    assert woken.issuperset(keys)
+    assert {step(books, key) for key in reversed(keys)} <= {
+        "VirtualMachineNotFound",
+        "StorageDomainNotReady",
+        "StorageDomainNotFound",
+    }
+    assert (books.scheduler.queue_length, books.scheduler.set_aside_count) == (0, COUNT)
+    assert books.scheduler.active_on("a") == 0, "nobody holds a place meanwhile"
+
+    woken.clear()
+    if away == "agent":
+        books.set_live(frozenset({"n1", "n2"}))
+    elif away == "storage domain":
+        books.observe_domain({**domain_body("b", limit=1), "metadata": {**domain_body("b")["metadata"], "uid": "new"}})
+    else:
+        books.observe_hypervisor(hypervisor_body("n1", [machine(vm) for vm in vms]))
+    assert woken.issuperset(keys)
+    served = []
+    while woken:
+        # The workers come to them in any order.
+        for key in sorted(woken, reverse=True):
+            woken.discard(key)
+            if key in books.view.active and step(books, key) == "granted":
+                served.append(key)
+                books.forget_migration(key, f"uid-vms-{key.removeprefix('vms/')}")
+    assert served == [f"vms/m{number}" for number in range(COUNT)]
+
+
+def test_a_place_that_one_cannot_use_goes_to_the_next() -> None:
+    books = books_with({"n1": ["vm-0"], "n2": ["vm-1"]})
+    sick = queue(books, "m0", "vm-0", created=0)
+    healthy = queue(books, "m1", "vm-1", created=1)
+    assert (step(books, sick), step(books, healthy)) == ("granted", "queued")
+    books.set_live(frozenset({"n2"}))
+    assert step(books, sick) == "VirtualMachineNotFound"
+    assert step(books, healthy) == "granted"
+
+
+def test_one_that_is_away_when_its_turn_comes_is_passed_over_although_nobody_has_looked_at_it() -> None:
+    books = books_with({"n1": ["vm-0", "vm-1"], "n2": ["vm-2"]})
+    first, away, last = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(3))
+    assert step(books, first) == "granted"
+    books.set_live(frozenset({"n2"}))
+    books.forget_migration(first, "uid-vms-m0")
+    assert step(books, last) == "granted"
+    assert step(books, away) == "VirtualMachineNotFound"
+
+
+def test_one_that_is_set_aside_keeps_its_disk_from_a_younger_one_also_after_a_restart() -> None:
+    books = books_with({"n1": ["vm-0"]})
+    old = queue(books, "old", "vm-0", created=0)
+    books.forget_domain("b")
+    assert step(books, old) == "StorageDomainNotFound"
+    young = queue(books, "young", "vm-0", created=1, to="c")
+    assert step(books, young) == "DiskBusy"
+
+    again = Books(system_namespace="system", wake=Wake(migration=lambda _key: None, domain=lambda _name: None))
+    for name in "ac":
+        again.observe_domain(domain_body(name))
+    again.observe_domain(domain_body("b", namespaces=("others",)))
+    again.observe_hypervisor(
+        hypervisor_body("n1", [machine("vm-0", disks=[disk()])], [report("a"), report("b", ready=False), report("c")])
+    )
+    again.set_live(frozenset({"n1"}))
+    for name, to, created in (("young", "c", 1), ("old", "b", 0)):
+        again.observe_migration(migration_body(name, vm="vm-0", to=to, created=created, status=SIDES))
+    again.observe_domain(domain_body("b"))
+    again.scheduler.open()
+    assert step(again, young) == "DiskBusy"
+    assert step(again, old) == "StorageDomainNotReady"
+
+
+def test_two_that_wait_for_one_disk_get_it_one_after_the_other() -> None:
+    books = books_with({"n1": ["vm-0"]}, limit=9)
+    keys = [queue(books, f"m{n}", "vm-0", created=n) for n in range(3)]
+    assert [step(books, key) for key in keys] == ["granted", "DiskBusy", "DiskBusy"]
+    books.forget_migration(keys[0], "uid-vms-m0")
+    assert [step(books, key) for key in reversed(keys[1:])] == ["DiskBusy", "granted"]
+
+
+def test_one_that_was_never_accepted_is_not_set_aside() -> None:
+    books = books_with({"n1": ["vm-0"]})
+    books.observe_migration(migration_body("m", vm="nobody"))
+    assert step(books, "vms/m") == "VirtualMachineNotFound"
+    assert books.scheduler.set_aside_count == 0
