@@ -174,10 +174,11 @@ def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[To
         if (not wanted.name or one.machine.name == wanted.name)
         and (not wanted.node_name or one.node == wanted.node_name)
     ]
+    watched |= {topics.node(one.node) for one in matching}
     if not matching:
         raise _RefusedError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, found))
     if len(matching) > 1:
-        matching = _only_one_that_runs(matching) or matching
+        matching = _where_it_is(matching, inventory)
     if len(matching) > 1:
         nodes = ", ".join(f"{one.node} (uuid {one.machine.uuid})" for one in matching)
         raise _RefusedError(
@@ -185,27 +186,28 @@ def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[To
             f"VM {wanted} is on several nodes: {nodes}. "
             "Make a new DiskMigration that says which with virtualMachine.uuid or virtualMachine.nodeName.",
         )
-    if (other := _where_it_runs_else(matching[0], inventory)) is not None:
-        raise _RefusedError(
-            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
-            f"VM {wanted} is shut off on node {matching[0].node}, and runs on node {other}, where its disk is in use. "
-            f"Make a new DiskMigration for node {other}, or undefine the VM on node {matching[0].node}.",
-        )
-    if not inventory.is_live(matching[0].node):
+    located = matching[0]
+    if (other := _where_it_runs_else(located, inventory)) is not None:
+        raise _RefusedError(Reason.VIRTUAL_MACHINE_AMBIGUOUS, _runs_elsewhere(spec, located.node, other, inventory))
+    if not inventory.is_live(located.node):
         raise _RefusedError(
             Reason.VIRTUAL_MACHINE_NOT_FOUND,
-            f"VM {wanted} was last seen on node {matching[0].node}, whose agent does not renew its Lease. "
+            f"VM {wanted} was last seen on node {located.node}, whose agent does not renew its Lease. "
             "Check the agent's pod on that node.",
         )
-    return matching[0]
+    return located
 
 
-def _only_one_that_runs(machines: list[LocatedMachine]) -> list[LocatedMachine]:
-    """One VM defined on two nodes is where it runs; two VMs that share a name stay ambiguous whatever they do."""
+def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[LocatedMachine]:
+    """Return where one VM is that several nodes report: where it runs, and not where a node that is away saw it last.
+
+    Two VMs that share a name stay ambiguous, whatever they do and whether or not their nodes are there.
+    """
     if len({one.machine.uuid.lower() for one in machines}) > 1:
-        return []
-    running = [one for one in machines if one.machine.state.has_process]
-    return running if len(running) == 1 else []
+        return machines
+    known = [one for one in machines if inventory.is_live(one.node)] or machines
+    running = [one for one in known if one.machine.state.has_process]
+    return running if len(running) == 1 else known
 
 
 def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | None:
@@ -214,6 +216,19 @@ def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | 
         return None
     known = inventory.machines_with_uuid(located.machine.uuid)
     return next((one.node for one in known if one.machine.state.has_process), None)
+
+
+def _runs_elsewhere(spec: DiskMigrationSpec, node: str, other: str, inventory: Inventory) -> str:
+    what = f"VM {spec.virtual_machine} is shut off on node {node}"
+    if inventory.is_live(other):
+        return (
+            f"{what}, and runs on node {other}, where its disk is in use. "
+            f"Make a new DiskMigration for node {other}, or undefine the VM on node {node}."
+        )
+    return (
+        f"{what}, and was last seen running on node {other}, whose agent does not renew its Lease: its disk may be in "
+        f"use there. Check the agent's pod on node {other}, or delete that Node object if the node never comes back."
+    )
 
 
 def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:

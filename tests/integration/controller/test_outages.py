@@ -195,6 +195,24 @@ def test_one_that_was_suspended_in_an_outage_still_waits_when_it_is_let_go(
     second.until_phase("Scheduled")
 
 
+def test_a_vm_that_was_started_elsewhere_is_found_there_when_its_node_is_lost(
+    world: World, mortal: Operator, heartbeats: Heartbeats
+) -> None:
+    world.domain("src")
+    world.domain("dst")
+    vm = machine(world.name("vm"))
+    lost = world.node("n1", [vm])
+    other = world.node("n2", [])
+    heartbeats.begin(lost)
+    heartbeats.begin(other)
+    mortal.start(*OPTIONS[:1], "--acceptance-grace-seconds=60")
+    heartbeats.stop(lost)
+    # What the lost node reported last stays as it is.
+    world.report(other, [vm], world.reports[other])
+    handle = world.migrate("m", world.name("vm"))
+    assert handle.until_phase("Scheduled")["nodeName"] == other
+
+
 def create(world: World, numbers: range) -> list[Handle]:
     world.namespace()
     with ThreadPoolExecutor(8) as threads:

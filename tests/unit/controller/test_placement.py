@@ -217,6 +217,41 @@ def test_one_vm_defined_on_two_nodes_is_where_it_runs() -> None:
     assert outcome.node == "n2"
 
 
+STOPPED = machine("web-1", state="ShutOff")
+
+
+@pytest.mark.parametrize(
+    ("on_dead", "on_live", "node"),
+    [
+        (WEB, WEB, "live"),
+        (STOPPED, WEB, "live"),
+        (STOPPED, STOPPED, "live"),
+        (WEB, STOPPED, None),
+    ],
+)
+def test_a_node_that_went_away_makes_no_vm_ambiguous(
+    on_dead: dict[str, Any], on_live: dict[str, Any], node: str | None
+) -> None:
+    both = [hypervisor_body("dead", [on_dead]), hypervisor_body("live", [on_live])]
+    for virtual_machine in ({"name": "web-1"}, {"uuid": "uuid-web-1"}):
+        outcome = judged(both, live={"live"}, spec={"virtualMachine": virtual_machine})
+        if node is None:
+            assert isinstance(outcome, Refusal), "its disk may be in use there"
+            assert "node dead, whose agent does not renew its Lease" in outcome.message
+        else:
+            assert isinstance(outcome, Placement)
+            assert outcome.node == node
+        assert {"node/dead", "node/live"} <= outcome.topics
+
+
+def test_another_vm_of_that_name_on_a_node_that_went_away_still_has_to_be_told_apart() -> None:
+    both = [hypervisor_body(node, [machine("web-1", uuid=node)]) for node in ("dead", "live")]
+    outcome = judged(both, live={"live"})
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason is Reason.VIRTUAL_MACHINE_AMBIGUOUS
+    assert isinstance(judged(both, live={"live"}, spec={"virtualMachine": {"uuid": "live"}}), Placement)
+
+
 @pytest.mark.parametrize("state", ["Running", "ShutOff"])
 def test_whether_a_disk_is_at_its_destination_its_agent_knows_best(state: str) -> None:
     outcome = judged([hypervisor_body("n1", [machine("web-1", state=state, disks=[disk(domain="b")])])])
