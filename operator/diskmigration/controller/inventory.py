@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from diskmigration.api import conditions
+from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine, VolumeGroup
 from diskmigration.api.model import ObjectMeta
@@ -49,7 +51,10 @@ class Inventory:
         node = hypervisor.metadata.name
         before = self._hypervisors.get(node)
         self._hypervisors[node] = hypervisor
-        return self._replace_machines(node, before, hypervisor) | self._replace_reports(node, before, hypervisor)
+        touched = self._replace_machines(node, before, hypervisor) | self._replace_reports(node, before, hypervisor)
+        if _complaint(before) != _complaint(hypervisor):
+            touched.add(topics.node(node))
+        return touched
 
     def remove_hypervisor(self, node: str) -> set[Topic]:
         """Forgets a node; the topics that this changes."""
@@ -83,6 +88,13 @@ class Inventory:
     def is_live(self, node: str) -> bool:
         """Whether the node's agent renews its Lease."""
         return node in self._live
+
+    def complaint(self, node: str) -> str:
+        """Return why the node's agent does not know its VMs at the moment, say as libvirtd does not answer; or nothing.
+
+        What the node reports is then what was known before.
+        """
+        return _complaint(self._hypervisors.get(node))
 
     def machines_named(self, name: str) -> list[LocatedMachine]:
         """The VMs of that name, by node."""
@@ -193,6 +205,13 @@ def _drop(index: defaultdict[str, dict[_K, _T]], name: str, key: _K) -> None:
         index[name].pop(key, None)
         if not index[name]:
             del index[name]
+
+
+def _complaint(hypervisor: Hypervisor | None) -> str:
+    ready = conditions.find(hypervisor.status.conditions, "Ready") if hypervisor is not None else None
+    if ready is None or ready.status is not ConditionStatus.FALSE:
+        return ""
+    return ready.message or ready.reason
 
 
 def _spec_of(record: DomainRecord) -> object:

@@ -195,6 +195,11 @@ def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[To
             f"VM {wanted} was last seen on node {located.node}, whose agent does not renew its Lease. "
             "Check the agent's pod on that node.",
         )
+    if complaint := inventory.complaint(located.node):
+        raise _RefusedError(
+            Reason.HYPERVISOR_UNAVAILABLE,
+            f"The agent on node {located.node} does not know its VMs at the moment: {complaint}",
+        )
     return located
 
 
@@ -205,7 +210,8 @@ def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[L
     """
     if len({one.machine.uuid.lower() for one in machines}) > 1:
         return machines
-    known = [one for one in machines if inventory.is_live(one.node)] or machines
+    live = [one for one in machines if inventory.is_live(one.node)]
+    known = [one for one in live if not inventory.complaint(one.node)] or live or machines
     running = [one for one in known if one.machine.state.has_process]
     return running if len(running) == 1 else known
 

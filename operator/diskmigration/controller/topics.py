@@ -22,7 +22,7 @@ def machine_uuid(uuid: str) -> Topic:
 
 
 def node(name: str) -> Topic:
-    """Whether a node's agent is alive."""
+    """Whether a node's agent is alive, and knows the node's VMs."""
     return f"node/{name}"
 
 

@@ -87,6 +87,15 @@ def mount_away(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]
 
 
 @contextmanager
+def libvirtd_away(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]:
+    """As while libvirtd hangs: the agent renews its Lease and reports what it knew."""
+    assert heartbeats
+    world.report(node, world.machines[node], world.reports[node], complaint="libvirtd does not answer.")
+    yield "HypervisorUnavailable"
+    world.report(node, world.machines[node], world.reports[node])
+
+
+@contextmanager
 def inventory_empty(world: World, heartbeats: Heartbeats, node: str) -> Iterator[str]:
     """As of an agent that has begun to survey its node."""
     assert heartbeats
@@ -112,7 +121,15 @@ Outage = Callable[[World, Heartbeats, str], Any]
 @pytest.mark.parametrize(
     ("outage", "count"),
     first_by_day(
-        [(agent_away, 60), (mount_away, 30), (inventory_empty, 30), (destination_full, 30), (agent_away, 500)], 2
+        [
+            (agent_away, 60),
+            (libvirtd_away, 30),
+            (mount_away, 30),
+            (inventory_empty, 30),
+            (destination_full, 30),
+            (agent_away, 500),
+        ],
+        2,
     ),
 )
 def test_nobody_in_the_queue_fails_and_the_order_stays(
@@ -211,6 +228,31 @@ def test_a_vm_that_was_started_elsewhere_is_found_there_when_its_node_is_lost(
     world.report(other, [vm], world.reports[other])
     handle = world.migrate("m", world.name("vm"))
     assert handle.until_phase("Scheduled")["nodeName"] == other
+
+
+def test_a_node_whose_libvirtd_does_not_answer_gets_no_places(
+    world: World, mortal: Operator, heartbeats: Heartbeats
+) -> None:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=4)
+    nodes = {
+        name: world.node(name, [machine(world.name(f"{name}-{number}")) for number in range(4)])
+        for name in ("sick", "well")
+    }
+    for node in nodes.values():
+        heartbeats.begin(node)
+    sick = nodes["sick"]
+    mortal.start(*OPTIONS[:1], "--acceptance-grace-seconds=60")
+    world.report(sick, world.machines[sick], world.reports[sick], complaint="libvirtd has not answered since noon.")
+    held = [world.migrate(f"sick-{n}", world.name(f"sick-{n}")) for n in range(4)]
+    for handle in held:
+        assert "since noon" in handle.until_accepted("False", "HypervisorUnavailable")["message"]
+    for handle in [world.migrate(f"well-{n}", world.name(f"well-{n}")) for n in range(4)]:
+        assert handle.until_phase("Scheduled")["nodeName"] == nodes["well"]
+        handle.agent_ends()
+    world.report(sick, world.machines[sick], world.reports[sick])
+    for handle in held:
+        assert handle.until_phase("Scheduled")["nodeName"] == sick
 
 
 def create(world: World, numbers: range) -> list[Handle]:

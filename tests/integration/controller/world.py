@@ -102,11 +102,21 @@ class World:
         """The agent on that node renews its Lease."""
         leases.renew_lease(self.agent, names.SYSTEM_NAMESPACE, node, holder=node, duration_seconds=40)
 
-    def report(self, node: str, machines: list[dict[str, Any]], reports: list[dict[str, Any]]) -> None:
-        """The agent on that node writes its Hypervisor."""
+    def report(
+        self, node: str, machines: list[dict[str, Any]], reports: list[dict[str, Any]], *, complaint: str = ""
+    ) -> None:
+        """The agent on that node writes its Hypervisor; `complaint` is why it does not know its VMs at the moment."""
+        ready = {
+            "type": "Ready",
+            "status": "False" if complaint else "True",
+            "reason": "HypervisorUnavailable" if complaint else "LibvirtAnswers",
+            "message": complaint,
+            "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
         self.machines[node], self.reports[node] = machines, reports
         body = self.agent.apply(names.HYPERVISORS, node, {}, field_manager=names.AGENT_FIELD_MANAGER)
         status = {
+            "conditions": [ready],
             "virtualMachines": [
                 {
                     **one,

@@ -63,11 +63,24 @@ def report(
 
 
 def hypervisor_body(
-    node: str, machines: list[dict[str, Any]], domains: list[dict[str, Any]] | None = None
+    node: str,
+    machines: list[dict[str, Any]],
+    domains: list[dict[str, Any]] | None = None,
+    *,
+    complaint: str = "",
 ) -> dict[str, Any]:
+    """`complaint` is why the agent does not know its VMs at the moment."""
+    ready = {
+        "type": "Ready",
+        "status": "False" if complaint else "True",
+        "reason": "HypervisorUnavailable" if complaint else "LibvirtAnswers",
+        "message": complaint,
+        "lastTransitionTime": moment(),
+    }
     return {
         "metadata": {"name": node, "uid": f"uid-{node}", "resourceVersion": str(next(_versions))},
         "status": {
+            "conditions": [ready],
             "virtualMachines": machines,
             "storageDomains": [report("a"), report("b")] if domains is None else domains,
         },

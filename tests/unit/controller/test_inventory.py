@@ -129,6 +129,19 @@ def test_a_group_that_is_seen_anew_touches_every_domain_on_it() -> None:
     assert topics.domain("a") in made.remove_hypervisor("n2")
 
 
+def test_a_node_is_touched_when_its_libvirtd_falls_silent_and_when_it_answers_again() -> None:
+    made = Inventory()
+    well = Hypervisor.from_wire(hypervisor_body("n1", []))
+    sick = Hypervisor.from_wire(hypervisor_body("n1", [], complaint="no answer since noon"))
+    made.put_hypervisor(well)
+    assert made.complaint("n1") == ""
+    assert made.put_hypervisor(sick) == {topics.node("n1")}
+    assert made.complaint("n1") == "no answer since noon"
+    assert made.put_hypervisor(sick) == set()
+    assert made.put_hypervisor(well) == {topics.node("n1")}
+    assert made.complaint("n2") == "", "a node that never reported complains of nothing"
+
+
 def test_a_domain_whose_group_is_shared_unlocked_is_ready_nowhere() -> None:
     record = read_domain(domain_body("a", kind="lvm"))
     reports = {

@@ -155,6 +155,10 @@ def test_a_migration_goes_to_the_node_of_its_vm() -> None:
             Reason.DESTINATION_FULL,
             {"hypervisors": [hypervisor_body("n1", [WEB], [report("a"), report("b", available=GIB)])], "reserved": 1},
         ),
+        (
+            Reason.HYPERVISOR_UNAVAILABLE,
+            {"hypervisors": [hypervisor_body("n1", [WEB], complaint="libvirtd does not answer.")]},
+        ),
         (Reason.DISK_BUSY, {"hypervisors": [hypervisor_body("n1", [WEB])], "blocked_by": "vms/first"}),
     ],
 )
@@ -242,6 +246,13 @@ def test_a_node_that_went_away_makes_no_vm_ambiguous(
             assert isinstance(outcome, Placement)
             assert outcome.node == node
         assert {"node/dead", "node/live"} <= outcome.topics
+
+
+@pytest.mark.parametrize(("on_well", "node"), [(WEB, "well"), (STOPPED, None)])
+def test_nor_does_a_node_whose_libvirtd_does_not_answer(on_well: dict[str, Any], node: str | None) -> None:
+    outcome = judged([hypervisor_body("sick", [WEB], complaint="no answer"), hypervisor_body("well", [on_well])])
+    assert (outcome.node if isinstance(outcome, Placement) else None) == node
+    assert {"node/sick", "node/well"} <= outcome.topics
 
 
 def test_another_vm_of_that_name_on_a_node_that_went_away_still_has_to_be_told_apart() -> None:

@@ -48,7 +48,7 @@ def queue(
     return f"vms/{name}"
 
 
-@pytest.mark.parametrize("away", ["agent", "mount", "virtual machine", "storage domain"])
+@pytest.mark.parametrize("away", ["agent", "libvirtd", "mount", "virtual machine", "storage domain"])
 def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -> None:
     vms = [f"vm-{number}" for number in range(COUNT)]
     woken: set[str] = set()
@@ -62,10 +62,13 @@ def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -
         books.forget_domain("b")
     else:
         found = [] if away == "virtual machine" else [machine(vm) for vm in vms]
-        books.observe_hypervisor(hypervisor_body("n1", found, [report("a"), report("b", ready=away != "mount")]))
+        reports = [report("a"), report("b", ready=away != "mount")]
+        complaint = "no answer" if away == "libvirtd" else ""
+        books.observe_hypervisor(hypervisor_body("n1", found, reports, complaint=complaint))
     assert woken.issuperset(keys)
     assert {step(books, key) for key in reversed(keys)} <= {
         "VirtualMachineNotFound",
+        "HypervisorUnavailable",
         "StorageDomainNotReady",
         "StorageDomainNotFound",
     }
