@@ -15,6 +15,7 @@ from diskmigration.api.hypervisor import Hypervisor
 from diskmigration.controller import topics
 from diskmigration.controller.freshness import Freshness
 from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import read_domain, read_metadata
 from diskmigration.controller.scheduler import Scheduler
 from diskmigration.controller.topics import Topic
@@ -84,9 +85,9 @@ class Books:
             self._freshness.bury(kept.metadata.uid)
             self._touch(self.inventory.remove_domain(name))
 
-    def set_live(self, nodes: frozenset[str]) -> None:
+    def set_liveness(self, liveness: Liveness) -> None:
         """Takes in which nodes' agents are alive."""
-        self._touch(self.inventory.set_live(nodes))
+        self._touch(self.inventory.set_liveness(liveness))
 
     # How it is kept
 

@@ -186,7 +186,7 @@ class Controller:
         self._looked_at_leases = now
         looked_for = min(gap, 2 * self._options.lease_poll_seconds)
         self._leases = liveness.look(self._leases, leases, looked_for_seconds=looked_for, now=datetime.now(UTC))
-        self.books.set_live(liveness.live(self._leases, stale_seconds=self._options.lease_stale_seconds))
+        self.books.set_liveness(liveness.judge(self._leases, stale_seconds=self._options.lease_stale_seconds))
 
     async def _refresh_positions(self) -> None:
         self.books.scheduler.refresh_positions(at_most=POSITIONS_AT_ONCE)

@@ -29,7 +29,7 @@ def seconds_to_giving_up(migration: Migration, refusal: Refusal, grace_seconds: 
     """
     if refusal.is_permanent:
         return 0.0
-    if migration.was_accepted or refusal.sides is not None:
+    if migration.was_accepted or refusal.sides is not None or refusal.is_provisional:
         return None
     accepted = conditions.find(migration.status.conditions, ConditionType.ACCEPTED)
     if accepted is None or accepted.status is not ConditionStatus.FALSE:

@@ -14,6 +14,7 @@ from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine, VolumeGroup
 from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
+from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import DomainRecord
 from diskmigration.controller.topics import Topic
 
@@ -44,7 +45,7 @@ class Inventory:
         self._reports: defaultdict[str, dict[str, NodeStorageDomain]] = defaultdict(dict)
         self._groups: defaultdict[str, dict[_Sight, VolumeGroup]] = defaultdict(dict)
         self._domains: dict[str, DomainRecord] = {}
-        self._live: frozenset[str] = frozenset()
+        self._liveness = Liveness()
 
     def put_hypervisor(self, hypervisor: Hypervisor) -> set[Topic]:
         """Takes in what a node's agent reports; the topics that it changes."""
@@ -73,10 +74,10 @@ class Inventory:
         """Forgets a StorageDomain; its topic if it was known."""
         return {topics.domain(name)} if self._domains.pop(name, None) is not None else set()
 
-    def set_live(self, nodes: frozenset[str]) -> set[Topic]:
-        """Says which nodes' agents are alive; the topics of all that came or went with one."""
-        changed = self._live ^ nodes
-        self._live = nodes
+    def set_liveness(self, liveness: Liveness) -> set[Topic]:
+        """Say which nodes' agents are alive; return the topics of all that came or went with one."""
+        before, self._liveness = self._liveness, liveness
+        changed = (before.live ^ liveness.live) | (before.unjudged ^ liveness.unjudged)
         touched = {topics.node(node) for node in changed}
         for node in changed:
             if (hypervisor := self._hypervisors.get(node)) is not None:
@@ -87,7 +88,11 @@ class Inventory:
 
     def is_live(self, node: str) -> bool:
         """Whether the node's agent renews its Lease."""
-        return node in self._live
+        return node in self._liveness.live
+
+    def is_unjudged(self, node: str) -> bool:
+        """Whether it is too early to tell if the node's agent is alive."""
+        return node in self._liveness.unjudged
 
     def complaint(self, node: str) -> str:
         """Return why the node's agent does not know its VMs at the moment, say as libvirtd does not answer; or nothing.
@@ -133,8 +138,9 @@ class Inventory:
         return self._reports.get(domain_name, {}).get(node)
 
     def reports(self, domain_name: str) -> dict[str, NodeStorageDomain]:
-        """What the agents that are alive say of a storage domain, by node."""
-        return {node: report for node, report in self._reports.get(domain_name, {}).items() if node in self._live}
+        """What the agents say of a storage domain, by node, but for those that are known to be away."""
+        nodes = self._liveness.live | self._liveness.unjudged
+        return {node: report for node, report in self._reports.get(domain_name, {}).items() if node in nodes}
 
     def unlocked_sharers(self, group_uuid: str) -> list[str]:
         """The nodes that have a volume group without a lock manager between them; none where that is one node only.

@@ -12,7 +12,8 @@ class Refusal:
     """It cannot start as things are. A permanent one stays so whatever changes around it.
 
     `disk_keys` are those of its disk, as far as that was found. `sides`, its source and its destination, are set where
-    it only waits until another migration of its disk has ended.
+    it only waits until another migration of its disk has ended. `is_provisional` says that it is too early to
+    tell, as the operator has just begun to look at a node's Lease: nothing is written.
     """
 
     reason: Reason
@@ -20,6 +21,7 @@ class Refusal:
     is_permanent: bool = False
     disk_keys: tuple[str, ...] = ()
     sides: tuple[Side, Side] | None = None
+    is_provisional: bool = False
     topics: frozenset[Topic] = field(default=frozenset())
 
 

@@ -33,11 +33,19 @@ class Surroundings:
 class _RefusedError(Exception):
     """Carries a refusal out of the checks, so that they read in their order."""
 
-    def __init__(self, reason: Reason, message: str, *, sides: tuple[Side, Side] | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        sides: tuple[Side, Side] | None = None,
+        is_provisional: bool = False,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.sides = sides
+        self.is_provisional = is_provisional
 
 
 @dataclass
@@ -63,6 +71,7 @@ def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outc
             refused.message,
             disk_keys=trail.disk_keys,
             sides=refused.sides,
+            is_provisional=refused.is_provisional,
             topics=frozenset(trail.topics),
         )
 
@@ -177,6 +186,12 @@ def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[To
     watched |= {topics.node(one.node) for one in matching}
     if not matching:
         raise _RefusedError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, found))
+    if unjudged := [one.node for one in matching if inventory.is_unjudged(one.node)]:
+        raise _RefusedError(
+            Reason.VIRTUAL_MACHINE_NOT_FOUND,
+            f"It is not known yet whether the agents on these nodes are alive: {', '.join(unjudged)}.",
+            is_provisional=True,
+        )
     if len(matching) > 1:
         matching = _where_it_is(matching, inventory)
     if len(matching) > 1:

@@ -147,6 +147,8 @@ class Reconciler:
             self._look_again(migration.key, left)
         else:
             self._scheduler.set_aside(migration, refusal)
+            if refusal.is_provisional:
+                return
             await self._write(migration, statuses.waiting(migration, refusal, now))
 
     async def _queue_or_hand_over(self, migration: Migration, placement: Placement, now: datetime) -> None:
@@ -204,7 +206,7 @@ class Reconciler:
         """A deletion waits for the agent to clean up; unless its node is gone, then nobody will."""
         node = migration.status.node_name or ""
         self._look_again(migration.key, AGENT_RECHECK_SECONDS)
-        if self._books.inventory.is_live(node):
+        if self._books.inventory.is_live(node) or self._books.inventory.is_unjudged(node):
             self._told_of_waiting.discard(migration.uid)
             return
         if await self._request(self._cluster.get_node, node) is None:

@@ -1,6 +1,7 @@
 """What was accepted once outlives an outage: it waits, says for what, and goes on in its order."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -253,6 +254,63 @@ def test_a_node_whose_libvirtd_does_not_answer_gets_no_places(
     world.report(sick, world.machines[sick], world.reports[sick])
     for handle in held:
         assert handle.until_phase("Scheduled")["nodeName"] == sick
+
+
+@contextmanager
+def conditions_seen(world: World) -> Iterator[set[tuple[str, str]]]:
+    """Every Accepted that any of this world's migrations has had meanwhile."""
+    seen: set[tuple[str, str]] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            seen.update(accepted(world))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_after_an_outage_of_the_api_server_a_new_leader_refuses_nobody(
+    world: World, mortal: Operator, heartbeats: Heartbeats, control_plane: ControlPlane
+) -> None:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=1)
+    nodes = {name: world.node(name, [machine(world.name(name))]) for name in ("n1", "n2", "lost")}
+    for node in nodes.values():
+        heartbeats.begin(node)
+    mortal.start(*OPTIONS)
+    first = world.migrate("first", world.name("n1"))
+    first.until_phase("Scheduled")
+    for name in ("n2", "lost"):
+        world.migrate(name, world.name(name)).until_accepted("True", "Queued")
+    mortal.kill()
+    for node in nodes.values():
+        heartbeats.stop(node)
+    control_plane.stop_api_server()
+    stopped = time.monotonic()
+    try:
+        wait_until(lambda: time.monotonic() - stopped > STALE_SECONDS + 1, "all Leases look old")
+    finally:
+        control_plane.start_api_server()
+    mortal.start("--lease-stale-seconds=8", *OPTIONS[1:])
+    started = time.monotonic()
+    with conditions_seen(world) as seen:
+        fresh = world.migrate("fresh", world.name("n1"))
+        # The agents find the API server again a while after the operator.
+        wait_until(lambda: time.monotonic() - started > 2, "it has looked at the Leases several times")
+        for name in ("n1", "n2"):
+            heartbeats.begin(nodes[name])
+        first.agent_ends()
+        wait_until(lambda: is_active(Handle(world, world.namespace(), "n2").status()), "the next one runs")
+        fresh.until_accepted("True", "Queued")
+    assert seen <= {("True", "Queued"), ("", "")}
+    lost = Handle(world, world.namespace(), "lost")
+    lost.until_accepted("False", "VirtualMachineNotFound")
 
 
 def create(world: World, numbers: range) -> list[Handle]:

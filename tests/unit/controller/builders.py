@@ -7,6 +7,7 @@ from typing import Any
 from diskmigration.api import names
 from diskmigration.api.hypervisor import Hypervisor
 from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import Migration, read_domain, read_migration
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -128,12 +129,17 @@ def migration(name: str = "m", **said: Any) -> Migration:
 
 
 def inventory(
-    hypervisors: list[dict[str, Any]], domains: list[dict[str, Any]], *, live: set[str] | None = None
+    hypervisors: list[dict[str, Any]],
+    domains: list[dict[str, Any]],
+    *,
+    live: set[str] | None = None,
+    unjudged: set[str] | None = None,
 ) -> Inventory:
     made = Inventory()
     for body in domains:
         made.put_domain(read_domain(body))
     for body in hypervisors:
         made.put_hypervisor(Hypervisor.from_wire(body))
-    made.set_live(frozenset(live if live is not None else {body["metadata"]["name"] for body in hypervisors}))
+    names_live = live if live is not None else {body["metadata"]["name"] for body in hypervisors}
+    made.set_liveness(Liveness(frozenset(names_live), frozenset(unjudged or ())))
     return made

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.outcomes import Placement, Refusal
 from tests.unit.controller.builders import disk, domain_body, hypervisor_body, machine, migration_body
 
@@ -29,7 +30,7 @@ def opened(
     for name in "ab":
         books.observe_domain(domain_body(name, limit=limit))
     books.observe_hypervisor(hypervisor_body("n1", machines or [machine(name) for name in MACHINES]))
-    books.set_live(frozenset({"n1"}))
+    books.set_liveness(Liveness(frozenset({"n1"})))
     for body in migrations:
         books.observe_migration(body)
     books.scheduler.open()

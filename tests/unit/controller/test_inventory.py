@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from diskmigration.api.hypervisor import Hypervisor
 from diskmigration.controller import domain_statuses, topics
 from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import read_domain
 from diskmigration.controller.waiters import Waiters
 from tests.unit.controller.builders import EPOCH, domain_body, hypervisor_body, inventory, machine, report
@@ -46,8 +47,8 @@ def test_a_change_touches_what_it_concerns_and_no_more() -> None:
     assert made.put_hypervisor(full) == {topics.space("a", "n1")}
     assert made.put_domain(read_domain(domain_body("a"))) == set()
     assert made.put_domain(read_domain(domain_body("a", limit=9))) == {topics.domain("a")}
-    assert made.set_live(frozenset()) >= {topics.machine_name("v2"), topics.domain("a")}
-    assert made.set_live(frozenset()) == set()
+    assert made.set_liveness(Liveness()) >= {topics.machine_name("v2"), topics.domain("a")}
+    assert made.set_liveness(Liveness()) == set()
 
 
 def test_a_domain_is_ready_where_a_live_node_says_so() -> None:
@@ -140,6 +141,17 @@ def test_a_node_is_touched_when_its_libvirtd_falls_silent_and_when_it_answers_ag
     assert made.put_hypervisor(sick) == set()
     assert made.put_hypervisor(well) == {topics.node("n1")}
     assert made.complaint("n2") == "", "a node that never reported complains of nothing"
+
+
+def test_a_node_that_is_not_judged_yet_takes_nothing_from_a_storage_domain() -> None:
+    made = Inventory()
+    for node in ("live", "early", "away"):
+        made.put_hypervisor(Hypervisor.from_wire(hypervisor_body(node, [], [report("a")])))
+    made.set_liveness(Liveness(frozenset({"live"}), frozenset({"early"})))
+    assert set(made.reports("a")) == {"live", "early"}
+    touched = made.set_liveness(Liveness(frozenset({"live"})))
+    assert {topics.node("early"), topics.domain("a")} <= touched
+    assert set(made.reports("a")) == {"live"}
 
 
 def test_a_domain_whose_group_is_shared_unlocked_is_ready_nowhere() -> None:

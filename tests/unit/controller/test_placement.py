@@ -27,6 +27,7 @@ def judged(
     *,
     domains: list[dict[str, Any]] | None = None,
     live: set[str] | None = None,
+    unjudged: set[str] | None = None,
     blocked_by: str | None = None,
     reserved: int = 0,
     namespace: str = "vms",
@@ -35,7 +36,7 @@ def judged(
     spec = migration(namespace=namespace, **said).spec
     assert isinstance(spec, DiskMigrationSpec)
     around = Surroundings(
-        inventory=inventory(hypervisors, DOMAINS if domains is None else domains, live=live),
+        inventory=inventory(hypervisors, DOMAINS if domains is None else domains, live=live, unjudged=unjudged),
         system_namespace="diskmigration-system",
         blocked_by=lambda _keys: blocked_by,
         reserved_bytes=lambda _domain, _node: reserved,
@@ -253,6 +254,17 @@ def test_nor_does_a_node_whose_libvirtd_does_not_answer(on_well: dict[str, Any],
     outcome = judged([hypervisor_body("sick", [WEB], complaint="no answer"), hypervisor_body("well", [on_well])])
     assert (outcome.node if isinstance(outcome, Placement) else None) == node
     assert {"node/sick", "node/well"} <= outcome.topics
+
+
+@pytest.mark.parametrize("other", [None, WEB, STOPPED])
+def test_nothing_is_decided_of_a_vm_while_it_is_too_early_to_tell_whether_its_node_is_there(
+    other: dict[str, Any] | None,
+) -> None:
+    bodies = [hypervisor_body("n1", [WEB])] + ([hypervisor_body("n2", [other])] if other else [])
+    outcome = judged(bodies, live={"n2"}, unjudged={"n1"})
+    assert isinstance(outcome, Refusal)
+    assert outcome.is_provisional
+    assert "node/n1" in outcome.topics
 
 
 def test_another_vm_of_that_name_on_a_node_that_went_away_still_has_to_be_told_apart() -> None:

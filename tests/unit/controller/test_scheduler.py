@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.outcomes import Placement, Refusal
 from tests.unit.controller.builders import disk, domain_body, hypervisor_body, machine, migration_body, report
 
@@ -23,7 +24,7 @@ def books_with(machines: dict[str, list[str]], *, limit: int = 1, woken: set[str
         books.observe_domain(domain_body(name, limit=limit))
     for node, vms in machines.items():
         books.observe_hypervisor(hypervisor_body(node, [machine(vm) for vm in vms], [report(each) for each in "abc"]))
-    books.set_live(frozenset(machines))
+    books.set_liveness(Liveness(frozenset(machines)))
     books.scheduler.open()
     return books
 
@@ -57,7 +58,7 @@ def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -
     assert [step(books, key) for key in keys] == ["granted"] + ["queued"] * (COUNT - 1)
 
     if away == "agent":
-        books.set_live(frozenset({"n2"}))
+        books.set_liveness(Liveness(frozenset({"n2"})))
     elif away == "storage domain":
         books.forget_domain("b")
     else:
@@ -77,7 +78,7 @@ def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -
 
     woken.clear()
     if away == "agent":
-        books.set_live(frozenset({"n1", "n2"}))
+        books.set_liveness(Liveness(frozenset({"n1", "n2"})))
     elif away == "storage domain":
         books.observe_domain({**domain_body("b", limit=1), "metadata": {**domain_body("b")["metadata"], "uid": "new"}})
     else:
@@ -99,7 +100,7 @@ def test_a_place_that_one_cannot_use_goes_to_the_next() -> None:
     sick = queue(books, "m0", "vm-0", created=0)
     healthy = queue(books, "m1", "vm-1", created=1)
     assert (step(books, sick), step(books, healthy)) == ("granted", "queued")
-    books.set_live(frozenset({"n2"}))
+    books.set_liveness(Liveness(frozenset({"n2"})))
     assert step(books, sick) == "VirtualMachineNotFound"
     assert step(books, healthy) == "granted"
 
@@ -108,7 +109,7 @@ def test_one_that_is_away_when_its_turn_comes_is_passed_over_although_nobody_has
     books = books_with({"n1": ["vm-0", "vm-1"], "n2": ["vm-2"]})
     first, away, last = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(3))
     assert step(books, first) == "granted"
-    books.set_live(frozenset({"n2"}))
+    books.set_liveness(Liveness(frozenset({"n2"})))
     books.forget_migration(first, "uid-vms-m0")
     assert step(books, last) == "granted"
     assert step(books, away) == "VirtualMachineNotFound"
@@ -129,7 +130,7 @@ def test_one_that_is_set_aside_keeps_its_disk_from_a_younger_one_also_after_a_re
     again.observe_hypervisor(
         hypervisor_body("n1", [machine("vm-0", disks=[disk()])], [report("a"), report("b", ready=False), report("c")])
     )
-    again.set_live(frozenset({"n1"}))
+    again.set_liveness(Liveness(frozenset({"n1"})))
     for name, to, created in (("young", "c", 1), ("old", "b", 0)):
         again.observe_migration(migration_body(name, vm="vm-0", to=to, created=created, status=SIDES))
     again.observe_domain(domain_body("b"))
