@@ -42,6 +42,7 @@ class Reason(StrEnum):
     # It waits for somebody; it has not failed.
     IMPOSSIBLE_ALLOCATION = "ImpossibleAllocation"
     VIRTUAL_MACHINE_PAUSED = "VirtualMachinePaused"
+    AGENT_UNREACHABLE = "AgentUnreachable"
     # The user's own wish.
     CANCELLED = "Cancelled"
     # The outcome.

@@ -18,6 +18,7 @@ from diskmigration.cluster.events import Reporter
 from diskmigration.cluster.leases import list_leases
 from diskmigration.controller import liveness, metrics
 from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.domain_reconciler import reconcile_domain
 from diskmigration.controller.reconciler import Reconciler
 from diskmigration.controller.reporting import Reporting
 from diskmigration.controller.workqueue import WorkQueue
@@ -206,7 +207,8 @@ class Controller:
         """One step, and what becomes of its failure: it is made again, later each time."""
         try:
             if key.startswith(_DOMAIN_PREFIX):
-                await self._reconciler.reconcile_domain(key.removeprefix(_DOMAIN_PREFIX))
+                name = key.removeprefix(_DOMAIN_PREFIX)
+                await reconcile_domain(name, cluster=self._cluster, books=self.books, request=self._request)
             else:
                 await self._reconcile_migration(key)
         except ClusterError as error:

@@ -94,6 +94,10 @@ class Inventory:
         """Whether it is too early to tell if the node's agent is alive."""
         return node in self._liveness.unjudged
 
+    def is_away(self, node: str) -> bool:
+        """Whether the node's agent is known not to be alive."""
+        return not self.is_live(node) and not self.is_unjudged(node)
+
     def complaint(self, node: str) -> str:
         """Return why the node's agent does not know its VMs at the moment, say as libvirtd does not answer; or nothing.
 

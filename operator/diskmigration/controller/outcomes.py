@@ -41,3 +41,22 @@ class Placement:
 
 
 Outcome = Placement | Refusal
+
+
+class NotPlaceableError(Exception):
+    """Carries a refusal out of the checks, so that they read in their order. The fields are those of `Refusal`."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        sides: tuple[Side, Side] | None = None,
+        is_provisional: bool = False,
+    ) -> None:
+        """Keep what the refusal will say."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.sides = sides
+        self.is_provisional = is_provisional

@@ -10,7 +10,8 @@ from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageDomain, StorageType
 from diskmigration.controller import topics
 from diskmigration.controller.inventory import Inventory, LocatedMachine
-from diskmigration.controller.outcomes import Outcome, Placement, Refusal
+from diskmigration.controller.machine_search import find_machine
+from diskmigration.controller.outcomes import NotPlaceableError, Outcome, Placement, Refusal
 from diskmigration.controller.topics import Topic
 
 _MOVABLE_TYPES = frozenset({"File", "Block"})
@@ -30,24 +31,6 @@ class Surroundings:
     reserved_bytes: Callable[[str, str], int]
 
 
-class _RefusedError(Exception):
-    """Carries a refusal out of the checks, so that they read in their order."""
-
-    def __init__(
-        self,
-        reason: Reason,
-        message: str,
-        *,
-        sides: tuple[Side, Side] | None = None,
-        is_provisional: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.sides = sides
-        self.is_provisional = is_provisional
-
-
 @dataclass
 class _Trail:
     """What the checks have come by so far: the topics that they judged by, and the disk."""
@@ -65,7 +48,7 @@ def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outc
     trail = _Trail({topics.domain(spec.destination.storage_domain)})
     try:
         return _place(namespace, spec, around, trail)
-    except _RefusedError as refused:
+    except NotPlaceableError as refused:
         return Refusal(
             refused.reason,
             refused.message,
@@ -112,12 +95,12 @@ def _may_hold_less(disk: Disk, source: StorageDomain) -> bool:
 
 def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail: _Trail) -> Placement:
     destination = _usable_domain(spec.destination.storage_domain, "destination", namespace, around)
-    located = _find_machine(spec, around.inventory, trail.topics)
+    located = find_machine(spec, around.inventory, trail.topics)
     disk = _movable_disk(spec, located)
     keys = trail.disk_keys = disk_keys(located, spec.disk)
     trail.topics |= {topics.disk(key) for key in keys}
     if not disk.storage_domain:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
             f"Disk {spec.disk} of VM {spec.virtual_machine} on node {located.node} lies in no StorageDomain. "
             "Ask an administrator for a StorageDomain that holds its volume.",
@@ -127,7 +110,7 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail:
     source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
     destination_side = Side(storage_domain=destination.metadata.name, type=destination.spec.type)
     if (holder := around.blocked_by(keys)) is not None:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.DISK_BUSY,
             f"DiskMigration {holder} already moves disk {spec.disk} of VM {spec.virtual_machine}. "
             "Wait until it has ended, or cancel it.",
@@ -150,18 +133,18 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail:
 def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -> StorageDomain:
     record = around.inventory.domain(name)
     if record is None:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.STORAGE_DOMAIN_NOT_FOUND,
             f"There is no StorageDomain {name} (the {role}). See `kubectl get storagedomains` for those that exist.",
         )
     if record.domain is None:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.STORAGE_DOMAIN_NOT_READY,
             f"The spec of StorageDomain {name} (the {role}) cannot be read: {record.error}. "
             "Ask an administrator to correct it.",
         )
     if not record.domain.allows(namespace, system_namespace=around.system_namespace):
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.NAMESPACE_NOT_ALLOWED,
             f"StorageDomain {name} (the {role}) does not allow namespace {namespace}. "
             "Ask an administrator to add it to spec.allowedNamespaces.",
@@ -169,108 +152,16 @@ def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -
     return record.domain
 
 
-def _find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Topic]) -> LocatedMachine:
-    wanted = spec.virtual_machine
-    if wanted.uuid:
-        watched.add(topics.machine_uuid(wanted.uuid))
-        found = inventory.machines_with_uuid(wanted.uuid)
-    else:
-        watched.add(topics.machine_name(wanted.name or ""))
-        found = inventory.machines_named(wanted.name or "")
-    matching = [
-        one
-        for one in found
-        if (not wanted.name or one.machine.name == wanted.name)
-        and (not wanted.node_name or one.node == wanted.node_name)
-    ]
-    watched |= {topics.node(one.node) for one in matching}
-    if not matching:
-        raise _RefusedError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, found))
-    if unjudged := [one.node for one in matching if inventory.is_unjudged(one.node)]:
-        raise _RefusedError(
-            Reason.VIRTUAL_MACHINE_NOT_FOUND,
-            f"It is not known yet whether the agents on these nodes are alive: {', '.join(unjudged)}.",
-            is_provisional=True,
-        )
-    if len(matching) > 1:
-        matching = _where_it_is(matching, inventory)
-    if len(matching) > 1:
-        nodes = ", ".join(f"{one.node} (uuid {one.machine.uuid})" for one in matching)
-        raise _RefusedError(
-            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
-            f"VM {wanted} is on several nodes: {nodes}. "
-            "Make a new DiskMigration that says which with virtualMachine.uuid or virtualMachine.nodeName.",
-        )
-    located = matching[0]
-    if (other := _where_it_runs_else(located, inventory)) is not None:
-        raise _RefusedError(Reason.VIRTUAL_MACHINE_AMBIGUOUS, _runs_elsewhere(spec, located.node, other, inventory))
-    if not inventory.is_live(located.node):
-        raise _RefusedError(
-            Reason.VIRTUAL_MACHINE_NOT_FOUND,
-            f"VM {wanted} was last seen on node {located.node}, whose agent does not renew its Lease. "
-            "Check the agent's pod on that node.",
-        )
-    if complaint := inventory.complaint(located.node):
-        raise _RefusedError(
-            Reason.HYPERVISOR_UNAVAILABLE,
-            f"The agent on node {located.node} does not know its VMs at the moment: {complaint}",
-        )
-    return located
-
-
-def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[LocatedMachine]:
-    """Return where one VM is that several nodes report: where it runs, and not where a node that is away saw it last.
-
-    Two VMs that share a name stay ambiguous, whatever they do and whether or not their nodes are there.
-    """
-    if len({one.machine.uuid.lower() for one in machines}) > 1:
-        return machines
-    live = [one for one in machines if inventory.is_live(one.node)]
-    known = [one for one in live if not inventory.complaint(one.node)] or live or machines
-    running = [one for one in known if one.machine.state.has_process]
-    return running if len(running) == 1 else known
-
-
-def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | None:
-    """Another node on which the VM runs, if it is shut off on this one."""
-    if located.machine.state.has_process:
-        return None
-    known = inventory.machines_with_uuid(located.machine.uuid)
-    return next((one.node for one in known if one.machine.state.has_process), None)
-
-
-def _runs_elsewhere(spec: DiskMigrationSpec, node: str, other: str, inventory: Inventory) -> str:
-    what = f"VM {spec.virtual_machine} is shut off on node {node}"
-    if inventory.is_live(other):
-        return (
-            f"{what}, and runs on node {other}, where its disk is in use. "
-            f"Make a new DiskMigration for node {other}, or undefine the VM on node {node}."
-        )
-    return (
-        f"{what}, and was last seen running on node {other}, whose agent does not renew its Lease: its disk may be in "
-        f"use there. Check the agent's pod on node {other}, or delete that Node object if the node never comes back."
-    )
-
-
-def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:
-    wanted = spec.virtual_machine
-    on = f" on node {wanted.node_name}" if wanted.node_name else " on any node with an agent"
-    if found:
-        seen = ", ".join(f'"{one.machine.name}" on node {one.node}' for one in found)
-        return f"There is no VM {wanted}{on}; what comes nearest: {seen}. Name and uuid must belong to one VM."
-    return f"There is no VM {wanted}{on}. See `kubectl get hypervisors -o yaml` for the VMs that are known."
-
-
 def _movable_disk(spec: DiskMigrationSpec, located: LocatedMachine) -> Disk:
     disk = find_disk(located.machine, spec.disk)
     if disk is None:
         targets = ", ".join(disk.target for disk in located.machine.disks) or "none"
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.DISK_NOT_FOUND,
             f"VM {spec.virtual_machine} on node {located.node} has no disk {spec.disk}; its disks: {targets}.",
         )
     if disk.type not in _MOVABLE_TYPES:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.DISK_NOT_SUPPORTED,
             f"Disk {spec.disk} of VM {spec.virtual_machine} is of type {disk.type}. "
             "Only disks on files and block devices can be moved.",
@@ -282,19 +173,19 @@ def _check_ready(domain: StorageDomain, node: str, inventory: Inventory) -> None
     name = domain.metadata.name
     report = inventory.report(node, name)
     if report is None:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.STORAGE_DOMAIN_NOT_READY,
             f"StorageDomain {name} is not known on node {node}, where the VM is. "
             "Check its spec.nodeSelector against the node's labels.",
         )
     if not report.ready:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.STORAGE_DOMAIN_NOT_READY,
             f"StorageDomain {name} is not ready on node {node}: {report.reason or 'no reason given'}. "
             "Mend it on the node, or choose another one.",
         )
     if report.volume_group is not None and (sharers := inventory.unlocked_sharers(report.volume_group.uuid)):
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.SHARED_VOLUME_GROUP_UNLOCKED,
             f"The volume group of StorageDomain {name} (uuid {report.volume_group.uuid}) is seen by the nodes "
             f"{', '.join(sharers)} with no lock manager, so that they could destroy its metadata. Share it under "
@@ -308,7 +199,7 @@ def _check_space(destination: StorageDomain, node: str, needed: int, around: Sur
     available = (report.available_bytes or 0) if report is not None else 0
     reserved = around.reserved_bytes(name, node)
     if needed > available - reserved:
-        raise _RefusedError(
+        raise NotPlaceableError(
             Reason.DESTINATION_FULL,
             f"StorageDomain {name} on node {node} has {human_readable(available)} free, of which other migrations need "
             f"{human_readable(reserved)}; this disk needs {human_readable(needed)}. "

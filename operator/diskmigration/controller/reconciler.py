@@ -14,7 +14,7 @@ from diskmigration.api.errors import Reason
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.events import EventType
-from diskmigration.controller import deadlines, domain_statuses, statuses, validation
+from diskmigration.controller import deadlines, statuses, unreachable, validation
 from diskmigration.controller.books import Books
 from diskmigration.controller.outcomes import Placement, Refusal
 from diskmigration.controller.records import Migration
@@ -58,6 +58,7 @@ class Reconciler:
         self._look_again = look_again
         self._grace_seconds = acceptance_grace_seconds
         self._told_of_waiting: set[str] = set()
+        self._told_unreachable: set[str] = set()
 
     async def reconcile_migration(self, key: str) -> None:
         """One step for a DiskMigration.
@@ -79,35 +80,6 @@ class Reconciler:
             await self._remove_finalizer(migration.metadata)
         else:
             await self._decide(migration)
-
-    async def reconcile_domain(self, name: str) -> None:
-        """Writes a StorageDomain's status if it is not what the nodes report.
-
-        Raises:
-            ClusterError: the step could not be made; make it again.
-        """
-        record = self._books.inventory.domain(name)
-        if record is None:
-            return
-        inventory = self._books.inventory
-        reports = inventory.reports(name)
-        sharers = {
-            node: inventory.unlocked_sharers(report.volume_group.uuid)
-            for node, report in reports.items()
-            if report.volume_group is not None
-        }
-        wanted = domain_statuses.status_of(record, reports, _now(), unlocked_sharers=sharers)
-        if wanted == record.status:
-            return
-        body = await self._request(
-            self._cluster.apply_status,
-            names.STORAGE_DOMAINS,
-            name,
-            wanted.to_wire(),
-            uid=record.metadata.uid,
-            field_manager=names.OPERATOR_FIELD_MANAGER,
-        )
-        self._books.observe_domain(body)
 
     async def _decide(self, migration: Migration) -> None:
         """Before it is handed over: refuse it, hold it, queue it, or hand it over."""
@@ -194,19 +166,41 @@ class Reconciler:
         )
 
     async def _accompany(self, migration: Migration) -> None:
-        """After it is handed over: keep Accepted current, and its deletion from waiting for nobody."""
+        """After it is handed over: keep Accepted current, say if its agent is away, and have its deletion end."""
         if migration.spec is not None:
-            wanted = statuses.delegated(migration, _now())
-            # Until the agent takes over, the phase is in it, and must not fall on the agent's first.
-            await self._write(migration, wanted, is_whole=False, is_locked=migration.status.phase is Phase.SCHEDULED)
+            await self._write_part(migration, _now())
         if migration.is_deleting:
             await self._await_agent(migration)
+
+    async def _write_part(self, migration: Migration, now: datetime) -> None:
+        """Write the operator's part of a status that is the agent's otherwise."""
+        away = self._books.inventory.is_away(migration.status.node_name or "")
+        is_told = unreachable.is_told(migration)
+        # An agent that writes over it is at work although its Lease is old: it is told once in such a time.
+        tells = away and (is_told or migration.uid not in self._told_unreachable)
+        if tells:
+            wanted = unreachable.status(migration, now)
+        elif is_told:
+            wanted = unreachable.status_after(migration, now)
+        else:
+            wanted = statuses.delegated(migration, now)
+        # Until the agent takes over, the phase is in it, and must not fall on the agent's first. Nor must what is told
+        # of its absence fall on what it has written meanwhile.
+        is_locked = tells or is_told or migration.status.phase is Phase.SCHEDULED
+        await self._write(migration, wanted, is_whole=False, is_locked=is_locked)
+        if tells:
+            self._told_unreachable.add(migration.uid)
+        elif not away:
+            self._told_unreachable.discard(migration.uid)
+        left = deadlines.seconds_to_deadline(migration, now)
+        if tells and left is not None and left > 0:
+            self._look_again(migration.key, left)
 
     async def _await_agent(self, migration: Migration) -> None:
         """A deletion waits for the agent to clean up; unless its node is gone, then nobody will."""
         node = migration.status.node_name or ""
         self._look_again(migration.key, AGENT_RECHECK_SECONDS)
-        if self._books.inventory.is_live(node) or self._books.inventory.is_unjudged(node):
+        if not self._books.inventory.is_away(node):
             self._told_of_waiting.discard(migration.uid)
             return
         if await self._request(self._cluster.get_node, node) is None:
@@ -258,6 +252,7 @@ class Reconciler:
             return
         body = await self._request(self._cluster.remove_finalizer, names.DISK_MIGRATIONS, metadata, names.FINALIZER)
         self._told_of_waiting.discard(metadata.uid)
+        self._told_unreachable.discard(metadata.uid)
         key = f"{metadata.namespace}/{metadata.name}"
         if body is None or (metadata.deletion_timestamp is not None and not body["metadata"].get("finalizers")):
             self._books.forget_migration(key, metadata.uid)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
 from testbed.control_plane import ControlPlane
+from tests.integration.controller.outages import Heartbeats
 from tests.integration.controller.world import World, connect_admin, making
 from tests.waiting import wait_until
 
@@ -138,3 +140,24 @@ def operator(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
 def world(control_plane: ControlPlane, admin: Cluster) -> Iterator[World]:
     with making(control_plane, admin) as made:
         yield made
+
+
+@pytest.fixture
+def mortal(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Operator]:
+    """An operator of the test's own, to be killed."""
+    made = Operator(control_plane, tmp_path / "operator.log")
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def heartbeats(world: World) -> Iterator[Heartbeats]:
+    """The Leases of nodes, renewed as long as the test wants it."""
+    made, ended = Heartbeats(world), threading.Event()
+    thread = threading.Thread(target=made.run, args=(ended,))
+    thread.start()
+    try:
+        yield made
+    finally:
+        ended.set()
+        thread.join()

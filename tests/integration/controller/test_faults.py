@@ -1,7 +1,6 @@
 """The operator killed, the API server away, an agent or its node gone."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,14 +10,6 @@ from tests.integration.controller.conftest import Operator
 from tests.integration.controller.test_queue import LIMIT, is_active, watched, work_through
 from tests.integration.controller.world import World, agent_status, disk, machine
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def mortal(control_plane: ControlPlane, tmp_path: Path):  # type: ignore[no-untyped-def]  # a generator of Operator
-    """An operator of the test's own, to be killed."""
-    made = Operator(control_plane, tmp_path / "operator.log")
-    yield made
-    made.kill()
 
 
 def event_reasons(control_plane: ControlPlane, namespace: str) -> list[str]:

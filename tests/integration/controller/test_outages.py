@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,59 +12,14 @@ import pytest
 from diskmigration.api import names
 from testbed.control_plane import ControlPlane
 from tests.integration.controller.conftest import Operator
+from tests.integration.controller.outages import OPTIONS, STALE_SECONDS, Heartbeats
 from tests.integration.controller.test_queue import is_active
 from tests.integration.controller.world import GIB, Handle, World, machine, ready
 from tests.variants import first_by_day
 from tests.waiting import wait_until
 
-STALE_SECONDS = 4
-OPTIONS = (f"--lease-stale-seconds={STALE_SECONDS}", "--acceptance-grace-seconds=0.5")
-"""The grace is long over before an outage is."""
 FIRST = 8
 """Of so many the order is looked at in which they are handed over."""
-
-
-@pytest.fixture
-def mortal(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Operator]:
-    """An operator of the test's own."""
-    made = Operator(control_plane, tmp_path / "operator.log")
-    yield made
-    made.kill()
-
-
-class Heartbeats:
-    """The Leases of nodes, renewed all the time but for those that are stopped."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._nodes: set[str] = set()
-
-    def begin(self, node: str) -> None:
-        """That node's agent lives."""
-        self._world.renew(node)
-        self._nodes.add(node)
-
-    def stop(self, node: str) -> None:
-        """That node's agent is away."""
-        self._nodes.discard(node)
-
-    def run(self, ended: threading.Event) -> None:
-        """Renews them until the event is set."""
-        while not ended.wait(STALE_SECONDS / 8):
-            for node in sorted(self._nodes):
-                self._world.renew(node)
-
-
-@pytest.fixture
-def heartbeats(world: World) -> Iterator[Heartbeats]:
-    made, ended = Heartbeats(world), threading.Event()
-    thread = threading.Thread(target=made.run, args=(ended,))
-    thread.start()
-    try:
-        yield made
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager

@@ -1,0 +1,105 @@
+"""On which node the VM of a migration is. Pure."""
+
+from diskmigration.api.disk_migration import DiskMigrationSpec
+from diskmigration.api.errors import Reason
+from diskmigration.controller import topics
+from diskmigration.controller.inventory import Inventory, LocatedMachine
+from diskmigration.controller.outcomes import NotPlaceableError
+from diskmigration.controller.topics import Topic
+
+
+def find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Topic]) -> LocatedMachine:
+    """Return the VM and its node, and add to `watched` the topics that this was judged by.
+
+    Raises:
+        NotPlaceableError: there is none, there is more than one, or its node is not there.
+    """
+    wanted = spec.virtual_machine
+    if wanted.uuid:
+        watched.add(topics.machine_uuid(wanted.uuid))
+        found = inventory.machines_with_uuid(wanted.uuid)
+    else:
+        watched.add(topics.machine_name(wanted.name or ""))
+        found = inventory.machines_named(wanted.name or "")
+    matching = [
+        one
+        for one in found
+        if (not wanted.name or one.machine.name == wanted.name)
+        and (not wanted.node_name or one.node == wanted.node_name)
+    ]
+    watched |= {topics.node(one.node) for one in matching}
+    if not matching:
+        raise NotPlaceableError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, found))
+    if unjudged := [one.node for one in matching if inventory.is_unjudged(one.node)]:
+        raise NotPlaceableError(
+            Reason.VIRTUAL_MACHINE_NOT_FOUND,
+            f"It is not known yet whether the agents on these nodes are alive: {', '.join(unjudged)}.",
+            is_provisional=True,
+        )
+    if len(matching) > 1:
+        matching = _where_it_is(matching, inventory)
+    if len(matching) > 1:
+        nodes = ", ".join(f"{one.node} (uuid {one.machine.uuid})" for one in matching)
+        raise NotPlaceableError(
+            Reason.VIRTUAL_MACHINE_AMBIGUOUS,
+            f"VM {wanted} is on several nodes: {nodes}. "
+            "Make a new DiskMigration that says which with virtualMachine.uuid or virtualMachine.nodeName.",
+        )
+    located = matching[0]
+    if (other := _where_it_runs_else(located, inventory)) is not None:
+        raise NotPlaceableError(Reason.VIRTUAL_MACHINE_AMBIGUOUS, _runs_elsewhere(spec, located.node, other, inventory))
+    if not inventory.is_live(located.node):
+        raise NotPlaceableError(
+            Reason.VIRTUAL_MACHINE_NOT_FOUND,
+            f"VM {wanted} was last seen on node {located.node}, whose agent does not renew its Lease. "
+            "Check the agent's pod on that node.",
+        )
+    if complaint := inventory.complaint(located.node):
+        raise NotPlaceableError(
+            Reason.HYPERVISOR_UNAVAILABLE,
+            f"The agent on node {located.node} does not know its VMs at the moment: {complaint}",
+        )
+    return located
+
+
+def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[LocatedMachine]:
+    """Return where one VM is that several nodes report: where it runs, and not where a node that is away saw it last.
+
+    Two VMs that share a name stay ambiguous, whatever they do and whether or not their nodes are there.
+    """
+    if len({one.machine.uuid.lower() for one in machines}) > 1:
+        return machines
+    live = [one for one in machines if inventory.is_live(one.node)]
+    known = [one for one in live if not inventory.complaint(one.node)] or live or machines
+    running = [one for one in known if one.machine.state.has_process]
+    return running if len(running) == 1 else known
+
+
+def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | None:
+    """Another node on which the VM runs, if it is shut off on this one."""
+    if located.machine.state.has_process:
+        return None
+    known = inventory.machines_with_uuid(located.machine.uuid)
+    return next((one.node for one in known if one.machine.state.has_process), None)
+
+
+def _runs_elsewhere(spec: DiskMigrationSpec, node: str, other: str, inventory: Inventory) -> str:
+    what = f"VM {spec.virtual_machine} is shut off on node {node}"
+    if inventory.is_live(other):
+        return (
+            f"{what}, and runs on node {other}, where its disk is in use. "
+            f"Make a new DiskMigration for node {other}, or undefine the VM on node {node}."
+        )
+    return (
+        f"{what}, and was last seen running on node {other}, whose agent does not renew its Lease: its disk may be in "
+        f"use there. Check the agent's pod on node {other}, or delete that Node object if the node never comes back."
+    )
+
+
+def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:
+    wanted = spec.virtual_machine
+    on = f" on node {wanted.node_name}" if wanted.node_name else " on any node with an agent"
+    if found:
+        seen = ", ".join(f'"{one.machine.name}" on node {one.node}' for one in found)
+        return f"There is no VM {wanted}{on}; what comes nearest: {seen}. Name and uuid must belong to one VM."
+    return f"There is no VM {wanted}{on}. See `kubectl get hypervisors -o yaml` for the VMs that are known."

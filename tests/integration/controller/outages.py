@@ -1,0 +1,32 @@
+"""Agents that live and go away."""
+
+import threading
+
+from tests.integration.controller.world import World
+
+STALE_SECONDS = 4
+OPTIONS = (f"--lease-stale-seconds={STALE_SECONDS}", "--acceptance-grace-seconds=0.5")
+"""The grace is long over before an outage is."""
+
+
+class Heartbeats:
+    """The Leases of nodes, renewed all the time but for those that are stopped."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._nodes: set[str] = set()
+
+    def begin(self, node: str) -> None:
+        """That node's agent lives."""
+        self._world.renew(node)
+        self._nodes.add(node)
+
+    def stop(self, node: str) -> None:
+        """That node's agent is away."""
+        self._nodes.discard(node)
+
+    def run(self, ended: threading.Event) -> None:
+        """Renews them until the event is set."""
+        while not ended.wait(STALE_SECONDS / 8):
+            for node in sorted(self._nodes):
+                self._world.renew(node)
