@@ -18,7 +18,7 @@ from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.agent.storage import openers, process_limit, qemu_img_process
 from diskmigration.agent.watching import watch
 from diskmigration.api.names import SYSTEM_NAMESPACE
-from diskmigration.cluster import client
+from diskmigration.cluster import client, schemas
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.running import run_until_told
 from diskmigration.observability import endpoint, logs
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     health = Health(KUBERNETES_API, LIBVIRT)
     if options.http_port:
         endpoint.serve(options.http_port, health)
+    schemas.start_comparing(cluster, health)
     qemu_img_process.limit_processes(options.qemu_img_processes)
     agent = Agent(
         cluster=cluster,

@@ -275,6 +275,10 @@ class Cluster:
         path = resources.BY_PLURAL[plural].path(metadata["name"], namespace=metadata.get("namespace", ""))
         return self._transport.request("PUT", plural, path, body=body, content_type=JSON)
 
+    def document(self, path: str) -> JsonObject:
+        """Return what the server publishes at a path beside its objects. Raises: as every request."""
+        return self._transport.request("GET", path, path, is_object=False)
+
     def get_node(self, name: str, *, may_be_older: bool = False) -> tuple[str, dict[str, str]] | None:
         """A Node's uid and labels, or None if there is no such Node; perhaps as they were a moment ago, see `get`."""
         node = self.get(resources.NODES, name, may_be_older=may_be_older)

@@ -27,3 +27,7 @@ class ConflictError(ClusterError):
 
 class RefusedError(ClusterError):
     """The server understood and says no (400, 403, 413, 422): by its schema, its rules or its rights."""
+
+
+class UndeclaredFieldError(RefusedError):
+    """The CRD in the cluster is older than this program, and does not declare a field that it writes (500)."""

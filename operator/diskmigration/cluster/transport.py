@@ -51,8 +51,11 @@ class Transport:
         query: dict[str, str] | None = None,
         body: JsonObject | None = None,
         content_type: str = "",
+        is_object: bool = True,
     ) -> JsonObject:
         """Send the request and return the answer's object; `plural` is that of the kind in the path.
+
+        What is asked for may be another document, and no object of the API.
 
         Raises:
             ClusterError: it was not sent, or the API server refused it, or did not answer.
@@ -78,7 +81,7 @@ class Transport:
             # Without an HTTP status: TLS, connection, time-out, or the service account's token cannot be read.
             raise ClusterUnavailableError(f"{doing}: no answer from the Kubernetes API: {error}") from error
         self.pauses.note(plural, response.status, response.headers.get("Retry-After"))
-        return wire.answer(doing, response.status, content)
+        return wire.answer(doing, response.status, content, is_object=is_object)
 
 
 def open_transport(kubeconfig: Path | None = None) -> Transport:

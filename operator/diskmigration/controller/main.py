@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from diskmigration.api import names
+from diskmigration.cluster import schemas
 from diskmigration.cluster.client import Cluster, connect
 from diskmigration.cluster.errors import ClusterError, ClusterUnavailableError, ObjectGoneError
 from diskmigration.cluster.leadership import Leadership, Terms
@@ -47,6 +48,7 @@ def main() -> None:
         cluster = connect(arguments.kubeconfig)
         if arguments.http_port:
             endpoint.serve(arguments.http_port, health)
+        schemas.start_comparing(cluster, health)
         leadership = _leadership(cluster, health, arguments) if arguments.leader_elect else None
         run_until_told(lambda: _run(cluster, options, health, leadership))
     except ClusterError as error:

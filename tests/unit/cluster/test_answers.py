@@ -11,6 +11,7 @@ from diskmigration.cluster.errors import (
     ConflictError,
     ObjectGoneError,
     RefusedError,
+    UndeclaredFieldError,
 )
 from diskmigration.cluster.events import NOTE_LIMIT_BYTES, _cut
 from diskmigration.cluster.resources import BY_PLURAL
@@ -104,3 +105,25 @@ def test_a_note_is_cut_to_what_the_server_takes_between_characters(text: str) ->
 @example({"name": "\U0001f600 \\ud83d\\ude00 \ufeff \x00\x7f\x85\u2028"})
 def test_what_is_applied_is_the_same_in_yaml_whatever_its_characters(body: dict[str, str]) -> None:
     assert yaml.safe_load(as_yaml(body)) == body
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (".status.attempts: field not declared in schema", UndeclaredFieldError),
+        ("etcdserver: request timed out", ClusterUnavailableError),
+    ],
+)
+def test_a_field_that_the_crd_does_not_know_is_no_outage(message: str, error: type[ClusterError]) -> None:
+    with pytest.raises(error) as raised:
+        answer("PATCH /x", 500, json.dumps({"kind": "Status", "message": message}).encode())
+    assert type(raised.value) is error
+
+
+def test_a_document_need_be_no_object_but_its_refusal_is_one() -> None:
+    assert answer("GET /openapi", 200, b'{"openapi": "3.0.0"}', is_object=False) == {"openapi": "3.0.0"}
+    with pytest.raises(ClusterUnavailableError):
+        answer("GET /openapi", 200, b'{"openapi": "3.0.0"}')
+    for status, body in ((200, b"[]"), (502, b'{"openapi": "3.0.0"}')):
+        with pytest.raises(ClusterUnavailableError):
+            answer("GET /openapi", status, body, is_object=False)
