@@ -84,6 +84,7 @@ class Agent:
             remover=remover,
             starts=Starts(connection, events),
             note_change=self._cache.note_change,
+            running=self._cache.running,
         )
         self._extender = extender
         self._statuses = StatusWriter(

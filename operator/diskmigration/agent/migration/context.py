@@ -140,7 +140,7 @@ class MigrationContext:
         """
         with self.doing(f"Making the volume {volume.path}"):
             home.driver.create(volume.name, size, self.owner, volume_access.ownership_for(self.journal, volume))
-            volume_access.require_openable(self.domain, self.journal, volume, home.driver)
+            volume_access.require_openable(self.domain, self.journal, volume, home.driver, self.node.running)
 
     def keep_destination(self) -> None:
         """Before the guest writes to the destination: from then on it holds what nothing else does."""

@@ -8,6 +8,7 @@ from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.starts import Starts
 from diskmigration.agent.migration.removal import Remover
 from diskmigration.agent.migration.turns import Turns
+from diskmigration.agent.migration.volume_access import RunningVms
 from diskmigration.agent.other_hosts import OtherHosts
 from diskmigration.agent.storage.domains import StorageDomains
 
@@ -17,7 +18,7 @@ class NodeServices:
     """This node's libvirt, storage domains and extender, and what else migrations work with.
 
     Migrations of `system_namespace`, the operator's own, may use every storage domain. `note_change` is told the uuid
-    of a VM before something goes that its XML may have named until just now.
+    of a VM before something goes that its XML may have named until just now. `running` returns the VMs that run.
     """
 
     name: str
@@ -29,4 +30,5 @@ class NodeServices:
     remover: Remover
     starts: Starts
     note_change: Callable[[str], None]
+    running: RunningVms
     turns: Turns = field(default_factory=Turns)

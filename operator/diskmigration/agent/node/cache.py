@@ -107,6 +107,10 @@ class NodeCache:
         with self._guard:
             return self._table.current_description(uuid)
 
+    def running(self) -> tuple[DomainDescription, ...]:
+        """Return the XML of each VM that runs. Raises: as `snapshot`."""
+        return tuple(vm.description for vm in self.snapshot().vms if vm.state.has_process and vm.description)
+
     def note_change(self, uuid: str) -> None:
         """Have the VM read again soon; until then its XML counts as one that may have changed."""
         with self._guard:

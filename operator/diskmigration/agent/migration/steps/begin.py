@@ -98,7 +98,9 @@ def begin(
 
     _require_room(journal, source.driver, destination.driver, keep_on_waiting)
     _require_access(node, domain, journal, source.driver, destination.driver)
-    journal = journal.model_copy(update={"libvirt_changes_owners": libvirt_changes_owners(domain, journal)})
+    journal = journal.model_copy(
+        update={"libvirt_changes_owners": libvirt_changes_owners(domain, journal, node.running)}
+    )
     journals.write(domain, journal)
     return journal
 
@@ -201,7 +203,7 @@ def _require_access(
 ) -> None:
     owner = Owner(migration=journal.uid, virtual_machine=domain.uuid, node=node.name)
     for driver in (source, destination) if journal.takes_snapshot else (destination,):
-        require_files_openable(domain, journal, owner, driver)
+        require_files_openable(domain, journal, owner, driver, node.running)
 
 
 def _capacities(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ def pivot_cold(context: MigrationContext) -> None:
     since = context.cold_copy.since
     assert since is not None  # noqa: S101 - decided only where there is one
     for volume in context.journal.at_destination:
-        require_openable(context.domain, context.journal, volume, context.destination.driver)
+        require_openable(context.domain, context.journal, volume, context.destination.driver, context.node.running)
     context.keep_destination()
     if (why := disturbance(context, mirrored, since)) is not None:
         _log.info("a cold copy does not count", extra={"migration": context.journal.migration.key, "why": why})
