@@ -219,11 +219,12 @@ def make_machine(
 
 
 def define(machine: Machine, domain: Domain, image_format: str, *, target_options: str = "", devices: str = "") -> None:
-    """Defines a VM whose disk is the last of its volumes."""
+    """Defines a VM whose disk is the last of its volumes; the document stays beside the volumes, as UUID.xml."""
     disk = _disk(machine, domain, image_format, target_options)
     document = f"""<domain type='qemu'><name>{escape(machine.name, _KEPT)}</name><uuid>{machine.uuid}</uuid>
         <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
         <devices>{disk}{devices}</devices></domain>"""
+    (domain.directory / f"{machine.uuid}.xml").write_text(document)
     with machine.host.connection() as connection:
         connection.defineXML(document)
 
