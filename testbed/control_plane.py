@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
@@ -118,6 +119,27 @@ class ControlPlane:
             self._etcd.kill()
             self._etcd.wait()
             self._etcd = None
+
+    def back_up(self, directory: Path) -> None:
+        """Copy what etcd holds; it and the apiserver are stopped meanwhile."""
+        with self._stopped():
+            shutil.copytree(self._directory / "etcd", directory)
+
+    def restore(self, directory: Path) -> None:
+        """Have etcd hold what it held at a backup, with its revisions; the apiserver is started anew too."""
+        with self._stopped():
+            shutil.rmtree(self._directory / "etcd")
+            shutil.copytree(directory, self._directory / "etcd")
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        self.stop_api_server()
+        self.stop_etcd()
+        try:
+            yield
+        finally:
+            self.start_etcd()
+            self.start_api_server()
 
     @property
     def pids(self) -> Mapping[str, int]:

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
-from diskmigration.controller.freshness import Freshness
+from diskmigration.controller.freshness import Freshness, version_of
 from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import read_domain, read_metadata
@@ -67,10 +68,11 @@ class Books:
             return
         self._touch(self.inventory.put_hypervisor(hypervisor))
 
-    def forget_hypervisor(self, node: str) -> None:
-        """Takes in that a Hypervisor is deleted."""
-        if (kept := self.inventory.hypervisor_metadata(node)) is not None:
-            self._freshness.bury(kept.uid)
+    def forget_hypervisor(self, node: str, uid: str = "") -> None:
+        """Takes in that a Hypervisor is deleted; without a uid the one that is kept."""
+        kept = self.inventory.hypervisor_metadata(node)
+        self._bury(uid, kept)
+        if kept is not None and uid in ("", kept.uid):
             self._touch(self.inventory.remove_hypervisor(node))
 
     def observe_domain(self, body: Mapping[str, Any]) -> None:
@@ -79,15 +81,22 @@ class Books:
         if self._freshness.is_news(kept.metadata if kept is not None else None, body["metadata"]):
             self._touch(self.inventory.put_domain(read_domain(body)))
 
-    def forget_domain(self, name: str) -> None:
-        """Takes in that a StorageDomain is deleted."""
-        if (kept := self.inventory.domain(name)) is not None:
-            self._freshness.bury(kept.metadata.uid)
+    def forget_domain(self, name: str, uid: str = "") -> None:
+        """Takes in that a StorageDomain is deleted; without a uid the one that is kept."""
+        record = self.inventory.domain(name)
+        kept = record.metadata if record is not None else None
+        self._bury(uid, kept)
+        if kept is not None and uid in ("", kept.uid):
             self._touch(self.inventory.remove_domain(name))
 
     def set_liveness(self, liveness: Liveness) -> None:
         """Takes in which nodes' agents are alive."""
         self._touch(self.inventory.set_liveness(liveness))
+
+    def versions(self) -> dict[str, float]:
+        """Return the newest known version of every object, by uid; see `freshness.require_no_step_back`."""
+        kept = {one.uid: version_of(one) for one in self.inventory.metadata()}
+        return self.view.versions() | self._freshness.versions() | kept
 
     # How it is kept
 
@@ -101,6 +110,11 @@ class Books:
             self.scheduler.account(migration)
         self._wake.migration(change.key)
         self.scheduler.grant()
+
+    def _bury(self, uid: str, kept: ObjectMeta | None) -> None:
+        """Another one may have its name already, as the event of a deletion may come late."""
+        if uid or kept is not None:
+            self._freshness.bury(uid or (kept.uid if kept is not None else ""))
 
     def _touch(self, changed: set[Topic]) -> None:
         for name in topics.domains_among(changed):

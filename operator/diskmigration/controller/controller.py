@@ -19,6 +19,7 @@ from diskmigration.cluster.leases import list_leases
 from diskmigration.controller import liveness, metrics
 from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.domain_reconciler import reconcile_domain
+from diskmigration.controller.freshness import StoreWentBackError, require_no_step_back
 from diskmigration.controller.reconciler import Reconciler
 from diskmigration.controller.reporting import Reporting
 from diskmigration.controller.workqueue import WorkQueue
@@ -30,8 +31,6 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 WORKERS = 16
-RELIST_SECONDS = 180.0
-"""kopf lists again when its watch was down, but a deletion that fell into that gap it never tells."""
 RELIST_SHARE = 0.02
 """Of the time: to list ten thousand objects is work, for an API server that is slow because it has too much of it."""
 POSITIONS_SECONDS = 5.0
@@ -59,6 +58,8 @@ class Options:
     acceptance_grace_seconds: float = 30.0
     lease_stale_seconds: float = 30.0
     lease_poll_seconds: float = 5.0
+    relist_seconds: float = 180.0
+    """kopf lists again when its watch was down, but a deletion that fell into that gap it never tells."""
 
 
 class Controller:
@@ -109,7 +110,7 @@ class Controller:
             for number in range(WORKERS):
                 tasks.create_task(self._worker(number), name=f"worker {number}")
             tasks.create_task(_every(self._options.lease_poll_seconds, self._look_at_leases), name="leases")
-            tasks.create_task(_every(RELIST_SECONDS, self.relist, share=RELIST_SHARE), name="relist")
+            tasks.create_task(_every(self._options.relist_seconds, self.relist, share=RELIST_SHARE), name="relist")
             tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
             tasks.create_task(self._reporting.run(), name="events")
 
@@ -129,6 +130,7 @@ class Controller:
 
         Raises:
             ClusterError: the API server does not answer; what was read before that counts.
+            StoreWentBackError: all that is kept is wrong.
         """
         books = self.books
         await self._relist(
@@ -146,9 +148,10 @@ class Controller:
         observe: Callable[[Mapping[str, Any]], None],
         forget: Callable[[str], None],
     ) -> None:
-        missing = set(known())
+        missing, versions = set(known()), self.books.versions()
         async for page in self._pages(plural):
             for body in page:
+                require_no_step_back(versions, body)
                 observe(body)
                 missing.discard(_key(body))
         for key in missing:
@@ -158,6 +161,7 @@ class Controller:
             if found is None:
                 forget(key)
             else:
+                require_no_step_back(versions, found)
                 observe(found)
 
     async def _pages(self, plural: str) -> AsyncIterator[JsonObjects]:
@@ -216,6 +220,8 @@ class Controller:
             metrics.RECONCILE_ERRORS.inc()
             _log.warning("a step failed; it is made again", extra={"object": key, "error": str(error), "in": delay})
             self._work.add_after(key, delay)
+        except StoreWentBackError:
+            raise
         except Exception:  # noqa: BLE001 - one object that trips a defect must not stop the others
             delay = self._next_delay(key)
             metrics.RECONCILE_ERRORS.inc()
@@ -231,10 +237,12 @@ class Controller:
             # What was known is older than what is: take that in, which wakes the object again.
             _log.debug("the object has changed meanwhile", extra={"migration": key, "error": str(stale)})
             namespace, _, name = key.rpartition("/")
+            versions = self.books.view.version_of(key)
             body = await self._request(self._cluster.get, names.DISK_MIGRATIONS, name, namespace)
             if body is None:
                 self._forget_migration(key)
             else:
+                require_no_step_back(versions, body)
                 self.books.observe_migration(body)
                 self._work.add_after(key, self._next_delay(key))
 
@@ -258,7 +266,10 @@ async def _every(seconds: float, act: Callable[[], Awaitable[None]], *, share: f
             await act()
         except ClusterError as error:
             _log.warning("the API server did not answer; trying again", extra={"error": str(error)})
-        took = time.monotonic() - began
+            # What was waited for without an answer was no work for it.
+            took = 0.0
+        else:
+            took = time.monotonic() - began
 
 
 def _key(body: Mapping[str, Any]) -> str:

@@ -128,6 +128,11 @@ class Inventory:
         """Every StorageDomain's name."""
         return list(self._domains)
 
+    def metadata(self) -> list[ObjectMeta]:
+        """Return the metadata of all that is kept."""
+        hypervisors = [one.metadata for one in self._hypervisors.values()]
+        return [*hypervisors, *(one.metadata for one in self._domains.values())]
+
     def hypervisor_metadata(self, node: str) -> ObjectMeta | None:
         """The metadata of a node's Hypervisor."""
         hypervisor = self._hypervisors.get(node)

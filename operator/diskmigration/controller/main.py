@@ -41,6 +41,7 @@ def main() -> None:
         acceptance_grace_seconds=arguments.acceptance_grace_seconds,
         lease_stale_seconds=arguments.lease_stale_seconds,
         lease_poll_seconds=arguments.lease_poll_seconds,
+        relist_seconds=arguments.relist_seconds,
     )
     health = Health(KUBERNETES_API)
     status = 0
@@ -93,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=Options.lease_poll_seconds,
         help="how often the agents' Leases are read (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--relist-seconds",
+        type=_positive,
+        default=Options.relist_seconds,
+        help="how often all objects are listed, in case a watch has missed one; seldom where that takes long "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--leader-elect",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from diskmigration.api.model import ObjectMeta
-from diskmigration.controller.freshness import Freshness
+from diskmigration.controller.freshness import Freshness, version_of
 from diskmigration.controller.records import Migration, read_migration
 
 
@@ -51,6 +51,16 @@ class MigrationView:
     def keys(self) -> list[str]:
         """Every key that is kept."""
         return [*self.active, *self.finished]
+
+    def version_of(self, key: str) -> dict[str, float]:
+        """Return the newest known version of the object that is kept under a key, by its uid."""
+        kept = self._metadata_of(key)
+        return {kept.uid: version_of(kept)} if kept is not None else {}
+
+    def versions(self) -> dict[str, float]:
+        """Return the newest known version of every object, by uid."""
+        kept = [one.metadata for one in self.active.values()] + [one.metadata for one in self.finished.values()]
+        return self._freshness.versions() | {one.uid: version_of(one) for one in kept}
 
     def observe(self, body: Mapping[str, Any]) -> Change | None:
         """Takes in an object; None if as much or more is known of it."""

@@ -71,7 +71,7 @@ def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry
     async def on_hypervisor(event: kopf.RawEvent, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            books.forget_hypervisor(body["metadata"]["name"])
+            books.forget_hypervisor(body["metadata"]["name"], body["metadata"]["uid"])
         else:
             books.observe_hypervisor(body)
 
@@ -79,7 +79,7 @@ def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry
     async def on_domain(event: kopf.RawEvent, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            books.forget_domain(body["metadata"]["name"])
+            books.forget_domain(body["metadata"]["name"], body["metadata"]["uid"])
         else:
             books.observe_domain(body)
 

@@ -19,7 +19,7 @@ from diskmigration.cluster.client import Cluster
 from testbed.control_plane import ControlPlane
 from tests.integration.controller.outages import Heartbeats
 from tests.integration.controller.world import World, connect_admin, making
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 GRACE_SECONDS = 3
 STALE_SECONDS = 3600
@@ -101,10 +101,10 @@ class Operator:
         self._process.send_signal(signal.SIGCONT)
         return self.wait()
 
-    def wait(self) -> int:
+    def wait(self, *, seconds: float = 30) -> int:
         """Its exit code, as it has to end by itself."""
         assert self._process is not None
-        return self._process.wait(30)
+        return self._process.wait(seconds * PATIENCE)
 
     def stop(self) -> int:
         """SIGTERM, as the kubelet ends a pod; its exit code."""

@@ -1,0 +1,80 @@
+"""What tells a restored etcd from news that come late."""
+
+from typing import Any
+
+import pytest
+
+from diskmigration.controller.books import Books, Wake
+from diskmigration.controller.freshness import StoreWentBackError, require_no_step_back
+from tests.unit.controller.builders import domain_body, hypervisor_body, migration_body
+
+BODIES = {
+    "domain": domain_body("a"),
+    "hypervisor": hypervisor_body("n1", []),
+    "migration": migration_body("active"),
+    "finished": migration_body("finished", spec={"ttlSecondsAfterFinished": 9}, status={"phase": "Failed"}),
+    "let go": migration_body("let-go", status={"phase": "Failed", "observedGeneration": 1}),
+}
+
+
+def versioned(body: dict[str, Any], version: int, *, uid: str = "") -> dict[str, Any]:
+    metadata = {**body["metadata"], "resourceVersion": str(version)}
+    return {**body, "metadata": {**metadata, "uid": uid} if uid else metadata}
+
+
+def books_of(version: int) -> Books:
+    books = Books(system_namespace="system", wake=Wake(migration=lambda _key: None, domain=lambda _name: None))
+    books.observe_domain(versioned(BODIES["domain"], version))
+    books.observe_hypervisor(versioned(BODIES["hypervisor"], version))
+    for name in ("migration", "finished", "let go"):
+        books.observe_migration(versioned(BODIES[name], version))
+    return books
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_an_object_that_is_older_than_it_was_before_it_was_asked_for_is_of_a_restored_store(name: str) -> None:
+    versions = books_of(100).versions()
+    for version in (100, 101):
+        require_no_step_back(versions, versioned(BODIES[name], version))
+    require_no_step_back(versions, versioned(BODIES[name], 1, uid="another"))
+    with pytest.raises(StoreWentBackError, match=BODIES[name]["metadata"]["name"]):
+        require_no_step_back(versions, versioned(BODIES[name], 99))
+
+
+@pytest.mark.parametrize("name", ["domain", "hypervisor", "migration"])
+def test_nor_does_an_object_come_back_that_was_deleted(name: str) -> None:
+    books = books_of(100)
+    body = BODIES[name]
+    match name:
+        case "domain":
+            books.forget_domain("a", body["metadata"]["uid"])
+        case "hypervisor":
+            books.forget_hypervisor("n1", body["metadata"]["uid"])
+        case _:
+            books.forget_migration("vms/active", body["metadata"]["uid"])
+    with pytest.raises(StoreWentBackError):
+        require_no_step_back(books.versions(), versioned(body, 200))
+
+
+def test_what_is_observed_while_it_is_asked_for_counts_for_the_next_time() -> None:
+    books = books_of(100)
+    versions = books.versions()
+    books.observe_migration(versioned(BODIES["migration"], 120))
+    require_no_step_back(versions, versioned(BODIES["migration"], 110))
+    with pytest.raises(StoreWentBackError):
+        require_no_step_back(books.versions(), versioned(BODIES["migration"], 110))
+
+
+@pytest.mark.parametrize("name", ["domain", "hypervisor"])
+def test_a_deletion_that_is_told_late_does_not_forget_the_one_that_has_the_name_now(name: str) -> None:
+    books = books_of(100)
+    new = versioned(BODIES[name], 120, uid="new")
+    if name == "domain":
+        books.observe_domain(new)
+        books.forget_domain("a", BODIES[name]["metadata"]["uid"])
+        assert books.inventory.domain("a") is not None
+    else:
+        books.observe_hypervisor(new)
+        books.forget_hypervisor("n1", BODIES[name]["metadata"]["uid"])
+        assert books.inventory.hypervisor_metadata("n1") is not None
+    assert books.versions()["new"] == 120
