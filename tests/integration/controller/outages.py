@@ -4,9 +4,9 @@ import threading
 
 from tests.integration.controller.world import World
 
-STALE_SECONDS = 4
-OPTIONS = (f"--lease-stale-seconds={STALE_SECONDS}", "--acceptance-grace-seconds=0.5")
-"""The grace is long over before an outage is."""
+STALE_SECONDS = 6
+GRACE_SECONDS = 2
+OPTIONS = (f"--lease-stale-seconds={STALE_SECONDS}", f"--acceptance-grace-seconds={GRACE_SECONDS}")
 
 
 class Heartbeats:

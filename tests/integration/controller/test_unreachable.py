@@ -84,7 +84,7 @@ def test_an_agent_that_writes_although_its_lease_is_old_is_not_contradicted(
 def test_its_deadline_ends_the_waiting_and_not_the_migration(
     world: World, mortal: Operator, heartbeats: Heartbeats
 ) -> None:
-    handle = at_work(world, mortal, heartbeats, activeDeadlineSeconds=12)
+    handle = at_work(world, mortal, heartbeats, activeDeadlineSeconds=15)
     heartbeats.stop(world.name("n1"))
     until_ready(handle, "Unknown", "AgentUnreachable")
     wait_until(lambda: handle.condition("Stalled")["status"] == "True", "it is Stalled", seconds=60)
