@@ -6,7 +6,7 @@ from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
 from diskmigration.controller import domain_statuses
 from diskmigration.controller.books import Books
-from diskmigration.controller.reconciler import Request
+from diskmigration.controller.request import Request
 
 
 async def reconcile_domain(name: str, *, cluster: Cluster, books: Books, request: Request) -> None:

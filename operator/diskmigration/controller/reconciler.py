@@ -4,36 +4,27 @@ Level-triggered: nothing here knows why it was called. A step that fails half-wa
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ParamSpec, Protocol, TypeVar
 
 from diskmigration.api import names
 from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
 from diskmigration.api.errors import Reason
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster.client import Cluster
+from diskmigration.cluster.errors import ConflictError, ObjectGoneError, RefusedError
 from diskmigration.cluster.events import EventType
 from diskmigration.controller import deadlines, statuses, unreachable, validation
 from diskmigration.controller.books import Books
 from diskmigration.controller.outcomes import Placement, Refusal
 from diskmigration.controller.records import Migration
 from diskmigration.controller.reporting import Reporting
+from diskmigration.controller.request import Request
 from diskmigration.controller.view import Finished
 
 _log = logging.getLogger(__name__)
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
 AGENT_RECHECK_SECONDS = 15.0
-
-
-class Request(Protocol):
-    """Runs a blocking request beside the event loop."""
-
-    def __call__(self, call: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
-        """Its answer, or what it raised."""
 
 
 class Reconciler:
@@ -59,6 +50,7 @@ class Reconciler:
         self._grace_seconds = acceptance_grace_seconds
         self._told_of_waiting: set[str] = set()
         self._told_unreachable: set[str] = set()
+        self._unanswered: set[str] = set()
 
     async def reconcile_migration(self, key: str) -> None:
         """One step for a DiskMigration.
@@ -71,6 +63,9 @@ class Reconciler:
             await self._tidy(key, finished)
             return
         migration = self._books.view.active.get(key)
+        if migration is not None and migration.uid in self._unanswered:
+            await self._read_again(migration.metadata)
+            migration = self._books.view.active.get(key)
         if migration is None:
             return
         if migration.is_delegated:
@@ -138,8 +133,13 @@ class Reconciler:
             self._books.observe_migration(body)
             await self.reconcile_migration(migration.key)
             return
-        status = statuses.scheduled(migration, placement, now)
-        await self._write(migration, status)
+        self._unanswered.add(migration.uid)
+        try:
+            await self._write(migration, statuses.scheduled(migration, placement, now))
+        except (ConflictError, ObjectGoneError, RefusedError):
+            self._unanswered.discard(migration.uid)
+            raise
+        self._unanswered.discard(migration.uid)
         _log.info("handed over", extra={"migration": migration.key, "phase": "Scheduled", "node": placement.node})
         self._reporting.tell(
             migration.metadata,
@@ -147,6 +147,18 @@ class Reconciler:
             note=f"Handed to the agent on node {placement.node}",
             action="Schedule",
         )
+
+    async def _read_again(self, metadata: ObjectMeta) -> None:
+        """Take in a migration as it is: the answer to its hand-over was lost.
+
+        It may be its agent's already. Without this, its place would be given to another where it is refused now.
+        """
+        body = await self._request(self._cluster.get, names.DISK_MIGRATIONS, metadata.name, metadata.namespace)
+        self._unanswered.discard(metadata.uid)
+        if body is None:
+            self._books.forget_migration(f"{metadata.namespace}/{metadata.name}", metadata.uid)
+        else:
+            self._books.observe_migration(body)
 
     async def _conclude(self, migration: Migration, status: DiskMigrationStatus) -> None:
         """Ends a migration that no agent has seen."""

@@ -59,6 +59,20 @@ def delegated(body: dict[str, Any], *, phase: str = "Scheduled", allocated: int 
     )
 
 
+def accepted(body: dict[str, Any]) -> dict[str, Any]:
+    metadata = body["metadata"]
+    return migration_body(
+        metadata["name"],
+        namespace=metadata["namespace"],
+        vm=body["spec"]["virtualMachine"]["name"],
+        created=float(metadata["name"].removeprefix("m")),
+        status={
+            "source": {"storageDomain": "a", "type": "File"},
+            "destination": {"storageDomain": "b", "type": "File"},
+        },
+    )
+
+
 def test_the_place_of_a_delegated_one_is_taken_from_the_first_moment_after_a_restart() -> None:
     first = migration_body("m0", vm="vm-0")
     books, _ = opened([delegated(first), migration_body("m1", vm="vm-1", created=5)], limit=1)
@@ -173,6 +187,7 @@ class Histories(RuleBasedStateMachine):
     def begin(self) -> None:
         self.server: dict[str, dict[str, Any]] = {}
         self.seen_late: list[dict[str, Any]] = []
+        self.unanswered: set[str] = set()
         self.made = 0
         self.books, _ = opened([])
 
@@ -187,19 +202,31 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def reconcile(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.server)))
+        if key in self.unanswered:
+            # The answer to its hand-over was lost: it is read before anything is decided.
+            self.unanswered.discard(key)
+            self.books.observe_migration(self.server[key])
         migration = self.books.view.active.get(key)
         if migration is None or migration.is_delegated:
             return
         outcome = self.books.scheduler.judge(migration)
         if not isinstance(outcome, Placement):
-            self.books.scheduler.withdraw(migration)
-        elif self.books.scheduler.ask_for_place(migration, outcome):
-            body = delegated(self.server[key])
-            self._store(body)
-            if data.draw(st.booleans(), label="the answer arrives"):
-                self.books.observe_migration(body)
+            if migration.was_accepted or outcome.sides is not None:
+                self.books.scheduler.set_aside(migration, outcome)
             else:
-                self.seen_late.append(body)
+                self.books.scheduler.withdraw(migration)
+        elif self.books.scheduler.ask_for_place(migration, outcome):
+            self.unanswered.add(key)
+            if self._write(delegated(self.server[key]), data):
+                self.unanswered.discard(key)
+        elif not migration.was_accepted:
+            self._write(accepted(self.server[key]), data)
+
+    @rule(away=st.sets(st.sampled_from(MACHINES)), is_live=st.booleans(), answers=st.booleans())
+    def the_node_changes(self, away: set[str], is_live: bool, answers: bool) -> None:
+        self.books.set_liveness(Liveness(frozenset({"n1"} if is_live else ())))
+        machines = [machine(name) for name in MACHINES if name not in away]
+        self.books.observe_hypervisor(hypervisor_body("n1", machines, complaint="" if answers else "no answer"))
 
     @precondition(lambda self: self.seen_late)
     @rule(data=st.data())
@@ -213,6 +240,7 @@ class Histories(RuleBasedStateMachine):
     def end(self, data: st.DataObject, is_deletion: bool) -> None:
         key = data.draw(st.sampled_from(sorted(self.server)))
         body = self.server.pop(key)
+        self.unanswered.discard(key)
         if is_deletion:
             self.books.forget_migration(key, body["metadata"]["uid"])
         else:
@@ -221,7 +249,17 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.seen_late.clear()
+        self.unanswered.clear()
         self.books, _ = opened(list(self.server.values()))
+
+    def _write(self, body: dict[str, Any], data: st.DataObject) -> bool:
+        """Whether the answer arrived."""
+        self._store(body)
+        if data.draw(st.booleans(), label="the answer arrives"):
+            self.books.observe_migration(body)
+            return True
+        self.seen_late.append(body)
+        return False
 
     def _store(self, body: dict[str, Any]) -> None:
         self.server[f"{body['metadata']['namespace']}/{body['metadata']['name']}"] = body
