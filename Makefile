@@ -13,6 +13,8 @@ export PYTHON
 # The package runs from the checkout.
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 export MYPYPATH := $(PYTHONPATH)
+# Whatever the environment says: without bytecode each worker and each program that a test starts compiles all of it.
+export PYTHONDONTWRITEBYTECODE :=
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
