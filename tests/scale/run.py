@@ -13,10 +13,9 @@ from testbed.control_plane import ControlPlane, running_control_plane
 from testbed.programs import Program, running_operator
 from tests.scale.load import Applied, PhaseWatch, apply_all
 from tests.scale.measures import Served, quantile, refused, served, usage
-from tests.scale.simulated_node import NARROW, PLACES, WIDE, domain_name
+from tests.scale.simulated_node import NAMESPACES, NARROW, PLACES, WIDE, domain_name
 from tests.scale.stage import Stage, free_port
 
-NAMESPACES = 20
 IDLE_SECONDS = 10.0
 IDLE_SHARE = 0.15
 """An operator that takes less of a core than this over a second, three times running, is steady."""

@@ -39,6 +39,14 @@ PHASES = (Phase.PREPARING_DESTINATION, Phase.REPLICATING, Phase.PIVOTING, Phase.
 """Those of strategy Direct."""
 
 
+NAMESPACES = 20
+
+
+def namespace_of(number: int) -> str:
+    """The namespace to which the VM of the n-th migration belongs."""
+    return f"vms-{number % NAMESPACES}"
+
+
 def domain_name(pair: str, number: int, side: str) -> str:
     """Where the disk of the n-th migration lies (`source`) or goes to (`destination`)."""
     return f"{WIDE}-{number // PLACES}-{side}" if pair == WIDE else f"{NARROW}-{side}"
@@ -138,6 +146,7 @@ class SimulatedNode:
                     name=name,
                     uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
                     state=VirtualMachineState.RUNNING,
+                    owner_namespace=namespace_of(number),
                     disks=tuple(self._disk(name, number, pair, target) for pair, target in TARGETS.items()),
                 )
                 for name, number in self._machines.items()

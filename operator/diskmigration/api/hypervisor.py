@@ -42,12 +42,13 @@ class VirtualMachine(Model):
     """One VM of the node, running or defined.
 
     `notAnsweringSince` is when libvirt or the VM's QEMU was first asked what it has not answered since. The rest is
-    then what was known before.
+    then what was known before. `ownerNamespace` is whose it is, as its libvirt metadata says; see vm_owner.py.
     """
 
     name: str
     uuid: str
     state: VirtualMachineState
+    owner_namespace: str | None = None
     not_answering_since: Time | None = None
     disks: tuple[Disk, ...] = ()
 

@@ -1,15 +1,30 @@
 """On which node the VM of a migration is. Pure."""
 
+import shlex
+from collections.abc import Callable
+
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.errors import Reason
+from diskmigration.api.hypervisor import VirtualMachine
+from diskmigration.api.vm_owner import Right, how_to_own
 from diskmigration.controller import topics
 from diskmigration.controller.inventory import Inventory, LocatedMachine
 from diskmigration.controller.outcomes import NotPlaceableError
 from diskmigration.controller.topics import Topic
 
 
-def find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Topic]) -> LocatedMachine:
+def find_machine(
+    spec: DiskMigrationSpec,
+    inventory: Inventory,
+    watched: set[Topic],
+    *,
+    namespace: str,
+    right_to: Callable[[VirtualMachine], Right],
+) -> LocatedMachine:
     """Return the VM and its node, and add to `watched` the topics that this was judged by.
+
+    `right_to` tells what the migration's namespace may do with a VM: it is looked for among those that it may move, and
+    of no other one anything is told.
 
     Raises:
         NotPlaceableError: there is none, there is more than one, or its node is not there.
@@ -21,15 +36,22 @@ def find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Top
     else:
         watched.add(topics.machine_name(wanted.name or ""))
         found = inventory.machines_named(wanted.name or "")
-    matching = [
+    rights = {id(one): right_to(one.machine) for one in found}
+    found = [one for one in found if rights[id(one)] is not Right.NOTHING]
+    meant = [
         one
         for one in found
         if (not wanted.name or one.machine.name == wanted.name)
         and (not wanted.node_name or one.node == wanted.node_name)
     ]
+    matching = [one for one in meant if rights[id(one)] is Right.MOVE]
+    if meant and not matching:
+        name = wanted.name or wanted.uuid or ""
+        raise NotPlaceableError(Reason.NAMESPACE_NOT_ALLOWED, belongs_to_nobody(name, namespace))
     watched |= {topics.node(one.node) for one in matching}
     if not matching:
-        raise NotPlaceableError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, found))
+        may_move = [one for one in found if rights[id(one)] is Right.MOVE]
+        raise NotPlaceableError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, may_move))
     if unjudged := [one.node for one in matching if inventory.is_unjudged(one.node)]:
         raise NotPlaceableError(
             Reason.VIRTUAL_MACHINE_NOT_FOUND,
@@ -60,6 +82,15 @@ def find_machine(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Top
             f"The agent on node {located.node} does not know its VMs at the moment: {complaint}",
         )
     return located
+
+
+def belongs_to_nobody(vm: str, namespace: str) -> str:
+    """Return why a namespace may not move a VM without an owner, and what to do; `vm` is its name or uuid."""
+    return (
+        f"Nobody says to which namespace VM {vm} belongs, and other namespaces than {namespace} may use the "
+        "StorageDomains of this move as well. Ask an administrator to say that it is this one's, on the VM's node: "
+        f"{how_to_own(shlex.quote(vm), namespace)}."
+    )
 
 
 def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[LocatedMachine]:
@@ -102,4 +133,8 @@ def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:
     if found:
         seen = ", ".join(f'"{one.machine.name}" on node {one.node}' for one in found)
         return f"There is no VM {wanted}{on}; what comes nearest: {seen}. Name and uuid must belong to one VM."
-    return f"There is no VM {wanted}{on}. See `kubectl get hypervisors -o yaml` for the VMs that are known."
+    return (
+        f"There is no VM {wanted}{on} that this namespace may move. Administrators see the VMs that are known in "
+        "`kubectl get hypervisors -o yaml`: one belongs to its ownerNamespace, and one that has none to the namespace "
+        "that alone may use its disk's StorageDomain."
+    )

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from diskmigration.api.disk_migration import DiskMigrationSpec, Provisioning, Side, VolumeFormat
 from diskmigration.api.errors import Reason
 from diskmigration.api.hypervisor import Disk, VirtualMachine
 from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageDomain, StorageType
+from diskmigration.api.vm_owner import Right, right_of
 from diskmigration.controller import topics
 from diskmigration.controller.inventory import Inventory, LocatedMachine
-from diskmigration.controller.machine_search import find_machine
+from diskmigration.controller.machine_search import belongs_to_nobody, find_machine
 from diskmigration.controller.outcomes import NotPlaceableError, Outcome, Placement, Refusal
 from diskmigration.controller.topics import Topic
 
@@ -95,7 +97,8 @@ def _may_hold_less(disk: Disk, source: StorageDomain) -> bool:
 
 def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail: _Trail) -> Placement:
     destination = _usable_domain(spec.destination.storage_domain, "destination", namespace, around)
-    located = find_machine(spec, around.inventory, trail.topics)
+    right_to = partial(_right_to, namespace=namespace, around=around, watched=trail.topics)
+    located = find_machine(spec, around.inventory, trail.topics, namespace=namespace, right_to=right_to)
     disk = _movable_disk(spec, located)
     keys = trail.disk_keys = disk_keys(located, spec.disk)
     trail.topics |= {topics.disk(key) for key in keys}
@@ -107,12 +110,13 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail:
         )
     trail.topics.add(topics.domain(disk.storage_domain))
     source = _usable_domain(disk.storage_domain, "source", namespace, around)
+    _check_owner(located.machine, namespace, (source, destination), around)
     source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
     destination_side = Side(storage_domain=destination.metadata.name, type=destination.spec.type)
     if (holder := around.blocked_by(keys)) is not None:
         raise NotPlaceableError(
             Reason.DISK_BUSY,
-            f"DiskMigration {holder} already moves disk {spec.disk} of VM {spec.virtual_machine}. "
+            f"{_called(holder, namespace, around)} already moves disk {spec.disk} of VM {spec.virtual_machine}. "
             "Wait until it has ended, or cancel it.",
             sides=(source_side, destination_side),
         )
@@ -150,6 +154,34 @@ def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -
             "Ask an administrator to add it to spec.allowedNamespaces.",
         )
     return record.domain
+
+
+def _right_to(machine: VirtualMachine, namespace: str, around: Surroundings, watched: set[Topic]) -> Right:
+    """Return what the namespace may do at most with some disk of a VM."""
+    domains = {disk.storage_domain for disk in machine.disks if disk.storage_domain}
+    watched |= {topics.domain(name) for name in domains}
+    records = map(around.inventory.domain, domains)
+    known = [record.domain for record in records if record is not None and record.domain is not None]
+    owner = machine.owner_namespace or ""
+    rights = {
+        right_of(namespace, owner=owner, sides=sides, system_namespace=around.system_namespace)
+        for sides in ((), *((each,) for each in known))
+    }
+    return next(right for right in Right if right in rights)
+
+
+def _check_owner(
+    machine: VirtualMachine, namespace: str, sides: tuple[StorageDomain, ...], around: Surroundings
+) -> None:
+    owner = machine.owner_namespace or ""
+    if right_of(namespace, owner=owner, sides=sides, system_namespace=around.system_namespace) is not Right.MOVE:
+        raise NotPlaceableError(Reason.NAMESPACE_NOT_ALLOWED, belongs_to_nobody(machine.name, namespace))
+
+
+def _called(holder: str, namespace: str, around: Surroundings) -> str:
+    """Return how another migration is called to somebody who may know of those of his own namespace alone."""
+    may_know = namespace in (holder.partition("/")[0], around.system_namespace)
+    return f"DiskMigration {holder}" if may_know else "A DiskMigration of another namespace"
 
 
 def _movable_disk(spec: DiskMigrationSpec, located: LocatedMachine) -> Disk:

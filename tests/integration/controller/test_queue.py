@@ -94,8 +94,9 @@ def test_fifty_over_two_domains_never_overshoot_their_limits(world: World, opera
 
 def test_a_namespaces_many_do_not_starve_anothers_one(world: World) -> None:
     for name in ("src", "dst"):
-        world.domain(name, maxConcurrentMigrations=1)
-    world.node("n1", [machine(world.name(f"vm-{number}")) for number in range(8)])
+        world.domain(name, maxConcurrentMigrations=1, allowedNamespaces=["*"])
+    owners = [*(["many"] * 7), "few"]
+    world.node("n1", [machine(world.name(f"vm-{n}"), owner=world.name(owner)) for n, owner in enumerate(owners)])
     many = [world.migrate("many-0", world.name("vm-0"), namespace="many")]
     # Of those made within one second the uid decides: the first is let go before there is another one.
     many[0].until_phase("Scheduled")

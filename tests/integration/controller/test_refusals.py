@@ -43,13 +43,13 @@ def no_such_disk(world: World) -> Handle:
 def network_disk(world: World) -> Handle:
     world.domain("src")
     world.domain("dst")
-    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="", kind="Network")])])
+    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="", kind="Network")], owner=world.name("vms"))])
     return world.migrate("m", world.name("vm"))
 
 
 def outside_every_domain(world: World) -> Handle:
     world.domain("dst")
-    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="")])])
+    world.node("n1", [machine(world.name("vm"), disks=[disk(domain="")], owner=world.name("vms"))])
     return world.migrate("m", world.name("vm"))
 
 
@@ -83,7 +83,7 @@ def destination_closed_to_the_namespace(world: World) -> Handle:
 def source_closed_to_the_namespace(world: World) -> Handle:
     world.domain("src", allowedNamespaces=[])
     world.domain("dst")
-    world.node("n1", [machine(world.name("vm"))])
+    world.node("n1", [machine(world.name("vm"), owner=world.name("vms"))])
     return world.migrate("m", world.name("vm"))
 
 

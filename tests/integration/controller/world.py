@@ -25,14 +25,17 @@ FINAL = ("Succeeded", "Failed", "Cancelled")
 _numbers = itertools.count(1)
 
 
-def machine(name: str, *, state: str = "Running", disks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """A VM with a uuid of its own, and a disk vda on the storage domain `src`."""
+def machine(
+    name: str, *, state: str = "Running", disks: list[dict[str, Any]] | None = None, owner: str = ""
+) -> dict[str, Any]:
+    """A VM with a uuid of its own, and a disk vda on the storage domain `src`; `owner` is its namespace."""
     number = next(_numbers)
     return {
         "name": name,
         "uuid": f"00000000-0000-4000-8000-{number:012}",
         "state": state,
         "disks": [disk()] if disks is None else disks,
+        **({"ownerNamespace": owner} if owner else {}),
     }
 
 
@@ -74,9 +77,9 @@ class World:
         return name
 
     def domain(self, short: str, *, kind: str = "file", **spec: Any) -> str:
-        """An administrator's StorageDomain; all namespaces are allowed unless it says otherwise."""
+        """An administrator's StorageDomain; the namespace `vms` alone is allowed unless it says otherwise."""
         place = {"volumeGroup": "vg"} if kind == "lvm" else {"path": f"/srv/{self.name(short)}"}
-        body = {"spec": {kind: place, "allowedNamespaces": ["*"], **spec}}
+        body = {"spec": {kind: place, "allowedNamespaces": [self.name("vms")], **spec}}
         self.admin.apply(names.STORAGE_DOMAINS, self.name(short), body, field_manager="kubectl")
         return self.name(short)
 

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import libvirt
 
+from diskmigration.api.vm_owner import OWNER_URI
 from testbed import qemu_io
 from testbed.libvirt_host import LibvirtHost
 from tests.integration import loop_devices
@@ -162,6 +163,12 @@ class Machine:
         journal = ET.fromstring(self.host.virsh("metadata", self.name, options[0]))
         journal.text = json.dumps({**json.loads(journal.text or ""), **changes})
         self.host.virsh("metadata", self.name, *options, f"--set={ET.tostring(journal, encoding='unicode')}")
+
+    def belong_to(self, namespace: str) -> None:
+        """Says in its metadata that its disks are that namespace's to move."""
+        options = ("--config", "--live") if self.state() != "shut off" else ("--config",)
+        owner = f"--set=<owner namespace='{namespace}'/>"
+        self.host.virsh("metadata", self.uuid, f"--uri={OWNER_URI}", "--key=diskmigration", *options, owner)
 
     def set_source(self, path: str, disk_type: str) -> None:
         """Has the VM, which is off, start from another volume."""

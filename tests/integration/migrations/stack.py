@@ -101,6 +101,13 @@ class Stack:
         machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
         return next((known for known in machines if known["uuid"] == machine.uuid), None)
 
+    def give(self, machine: Machine, namespace: str) -> None:
+        """Has the VM belong to a namespace, and the inventory say so."""
+        machine.belong_to(namespace)
+        wait_until(
+            lambda: (self.shown(machine) or {}).get("ownerNamespace") == namespace, f"{machine.name} is {namespace}'s"
+        )
+
     def shown_disks(self, machine: Machine) -> dict[str, dict[str, Any]]:
         """The VM's disks as the node's inventory has them, by target device."""
         return {disk["target"]: disk for disk in (self.shown(machine) or {"disks": []})["disks"]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.migrations.machines import Domain, Machine
-from tests.integration.migrations.stack import Stack, make_domain
+from tests.integration.migrations.stack import NAMESPACE, Stack, make_domain
 from tests.integration.migrations.test_refusals import refuse
 from tests.integration.migrations.volumes import made_volume
 from tests.variants import first_by_day
@@ -139,6 +139,7 @@ def test_a_disk_behind_a_link_out_of_its_storage_domain_lies_in_none(
         inside.symlink_to(outside.root)
         machine.set_source(str(inside / "v"), "file")
     machine.host.virsh("start", machine.uuid, "--paused")
+    stack.give(machine, NAMESPACE)
     refuse(stack, machine, "SourceNotInStorageDomain", "StorageDomain")
 
 

@@ -1,6 +1,7 @@
 """What cannot be moved is refused with its documented reason and what to do, and nothing is touched."""
 
 import hashlib
+import shlex
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -351,6 +352,8 @@ def test_a_vm_with_a_checkpoint(stack: Stack, machines: Machines) -> None:
 
 def test_a_source_outside_every_storage_domain(stack: Stack, machines: Machines, scratch: Path) -> None:
     machine = machines(make_domain(scratch, "elsewhere", "file"))
+    refuse(stack, machine, "VirtualMachineNotFound", "ownerNamespace")
+    stack.give(machine, NAMESPACE)
     refuse(stack, machine, "SourceNotInStorageDomain", "StorageDomain")
 
 
@@ -413,8 +416,34 @@ def test_a_namespace_that_is_not_allowed(
     administrator(storage_domain(closed, allowed=("others",)))
     source, destination = (closed, "file-b") if side == "source" else ("file-a", "closed")
     machine = machines(source)
+    stack.give(machine, NAMESPACE)
     refuse(stack, machine, "NamespaceNotAllowed", "closed", side, NAMESPACE, "allowedNamespaces", to=destination)
     assert closed.files() == [volume.name for volume in machine.volumes if side == "source"]
+
+
+def test_a_vm_of_another_namespace_is_not_told_from_none(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    stack.give(machine, "others")
+    with untouched(stack, machine):
+        there = stack.migrate(machine.name, "file-b").wait_for_phase("Failed", seconds=30)["failure"]
+    assert there["reason"] == "VirtualMachineNotFound"
+    none = stack.migrate("none", "file-b").wait_for_phase("Failed", seconds=30)["failure"]
+    assert there["message"].replace(machine.name, "none") == none["message"]
+
+
+def test_a_vm_of_nobody_on_shared_storage_domains_is_moved_once_it_is_said_whose_it_is(
+    stack: Stack, machines: Machines, scratch: Path, administrator: Callable[[dict[str, Any]], None]
+) -> None:
+    shared = make_domain(scratch, "shared", "file")
+    administrator(storage_domain(shared, allowed=(NAMESPACE, "others")))
+    machine = machines(shared)
+    failure = stack.migrate(machine.name, "file-b").wait_for_phase("Failed", seconds=30)["failure"]
+    assert failure["reason"] == "NamespaceNotAllowed"
+    [advice] = [words for words in failure["message"].split("`") if words.startswith("virsh ")]
+    stack.host.virsh(*shlex.split(advice)[1:], "--live")
+    wait_until(lambda: (stack.shown(machine) or {}).get("ownerNamespace") == NAMESPACE, "the node tells whose it is")
+    stack.migrate(machine, "file-b").succeed()
+    machine.verify()
 
 
 def test_a_second_migration_of_the_same_disk(stack: Stack, machines: Machines) -> None:

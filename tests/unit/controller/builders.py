@@ -21,7 +21,7 @@ def moment(seconds: float = 0) -> str:
 
 
 def domain_body(
-    name: str, *, kind: str = "file", limit: int = 4, namespaces: tuple[str, ...] = ("*",)
+    name: str, *, kind: str = "file", limit: int = 4, namespaces: tuple[str, ...] = ("vms",)
 ) -> dict[str, Any]:
     place = {"volumeGroup": "vg"} if kind == "lvm" else {"path": f"/srv/{name}"}
     return {
@@ -44,9 +44,16 @@ def disk(
 
 
 def machine(
-    name: str, *, uuid: str = "", state: str = "Running", disks: list[dict[str, Any]] | None = None
+    name: str,
+    *,
+    uuid: str = "",
+    state: str = "Running",
+    disks: list[dict[str, Any]] | None = None,
+    owner: str = "",
 ) -> dict[str, Any]:
-    return {"name": name, "uuid": uuid or f"uuid-{name}", "state": state, "disks": [disk()] if disks is None else disks}
+    """`owner` is the namespace that it belongs to."""
+    said = {"name": name, "uuid": uuid or f"uuid-{name}", "state": state, "disks": [disk()] if disks is None else disks}
+    return {**said, "ownerNamespace": owner} if owner else said
 
 
 def report(

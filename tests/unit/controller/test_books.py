@@ -14,6 +14,7 @@ from tests.unit.controller.builders import disk, domain_body, hypervisor_body, m
 
 LIMIT = 2
 MACHINES = [f"vm-{number}" for number in range(6)]
+OWNERS = {vm: ("red", "green")[number % 2] for number, vm in enumerate(MACHINES)}
 
 
 @dataclass
@@ -23,12 +24,16 @@ class Woken:
 
 
 def opened(
-    migrations: list[dict[str, Any]], *, limit: int = LIMIT, machines: list[dict[str, Any]] | None = None
+    migrations: list[dict[str, Any]],
+    *,
+    limit: int = LIMIT,
+    machines: list[dict[str, Any]] | None = None,
+    namespaces: tuple[str, ...] = ("vms",),
 ) -> tuple[Books, Woken]:
     woken = Woken()
     books = Books(system_namespace="system", wake=Wake(migration=woken.migrations.add, domain=woken.domains.add))
     for name in "ab":
-        books.observe_domain(domain_body(name, limit=limit))
+        books.observe_domain(domain_body(name, limit=limit, namespaces=namespaces))
     books.observe_hypervisor(hypervisor_body("n1", machines or [machine(name) for name in MACHINES]))
     books.set_liveness(Liveness(frozenset({"n1"})))
     for body in migrations:
@@ -189,11 +194,13 @@ class Histories(RuleBasedStateMachine):
         self.seen_late: list[dict[str, Any]] = []
         self.unanswered: set[str] = set()
         self.made = 0
-        self.books, _ = opened([])
+        machines = [machine(vm, owner=owner) for vm, owner in OWNERS.items()]
+        self.books, _ = opened([], machines=machines, namespaces=("*",))
 
-    @rule(vm=st.sampled_from(MACHINES), namespace=st.sampled_from(("red", "green")))
-    def create(self, vm: str, namespace: str) -> None:
+    @rule(vm=st.sampled_from(MACHINES))
+    def create(self, vm: str) -> None:
         self.made += 1
+        namespace = OWNERS[vm]
         body = migration_body(f"m{self.made}", namespace=namespace, vm=vm, created=self.made)
         self._store(body)
         self.books.observe_migration(body)

@@ -95,11 +95,15 @@ def test_a_migration_goes_to_the_node_of_its_vm() -> None:
         ),
         (
             Reason.DISK_NOT_SUPPORTED,
-            {"hypervisors": [hypervisor_body("n1", [machine("web-1", disks=[disk(kind="Network", domain="")])])]},
+            {
+                "hypervisors": [
+                    hypervisor_body("n1", [machine("web-1", disks=[disk(kind="Network", domain="")], owner="vms")])
+                ]
+            },
         ),
         (
             Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
-            {"hypervisors": [hypervisor_body("n1", [machine("web-1", disks=[disk(domain="")])])]},
+            {"hypervisors": [hypervisor_body("n1", [machine("web-1", disks=[disk(domain="")], owner="vms")])]},
         ),
         (Reason.STORAGE_DOMAIN_NOT_FOUND, {"hypervisors": [hypervisor_body("n1", [WEB])], "to": "nowhere"}),
         (
@@ -124,7 +128,7 @@ def test_a_migration_goes_to_the_node_of_its_vm() -> None:
         (
             Reason.NAMESPACE_NOT_ALLOWED,
             {
-                "hypervisors": [hypervisor_body("n1", [WEB])],
+                "hypervisors": [hypervisor_body("n1", [machine("web-1", owner="vms")])],
                 "domains": [domain_body("a", namespaces=()), domain_body("b")],
             },
         ),
@@ -347,3 +351,60 @@ def test_whatever_the_cluster_looks_like_there_is_one_outcome_and_it_waits_for_s
     if isinstance(outcome, Placement):
         assert outcome.node in live
         assert len(outcome.disk_keys) == 2
+
+
+@pytest.mark.parametrize("owner", ["", "vms", "others"])
+@pytest.mark.parametrize("namespace", ["vms", "others", "strangers"])
+@pytest.mark.parametrize("allowed", [("vms",), ("vms", "others"), ("*",), ()])
+@pytest.mark.parametrize("target", ["vda", "vdb"])
+def test_who_may_move_whose_vm(owner: str, namespace: str, allowed: tuple[str, ...], target: str) -> None:
+    domains = [domain_body(name, namespaces=allowed) for name in "ab"]
+    owned = machine("web-1", owner=owner)
+    outcome = judged(
+        [hypervisor_body("n1", [owned])], domains=domains, namespace=namespace, to="b", spec={"disk": target}
+    )
+    may_use = namespace in allowed or "*" in allowed
+    may_move = may_use and (owner == namespace or (not owner and allowed == (namespace,)))
+    if may_move:
+        assert isinstance(outcome, Placement) == (target == "vda")
+        return
+    assert isinstance(outcome, Refusal)
+    if not may_use:
+        # Of the destination, before anything is looked for.
+        assert outcome.reason is Reason.NAMESPACE_NOT_ALLOWED
+    elif owner:
+        nothing = judged([], domains=domains, namespace=namespace, to="b", spec={"disk": target})
+        assert isinstance(nothing, Refusal)
+        assert (outcome.reason, outcome.message) == (nothing.reason, nothing.message)
+    else:
+        assert outcome.reason is Reason.NAMESPACE_NOT_ALLOWED
+        assert f"<owner namespace='{namespace}'/>" in outcome.message
+        assert "n1" not in outcome.message
+
+
+@pytest.mark.parametrize("wanted", [{"name": "web-1"}, {"uuid": "uuid-web-1"}, {"name": "web-1", "nodeName": "n2"}])
+def test_a_vm_of_others_is_not_told_from_none(wanted: dict[str, str]) -> None:
+    """Whatever it does and wherever it is, and if it has a name that another VM has too."""
+    domains = [domain_body(name, namespaces=("*",)) for name in "ab"]
+    spec = {"virtualMachine": wanted}
+    none = judged([hypervisor_body("n1", []), hypervisor_body("n2", [])], domains=domains, spec=spec)
+    for state in ("Running", "ShutOff"):
+        for nodes in (("n1",), ("n2",), ("n1", "n2")):
+            there = [machine("web-1", state=state, owner="others")]
+            bodies = [hypervisor_body(node, there if node in nodes else []) for node in ("n1", "n2")]
+            found = judged(bodies, domains=domains, spec=spec)
+            assert isinstance(found, Refusal)
+            assert isinstance(none, Refusal)
+            assert (found.reason, found.message) == (none.reason, none.message)
+    mine = machine("web-1", uuid="mine", owner="vms")
+    if "uuid" not in wanted and "nodeName" not in wanted:
+        both = [hypervisor_body("n1", [mine]), hypervisor_body("n2", [machine("web-1", owner="others")])]
+        assert isinstance(judged(both, domains=domains, spec=spec), Placement)
+
+
+def test_who_moves_a_disk_already_is_not_named_to_another_namespace() -> None:
+    for holder, told in (("vms/first", "DiskMigration vms/first"), ("others/first", "of another namespace")):
+        outcome = judged([hypervisor_body("n1", [WEB])], blocked_by=holder)
+        assert isinstance(outcome, Refusal)
+        assert told in outcome.message
+        assert "others" not in outcome.message

@@ -9,6 +9,8 @@ import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
+from diskmigration.api.vm_owner import OWNER_URI
+
 RUN_URI = "https://diskmigration.dev/run/v1"
 """The XML namespace of the mark of a run."""
 
@@ -68,6 +70,8 @@ class DomainDescription:
     disks: tuple[DomainDisk, ...]
     metadata_namespaces: frozenset[str] = frozenset()
     """The XML namespaces of the elements in its metadata: whoever keeps something there has one of his own."""
+    owner: str = ""
+    """The namespace that it belongs to, as its metadata says; see vm_owner.py."""
     product: str = ""
     """The product that it shows to its guest as the hardware's (SMBIOS)."""
     run: str | None = None
@@ -103,6 +107,7 @@ def parse(xml: str) -> DomainDescription:
         metadata_namespaces=frozenset(
             element.tag[1:].partition("}")[0] for element in root.findall("./metadata/*") if element.tag[:1] == "{"
         ),
+        owner=_owner(root),
         product=root.findtext("./sysinfo/system/entry[@name='product']", ""),
         run=_run(root),
         is_running=root.get("id") is not None,
@@ -122,6 +127,11 @@ def root_of(xml: str) -> ET.Element:
     """
     exact = _TAG.sub(lambda tag: _VALUE.sub(lambda value: value[0].translate(_BREAKS), tag[0]), xml)
     return ET.fromstring(exact)  # noqa: S314 - libvirt's own output, from the node's own daemon
+
+
+def _owner(root: ET.Element) -> str:
+    element = root.find(f"./metadata/{{{OWNER_URI}}}owner")
+    return element.get("namespace", "").strip() if element is not None else ""
 
 
 def _run(root: ET.Element) -> str | None:

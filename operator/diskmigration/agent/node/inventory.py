@@ -177,6 +177,7 @@ def _machine(vm: VmSnapshot, disks: tuple[Disk, ...]) -> VirtualMachine:
         name=vm.name,
         uuid=vm.uuid,
         state=vm.state,
+        owner_namespace=(vm.description.owner or None) if vm.description is not None else None,
         not_answering_since=vm.silent_since,
         disks=disks,
     )

@@ -253,7 +253,11 @@ def _shape(reading: VmReading | None) -> object:
     """Return what the inventory shows of a VM."""
     if reading is None:
         return None
-    return reading.state, tuple(replace(disk, mirror=None) for disk in reading.description.disks)
+    return (
+        reading.state,
+        reading.description.owner,
+        tuple(replace(disk, mirror=None) for disk in reading.description.disks),
+    )
 
 
 def _signature(row: DomainStatistics | None) -> object:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from diskmigration.agent.hypervisor.domain_xml import DomainDisk
+from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
 from diskmigration.agent.migration.checks.disk import STORAGE_TYPES
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageDomain
+from diskmigration.api.vm_owner import Right, how_to_own, right_of
 
 
 def source_domain(disk: DomainDisk, located: Sequence[OpenDomain | None]) -> OpenDomain:
@@ -37,6 +38,24 @@ def source_domain(disk: DomainDisk, located: Sequence[OpenDomain | None]) -> Ope
             "Only a chain within one can be moved.",
         )
     return domains.popitem()[1]
+
+
+def require_may_move(
+    description: DomainDescription, sides: Sequence[StorageDomain], namespace: str, *, system_namespace: str
+) -> None:
+    """Raise NamespaceNotAllowed if migrations of that namespace may not move the VM's disk between the storage domains.
+
+    The operator has judged the same by what the node told it last.
+    """
+    for side in sides:
+        require_allowed(side, namespace, system_namespace=system_namespace)
+    right = right_of(namespace, owner=description.owner, sides=sides, system_namespace=system_namespace)
+    if right is not Right.MOVE:
+        raise MigrationError(
+            Reason.NAMESPACE_NOT_ALLOWED,
+            f"The VM {description.name} does not say that it belongs to the namespace {namespace}. Ask an "
+            f"administrator to set it: {how_to_own(description.shell_name, namespace)}.",
+        )
 
 
 def require_allowed(domain: StorageDomain, namespace: str, *, system_namespace: str) -> None:

@@ -30,7 +30,7 @@ from diskmigration.agent.migration.checks.occupation import (
 )
 from diskmigration.agent.migration.checks.room import require_room, require_volume_size
 from diskmigration.agent.migration.checks.snapshots import require_carried_bitmaps, require_no_snapshots
-from diskmigration.agent.migration.checks.storage_domains import require_allowed, source_domain
+from diskmigration.agent.migration.checks.storage_domains import require_may_move, source_domain
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.node_services import NodeServices
 from diskmigration.agent.migration.plan import plan
@@ -81,8 +81,9 @@ def begin(
     )
     if source.name == destination.name:
         return None
+    sides = (source.domain, destination.domain)
+    require_may_move(description, sides, migration.metadata.namespace, system_namespace=node.system_namespace)
     for side in (source, destination):
-        require_allowed(side.domain, migration.metadata.namespace, system_namespace=node.system_namespace)
         side.driver.check()
     require_not_managed_elsewhere(description, source.domain, destination.domain)
     journal = plan(found, migration, source, destination, attempt=attempt, may_take_snapshot=is_running)
