@@ -132,6 +132,7 @@ def test_a_watch_that_breaks_is_begun_again_by_the_same_agent(
     assert agent.wait() == 0
 
 
+@pytest.mark.nightly
 def test_what_was_deleted_while_nothing_was_watched_is_forgotten(
     agent: Program, own_control_plane: ControlPlane, scratch: Path
 ) -> None:

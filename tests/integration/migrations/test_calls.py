@@ -55,6 +55,7 @@ def writing(machines: list[Machine]) -> Iterator[Callable[[], int]]:
         writer.join()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("count", "writers"), first_by_day([(10, 4), (40, 8)]))
 def test_guests_that_write_cost_no_calls_of_their_own(
     machines: Callable[..., Machine], probes: Probes, count: int, writers: int

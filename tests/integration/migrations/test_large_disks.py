@@ -91,6 +91,7 @@ def of_size(stack: Stack, machines: Machines, size: str, *, chain: int = 1) -> M
 
 
 # A mirror of a whole disk, as without a snapshot, writes zeroes over all of it first: of 100 TiB that takes hours.
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("size", "spec"),
     [

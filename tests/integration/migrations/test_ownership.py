@@ -135,7 +135,7 @@ def machine_on(
     ("destination", "strategy"),
     [
         ("loop-b", "Snapshot"),
-        ("file-b", "Direct"),
+        pytest.param("file-b", "Direct", marks=pytest.mark.nightly),
         pytest.param("file-b", "Snapshot", marks=pytest.mark.nightly),
         pytest.param("loop-b", "Direct", marks=pytest.mark.nightly),
     ],
@@ -156,7 +156,7 @@ def test_a_running_vms_disk_moves_where_libvirt_leaves_owners_alone(
     machine.verify()
 
 
-@pytest.mark.parametrize("destination", ["file-b", "loop-b"])
+@pytest.mark.parametrize("destination", ["loop-b", pytest.param("file-b", marks=pytest.mark.nightly)])
 def test_a_shut_off_vm_starts_after_its_move_where_libvirt_leaves_owners_alone(
     stack: Stack, fixed_owners: None, machines: Machines, destination: str
 ) -> None:
@@ -231,7 +231,7 @@ def test_a_shut_off_vms_volumes_stay_whose_they_are(stack: Stack, machines: Mach
     ("how", "is_running", "strategy"),
     [
         ("all_squash", True, "Snapshot"),
-        ("root_squash", False, "Snapshot"),
+        pytest.param("root_squash", False, "Snapshot", marks=pytest.mark.nightly),
         pytest.param("root_squash", True, "Snapshot", marks=pytest.mark.nightly),
         pytest.param("root_squash", True, "Direct", marks=pytest.mark.nightly),
         pytest.param("all_squash", True, "Direct", marks=pytest.mark.nightly),
@@ -277,8 +277,8 @@ def test_a_disk_moves_from_an_export(
 @pytest.mark.parametrize(
     ("is_running", "strategy"),
     [
-        (False, "Snapshot"),
         (True, "Snapshot"),
+        pytest.param(False, "Snapshot", marks=pytest.mark.nightly),
         pytest.param(True, "Direct", marks=pytest.mark.nightly),
     ],
 )

@@ -194,6 +194,7 @@ def test_one_that_was_given_up_while_the_agent_was_away_is_cleaned_up(
     machine.verify()
 
 
+@pytest.mark.nightly
 def test_a_mirror_that_ended_while_the_agent_was_away_is_made_again(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a", chain=2)
     migration = hold(stack, machine, "loop-b", "Synchronized")
@@ -222,6 +223,7 @@ def test_an_operator_that_is_killed_is_not_missed(stack: Stack, operator: Progra
     stack.migrate(machine, "loop-a").succeed()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("phase", "source", "destination"), first_by_day(WAYS))
 def test_a_restart_of_libvirtd_is_waited_out(
     stack: Stack, machines: Machines, source: str, destination: str, phase: str

@@ -211,6 +211,7 @@ def test_a_pivot_that_libvirt_never_saw_is_followed(
     machine.verify()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("source", "destination"), first_by_day(LOST_PAIRS))
 def test_where_nobody_can_tell_which_side_is_right_both_are_kept(
     stack: Stack, machines: Callable[..., Machine], source: str, destination: str
