@@ -15,18 +15,23 @@ class Heartbeats:
     def __init__(self, world: World) -> None:
         self._world = world
         self._nodes: set[str] = set()
+        self._guard = threading.Lock()
 
     def begin(self, node: str) -> None:
         """That node's agent lives."""
-        self._world.renew(node)
-        self._nodes.add(node)
+        with self._guard:
+            self._world.renew(node)
+            self._nodes.add(node)
 
     def stop(self, node: str) -> None:
         """That node's agent is away."""
-        self._nodes.discard(node)
+        # No renewal is under way then, that an API server which is stopped next would take when it is back.
+        with self._guard:
+            self._nodes.discard(node)
 
     def run(self, ended: threading.Event) -> None:
         """Renews them until the event is set."""
         while not ended.wait(STALE_SECONDS / 8):
-            for node in sorted(self._nodes):
-                self._world.renew(node)
+            with self._guard:
+                for node in sorted(self._nodes):
+                    self._world.renew(node)
