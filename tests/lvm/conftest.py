@@ -14,6 +14,7 @@ from testbed.libvirt_host import running_libvirt
 from testbed.lvm_lane.access import Access
 from testbed.lvm_lane.inside import ACCESS, NODE, PROJECT, RESULTS
 from testbed.programs import running_agent_as
+from tests.integration.agent.probes import Probes, free_port
 from tests.integration.migrations.machines import Domain, Machine, make_machine, remove_machine
 from tests.integration.migrations.stack import NAMESPACE, Stack, make_domain
 from tests.lvm.groups import run
@@ -55,7 +56,13 @@ def wrappers(whole_wrappers: Wrappers) -> Iterator[Wrappers]:
 
 
 @pytest.fixture(scope="session")
-def stack(directory: Path, groups: dict[str, Domain], whole_wrappers: Wrappers) -> Iterator[Stack]:
+def probes() -> Probes:
+    """The agent's HTTP port."""
+    return Probes(free_port())
+
+
+@pytest.fixture(scope="session")
+def stack(directory: Path, groups: dict[str, Domain], whole_wrappers: Wrappers, probes: Probes) -> Iterator[Stack]:
     """The whole of it, ready: all volume groups and a directory are reached by the node."""
     access = Access(PROJECT / ACCESS)
     access.kubectl("create", "namespace", NAMESPACE)
@@ -63,7 +70,8 @@ def stack(directory: Path, groups: dict[str, Domain], whole_wrappers: Wrappers) 
     log = directory / f"agent-{NODE}.log"
     with pytest.MonkeyPatch.context() as patched, running_libvirt(directory / "libvirt") as host:
         patched.setenv("PATH", f"{whole_wrappers.directory}:{os.environ['PATH']}")
-        with running_agent_as(access.agent_kubeconfig, host, NODE, directory) as agent:
+        options = f"--http-port={probes.port}"
+        with running_agent_as(access.agent_kubeconfig, host, NODE, directory, options) as agent:
             try:
                 stack = Stack(access, client.connect(access.admin_kubeconfig), host, agent, domains)
                 stack.make_ready(domains)

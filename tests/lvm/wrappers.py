@@ -44,9 +44,7 @@ class Wrappers:
         """Makes the commands; none is armed."""
         self.directory.mkdir(parents=True)
         for command in _COMMANDS:
-            wrapper = self.directory / command
-            wrapper.write_text(_WRAPPER.format(directory=self.root, command=command))
-            wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+            _write(self.directory / command, _WRAPPER.format(directory=self.root, command=command))
 
     def kill_caller_after(self, command: str) -> None:
         """The next run of the command does all it has to, and then kills the agent, which never hears of it."""
@@ -74,8 +72,24 @@ class Wrappers:
         finally:
             hold.unlink()
 
+    @contextmanager
+    def slow(self, *commands: str, seconds: int) -> Iterator[None]:
+        """For the block each run of the commands, which are none of those that can be armed, takes so much longer."""
+        for command in commands:
+            _write(self.directory / command, f'#!/bin/sh\nsleep {seconds}\nexec /usr/sbin/{command} "$@"\n')
+        try:
+            yield
+        finally:
+            for command in commands:
+                (self.directory / command).unlink()
+
     def disarm(self) -> None:
         """As they were at first."""
         for kind in ("dies", "died", "fails", "failed"):
             for left in self.root.glob(f"*.{kind}"):
                 left.unlink()
+
+
+def _write(wrapper: Path, text: str) -> None:
+    wrapper.write_text(text)
+    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)

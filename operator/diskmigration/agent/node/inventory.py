@@ -2,7 +2,7 @@
 
 import os.path
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +10,12 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainD
 from diskmigration.agent.node.vm_snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage import openers
-from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
+from diskmigration.agent.storage.bounded_reads import NoAnswerError
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Space
 from diskmigration.agent.storage.locations import Located, Locations
 from diskmigration.agent.storage.paths import exists
+from diskmigration.agent.storage.repeated_reads import RepeatedReads
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.hypervisor import (
     Disk,
@@ -29,9 +30,10 @@ from diskmigration.api.model import rfc3339
 _TYPES = {"file": "File", "block": "Block", "network": "Network", "nvme": "Nvme", "volume": "Volume"}
 
 _ANSWER_SECONDS = 10.0
-"""How long a storage is waited for once; until it has answered, it is not asked again."""
+"""How long a storage is waited for once; until it has answered, it is not asked again. A slow one, as lvm2 is on a busy
+storage, is shown as it was."""
 
-_reads = BoundedReads("inventory")
+_reads = RepeatedReads("inventory")
 
 
 def inventory(
@@ -56,7 +58,9 @@ def inventory(
     for vm in running:
         locations.keep_open(vm.uuid, _opened(vm))
     known = {machine.uuid: machine.disks for machine in before.virtual_machines}
-    disks = _disks(node.vms, domains, locations, known, describe)
+    groups = _by_directories(node.vms)
+    _reads.keep_only({*map(_key, domains.all()), *map(_key_of_disks, groups)})
+    disks = _disks(groups, domains, locations, known, describe)
     machines = tuple(_machine(vm, disks[vm.uuid]) for vm in node.vms)
     return HypervisorStatus(
         libvirt_version=node.libvirt_version,
@@ -77,7 +81,7 @@ def _storage_domain(
     try:
         # Without it no disk of a VM that is off can be moved, and nothing be removed.
         openers.require_sight()
-        space, group = _reads.read(("domain", known.name), partial(_look_at, known), seconds=_ANSWER_SECONDS)
+        space, group = _reads.read(_key(known), partial(_look_at, known), seconds=_ANSWER_SECONDS)
     except MigrationError as error:
         return NodeStorageDomain(
             name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans, used_volumes=used
@@ -98,30 +102,52 @@ def _storage_domain(
     )
 
 
+def _key(known: OpenDomain) -> Hashable:
+    return "domain", known.name, known.domain.metadata.uid
+
+
 def _look_at(known: OpenDomain) -> tuple[Space, VolumeGroup | None]:
     known.driver.check()
     return known.driver.space(), known.driver.volume_group()
 
 
+_Groups = Mapping[tuple[str, ...], Sequence[VmSnapshot]]
+
+
+def _by_directories(vms: Sequence[VmSnapshot]) -> _Groups:
+    """Return the VMs by the directories in which their volumes lie."""
+    groups: defaultdict[tuple[str, ...], list[VmSnapshot]] = defaultdict(list)
+    for vm in vms:
+        groups[_directories(vm)].append(vm)
+    return groups
+
+
+def _key_of_disks(directories: tuple[str, ...]) -> Hashable:
+    return "disks", directories
+
+
 def _disks(
-    vms: Sequence[VmSnapshot],
+    groups: _Groups,
     domains: StorageDomains,
     locations: Locations,
     before: Mapping[str, tuple[Disk, ...]],
     describe: Callable[[str], DomainDescription | None],
 ) -> Mapping[str, tuple[Disk, ...]]:
     """Return each VM's disks by its uuid. VMs whose volumes lie in the same directories are asked for together."""
-    groups: defaultdict[tuple[str, ...], list[VmSnapshot]] = defaultdict(list)
-    for vm in vms:
-        groups[_directories(vm)].append(vm)
     found: dict[str, tuple[Disk, ...]] = {}
     for directories, group in groups.items():
+        look = partial(_disks_of, group, domains, locations, before, describe)
         try:
-            look = partial(_disks_of, group, domains, locations, before, describe)
-            found |= _reads.read(("disks", directories), look, seconds=_ANSWER_SECONDS)
+            disks = _reads.read(_key_of_disks(directories), look, seconds=_ANSWER_SECONDS)
         except NoAnswerError:
-            found |= {vm.uuid: before.get(vm.uuid) or tuple(map(_unseen, vm.disks)) for vm in group}
+            disks = {}
+        for vm in group:
+            found[vm.uuid] = disks[vm.uuid] if vm.uuid in disks else _as_before(vm, before)
     return found
+
+
+def _as_before(vm: VmSnapshot, before: Mapping[str, tuple[Disk, ...]]) -> tuple[Disk, ...]:
+    return before.get(vm.uuid) or tuple(map(_unseen, vm.disks))
 
 
 def _directories(vm: VmSnapshot) -> tuple[str, ...]:

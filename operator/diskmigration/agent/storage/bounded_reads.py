@@ -19,12 +19,13 @@ _T = TypeVar("_T")
 
 
 class NoAnswerError(Exception):
-    """A read did not return in time. `since` is when it began."""
+    """A read did not return in time. `since` is when it began, `seconds` ago."""
 
-    def __init__(self, since: datetime) -> None:
+    def __init__(self, since: datetime, seconds: float) -> None:
         """The read goes on."""
         super().__init__(f"nothing has come since {rfc3339(since)}")
         self.since = since
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class BoundedReads:
                 own = earlier or self._begin(key, call)
             left = own.begun_at + seconds - time.monotonic()
             if not wait([own.future], max(left, 0.0)).done:
-                raise NoAnswerError(own.since)
+                raise NoAnswerError(own.since, time.monotonic() - own.begun_at)
             # What was read before it was asked for may have changed since: it is read again.
             if earlier is None:
                 result: _T = own.future.result()

@@ -147,13 +147,11 @@ def _program(command: Sequence[str]) -> str:
     return command[command.index("--") + 1]
 
 
-def run_undisturbed(
-    arguments: Sequence[str], *, environment: Mapping[str, str], timeout: float, grace: float = 10.0
-) -> Ended | None:
+def run_undisturbed(arguments: Sequence[str], *, environment: Mapping[str, str], timeout: float) -> Ended | None:
     """Run a program that must not be killed, whatever becomes of the agent: one that holds a guest's device suspended.
 
-    After `timeout` seconds it is asked to end (SIGTERM), which such a program puts off while it must not; after `grace`
-    more it is left to itself.
+    After `timeout` seconds it is asked to end (SIGTERM), which such a program puts off while it must not. Its end is
+    waited for, which may take for ever where its storage hangs.
 
     Returns:
         How it ended, or None when it did not in time.
@@ -166,9 +164,6 @@ def run_undisturbed(
         printed, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.terminate()
-        try:
-            process.communicate(timeout=grace)
-        except subprocess.TimeoutExpired:
-            threading.Thread(target=process.communicate, name=f"waits for {arguments[0]}", daemon=True).start()
+        process.communicate()
         return None
     return Ended(process.returncode, printed, said)

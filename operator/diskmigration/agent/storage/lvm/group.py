@@ -1,57 +1,33 @@
 """A volume group of this node: the one place that runs lvm2.
 
 Its commands are not killed with the agent. lvextend suspends the device of a running guest for a moment, and if it
-ended within that moment the guest would hang.
+ended within that moment the guest would hang. A command that cannot end, as a device of the group hangs, is waited for
+aside, and none of its kind is begun before it has ended.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from functools import partial
 
 from diskmigration.agent.storage import command
+from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.command import Ended
 from diskmigration.agent.storage.lvm import lvm_commands, lvm_errors, lvm_report
+from diskmigration.agent.storage.lvm.kept_report import KeptReport
 from diskmigration.agent.storage.lvm.lvm_report import GroupReport, VolumeReport
 from diskmigration.agent.storage.lvm.priority_lock import PriorityLock
 from diskmigration.api.errors import MigrationError, Reason
 
 _TIMEOUT_SECONDS = 120.0
-_REPORT_TIMEOUT_SECONDS = 20.0
-_FAILURE_SECONDS = 10.0
+_REPORT_TIMEOUT_SECONDS = 60.0
+_GRACE_SECONDS = 10.0
+"""How long the end of a command is waited for that was asked to end."""
+
 _ENVIRONMENT = {"LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
-_T = TypeVar("_T")
-
-
-class _Reader(Generic[_T]):
-    """A report that is asked for by many, and read by one at a time."""
-
-    def __init__(self, read: Callable[[], _T]) -> None:
-        self._read = read
-        self._guard = threading.Lock()
-        self._kept: tuple[float, _T] | None = None
-        self._failed: tuple[float, MigrationError] | None = None
-
-    def get(self, max_age_seconds: float) -> _T:
-        with self._guard:
-            now = time.monotonic()
-            kept = self._kept
-            if kept is not None and now - kept[0] < max_age_seconds:
-                return kept[1]
-            # A group that does not answer is not asked again for each of its volumes that is to be shown.
-            if max_age_seconds and self._failed is not None and now - self._failed[0] < _FAILURE_SECONDS:
-                raise MigrationError(self._failed[1].reason, self._failed[1].message)
-            try:
-                found = self._read()
-            except MigrationError as error:
-                self._failed = (time.monotonic(), error)
-                raise
-            self._kept, self._failed = (now, found), None
-            return found
-
-    def forget(self) -> None:
-        self._kept = None
+_CHANGE = "change"
+_commands = BoundedReads("lvm")
 
 
 class VolumeGroup:
@@ -61,8 +37,8 @@ class VolumeGroup:
         """`name` was checked."""
         self.name = name
         self._lock = PriorityLock()
-        self._group = _Reader(self._read_group)
-        self._volumes = _Reader(self._read_volumes)
+        self._group = KeptReport(self._read_group)
+        self._volumes = KeptReport(self._read_volumes)
 
     @contextmanager
     def turn(self, *, urgent: bool = False) -> Iterator[None]:
@@ -116,7 +92,7 @@ class VolumeGroup:
             MigrationError: StorageFailed, when it did not end.
         """
         try:
-            return _run(line, doing=doing, timeout=_TIMEOUT_SECONDS)
+            return self._run(_CHANGE, line, doing=doing, timeout=_TIMEOUT_SECONDS)
         finally:
             self._group.forget()
             self._volumes.forget()
@@ -129,10 +105,29 @@ class VolumeGroup:
 
     def _read(self, line: Sequence[str]) -> str:
         doing = f"reading the volume group {self.name}"
-        ended = _run(line, doing=doing, timeout=_REPORT_TIMEOUT_SECONDS)
+        ended = self._run(line[0], line, doing=doing, timeout=_REPORT_TIMEOUT_SECONDS)
         if ended.status != 0:
             raise lvm_errors.failure(ended.said or ended.printed, doing=doing, line=line)
         return ended.printed
+
+    def _run(self, kind: str, line: Sequence[str], *, doing: str, timeout: float) -> Ended:
+        """Run a command, of which only one of each kind is under way for the group.
+
+        Raises:
+            MigrationError: StorageFailed, it did not end in time, or one before it has not ended yet.
+        """
+        run = partial(command.run_undisturbed, line, environment=_ENVIRONMENT, timeout=timeout)
+        try:
+            ended = _commands.read((self.name, kind), run, seconds=timeout + _GRACE_SECONDS)
+        except FileNotFoundError as error:
+            raise MigrationError(
+                Reason.STORAGE_FAILED, f"While {doing}: {line[0]} is not installed where the agent runs. Install lvm2."
+            ) from error
+        except NoAnswerError as error:
+            raise lvm_errors.unanswered(doing=doing, command=line[0], seconds=timeout, since=error.since) from error
+        if ended is None:
+            raise lvm_errors.unanswered(doing=doing, command=line[0], seconds=timeout)
+        return ended
 
 
 _guard = threading.Lock()
@@ -151,15 +146,3 @@ def wait_until_all_are_idle(*, timeout: float) -> bool:
     with _guard:
         groups = list(_groups.values())
     return all(group.wait_until_idle(timeout=max(end - time.monotonic(), 0.0)) for group in groups)
-
-
-def _run(line: Sequence[str], *, doing: str, timeout: float) -> Ended:
-    try:
-        ended = command.run_undisturbed(line, environment=_ENVIRONMENT, timeout=timeout)
-    except FileNotFoundError as error:
-        raise MigrationError(
-            Reason.STORAGE_FAILED, f"While {doing}: {line[0]} is not installed where the agent runs. Install lvm2."
-        ) from error
-    if ended is None:
-        raise lvm_errors.unanswered(doing=doing, command=line[0], seconds=timeout)
-    return ended

@@ -6,6 +6,7 @@ known here is handed on as it stands.
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
@@ -68,13 +69,14 @@ def failure(answer: str, *, doing: str, line: Sequence[str]) -> MigrationError:
     return MigrationError(Reason.STORAGE_FAILED, f"{message} {advice}".rstrip())
 
 
-def unanswered(*, doing: str, command: str, seconds: float) -> MigrationError:
-    """Return the error for a command that did not end."""
+def unanswered(*, doing: str, command: str, seconds: float, since: datetime | None = None) -> MigrationError:
+    """Return the error for a command that did not end in time; one that has not ended yet was begun at `since`."""
+    lasting = f" LVM has not answered since {since:%Y-%m-%dT%H:%M:%SZ}." if since is not None else ""
     return MigrationError(
         Reason.STORAGE_FAILED,
-        f"While {doing}, {command} did not answer within {seconds:.0f} s. Either another LVM command holds the group's "
-        "lock (`lsof /run/lock/lvm/V_*`), or a device of the group does not answer (`dmesg`), or the agent's pod lacks "
-        "hostIPC or /run/udev, without which LVM waits for udev for ever.",
+        f"While {doing}, {command} did not answer within {seconds:.0f} s.{lasting} Either another LVM command holds "
+        "the group's lock (`lsof /run/lock/lvm/V_*`), or a device of the group does not answer (`dmesg`), or the "
+        "agent's pod lacks hostIPC or /run/udev, without which LVM waits for udev for ever.",
     )
 
 

@@ -1,5 +1,7 @@
 """Answers as lvm2 2.03.16 gave them on a real group; those of lvmlockd are from lvm2's source."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from diskmigration.agent.storage.driver import NoRoomError
@@ -86,3 +88,10 @@ def test_a_command_that_does_not_end_is_told_with_the_usual_causes() -> None:
     message = lvm_errors.unanswered(doing="d", command="lvs", seconds=120).message
     for word in ("lock", "device", "hostIPC", "/run/udev", "120 s"):
         assert word in message
+    assert "since" not in message
+
+
+def test_a_command_that_has_not_ended_yet_is_told_with_since_when() -> None:
+    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    message = lvm_errors.unanswered(doing="d", command="lvs", seconds=60, since=since).message
+    assert "has not answered since 2026-01-02T03:04:05Z" in message
