@@ -47,6 +47,56 @@ class Group:
         return Path("/dev") / self.name / volume
 
 
+@dataclass(frozen=True)
+class Suspendable:
+    """A device of device-mapper that can be told to answer nothing."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path("/dev/mapper") / self.name
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Have it hang for the time of the block: requests wait in the kernel."""
+        run("dmsetup", "suspend", "--nolockfs", "--noflush", self.name)
+        try:
+            yield
+        finally:
+            self.resume()
+
+    def resume(self) -> None:
+        """Have it answer again."""
+        run("dmsetup", "resume", self.name)
+
+
+@contextmanager
+def suspendable_device(scratch: Path, name: str, *, mebibytes: int) -> Iterator[Suspendable]:
+    """A device of that size."""
+    with loop_device(scratch / name, mebibytes=mebibytes + 1) as loop:
+        # Not from the loop device's start: LVM would take that device for another one of the same physical volume.
+        run("dmsetup", "create", name, f"--table=0 {mebibytes * 2048} linear {loop} 2048")
+        try:
+            yield Suspendable(name)
+        finally:
+            run("dmsetup", "remove", "--retry", name)
+
+
+@contextmanager
+def loop_device(file: Path, *, mebibytes: int) -> Iterator[str]:
+    """A loop device on a file of that size."""
+    with file.open("wb") as made:
+        made.truncate(mebibytes * MIB)
+    loop = run("losetup", "--find", "--show", str(file)).strip()
+    try:
+        yield loop
+    finally:
+        run("losetup", "--detach", loop)
+        file.unlink()
+
+
 @contextmanager
 def volume_group(scratch: Path, name: str, *, mebibytes: int = 256, devices: int = 1) -> Iterator[Group]:
     """A group on so many devices of that size each; whatever is on it goes at the end."""

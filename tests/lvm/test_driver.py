@@ -6,7 +6,9 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,13 @@ import pytest
 from diskmigration.agent.storage import command, qcow2_header, qemu_image, qemu_img
 from diskmigration.agent.storage.driver import Leftover, NoRoomError, Owner
 from diskmigration.agent.storage.lvm import group as groups
-from diskmigration.agent.storage.lvm import wiping
+from diskmigration.agent.storage.lvm import lvm_commands, wiping
 from diskmigration.agent.storage.lvm.lvm_driver import LvmDriver
 from diskmigration.agent.storage.qemu_image import Image
 from diskmigration.api.disk_migration import VolumeFormat
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType, WipeAfterDelete
-from tests.lvm.groups import MIB, Group, run, volume_group
+from tests.lvm.groups import MIB, Group, loop_device, run, suspendable_device, volume_group
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lvm
@@ -373,6 +375,67 @@ def test_a_group_that_is_held_holds_up_no_other(driver: LvmDriver, group: Group,
         LvmDriver("other", other.name).create(VOLUME, EXTENT, OWNER)
         with groups.named(group.name).turn():
             assert LvmDriver("other", other.name).extend(VOLUME, 2 * EXTENT) == 2 * EXTENT
+
+
+def test_a_group_whose_device_hangs_holds_up_no_other(driver: LvmDriver, group: Group, scratch: Path) -> None:
+    with suspendable_device(scratch, "hangs", mebibytes=64) as device:
+        run("vgcreate", "--yes", "vg_hangs", str(device.path))
+        hanging = LvmDriver("hanging", "vg_hangs")
+        hanging.create(VOLUME, EXTENT, OWNER)
+        driver.create(VOLUME, EXTENT, OWNER)
+        # Another device is there, so that lvm2 by itself would look for physical volumes on all of them.
+        with device.suspended(), loop_device(scratch / "new", mebibytes=8):
+            began_at = time.monotonic()
+            driver.check()
+            assert driver.extend(VOLUME, 2 * EXTENT) == 2 * EXTENT
+            driver.create("dm-other", EXTENT, OWNER)
+            driver.keep([VOLUME, "dm-other"])
+            run("lvchange", "--devices", ",".join(group.devices), "--activate", "n", f"{group.name}/dm-other")
+            driver.activate("dm-other")
+            driver.remove("dm-other")
+            took_seconds = time.monotonic() - began_at
+            with ThreadPoolExecutor(1) as thread:
+                extended = thread.submit(hanging.extend, VOLUME, 2 * EXTENT)
+                # As long as all of the others took together.
+                assert not wait([extended], took_seconds).done
+                device.resume()
+                assert extended.result(60) == 2 * EXTENT
+        run("vgremove", "--yes", "--force", "vg_hangs")
+
+
+@pytest.mark.parametrize("act", ["tags", "extends", "creates", "removes"])
+def test_a_group_that_has_got_another_device_is_changed_with_it(scratch: Path, act: str) -> None:
+    """A command that is told the devices that the group had must not write the group's metadata without the new one."""
+    with (
+        volume_group(scratch, "vg_grows", mebibytes=32) as grown,
+        loop_device(scratch / "new", mebibytes=32) as new,
+    ):
+        driver, known = LvmDriver("san", grown.name), groups.named(grown.name)
+        driver.create(VOLUME, EXTENT, OWNER)
+        before = known.describe().devices
+        run("vgextend", "--yes", grown.name, new)
+        # What LVM would mark as missing for good is a physical volume that has data on it.
+        run("lvcreate", "--yes", "--size", f"{EXTENT}b", "--name", "theirs", grown.name, new)
+        line = {
+            "tags": lvm_commands.change_tags(grown.name, [VOLUME], add=["seen"]),
+            "extends": lvm_commands.extend(grown.name, VOLUME, size_bytes=2 * EXTENT),
+            "creates": lvm_commands.create(grown.name, "another", extents=1, tags=["seen"], exclusive=False),
+            "removes": lvm_commands.remove(grown.name, VOLUME),
+        }[act]
+        assert before == known.describe(max_age_seconds=600).devices == grown.devices
+        with known.turn():
+            known.change(line, doing="changing it")
+        is_done: dict[str, Callable[[], bool]] = {
+            "tags": lambda: "seen" in grown.tags(VOLUME),
+            "extends": lambda: driver.size_bytes(VOLUME) == 2 * EXTENT,
+            "creates": lambda: "seen" in grown.tags("another"),
+            "removes": lambda: grown.row(VOLUME) is None,
+        }
+        assert is_done[act]()
+        assert known.describe().devices == (*grown.devices, new)
+        assert known.describe().vg_missing_pv_count == 0
+        run("vgremove", "--yes", "--force", grown.name)
+        run("pvremove", "--yes", new)
 
 
 def test_a_wiping_holds_up_no_extension(driver: LvmDriver, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from tests.integration.migrations.growth import finish, size_bytes, synchronized
 from tests.integration.migrations.hangs import copied_bytes
 from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
 from tests.integration.migrations.stack import Stack
-from tests.lvm.groups import run
+from tests.lvm.groups import Suspendable, loop_device, run, suspendable_device
 from tests.lvm.wrappers import Wrappers
 from tests.lvm.writing import write
 from tests.waiting import wait_until
@@ -23,49 +21,24 @@ pytestmark = pytest.mark.lvm
 Machines = Callable[..., Machine]
 
 NAME = "lvm-hangs"
-GROUP_BYTES = 512 * MEBIBYTE
+GROUP_MEBIBYTES = 512
 SLOW_SECONDS = 12
 """Longer than the agent waits for a storage before it goes on without it."""
 SLOW_LOOKS = 3
 
 
-@dataclass(frozen=True)
-class HangingGroup:
-    """A volume group on a device that can be told to answer nothing."""
-
-    domain: Domain
-
-    @contextmanager
-    def hangs(self) -> Iterator[None]:
-        """Have it hang for the time of the block: requests wait in the kernel."""
-        run("dmsetup", "suspend", "--nolockfs", "--noflush", NAME)
-        try:
-            yield
-        finally:
-            run("dmsetup", "resume", NAME)
-
-
 @pytest.fixture
-def hanging_group(stack: Stack, directory: Path) -> Iterator[HangingGroup]:
-    """Asked for before `machines`, whose VMs have to be gone at its end."""
-    file = directory / NAME
-    with file.open("wb") as made:
-        made.truncate(GROUP_BYTES)
-    loop = run("losetup", "--find", "--show", str(file)).strip()
-    # Not from the loop device's start: LVM would take that device for another one of the same physical volume.
-    table = f"0 {(GROUP_BYTES - MEBIBYTE) // 512} linear {loop} {MEBIBYTE // 512}"
-    run("dmsetup", "create", NAME, f"--table={table}")
-    run("vgcreate", "--yes", NAME, f"/dev/mapper/{NAME}")
-    domain = Domain(NAME, "lvm", Path("/dev") / NAME)
-    stack.domains[NAME] = domain
-    stack.make_ready({NAME: domain})
-    yield HangingGroup(domain)
-    stack.control_plane.kubectl("delete", "storagedomain", NAME)
-    del stack.domains[NAME]
-    run("vgremove", "--yes", "--force", NAME)
-    run("dmsetup", "remove", "--retry", NAME)
-    run("losetup", "--detach", loop)
-    file.unlink()
+def hanging_device(stack: Stack, directory: Path) -> Iterator[Suspendable]:
+    """That of a volume group of its own; asked for before `machines`, whose VMs have to be gone at its end."""
+    with suspendable_device(directory, NAME, mebibytes=GROUP_MEBIBYTES) as device:
+        run("vgcreate", "--yes", NAME, str(device.path))
+        domain = Domain(NAME, "lvm", Path("/dev") / NAME)
+        stack.domains[NAME] = domain
+        stack.make_ready({NAME: domain})
+        yield device
+        stack.control_plane.kubectl("delete", "storagedomain", NAME)
+        del stack.domains[NAME]
+        run("vgremove", "--yes", "--force", NAME)
 
 
 def shown(stack: Stack, name: str) -> tuple[bool, str]:
@@ -75,16 +48,17 @@ def shown(stack: Stack, name: str) -> tuple[bool, str]:
 
 
 def test_a_group_that_does_not_answer_costs_its_own_disks_alone(
-    stack: Stack, hanging_group: HangingGroup, machines: Machines, probes: Probes
+    stack: Stack, hanging_device: Suspendable, machines: Machines, probes: Probes, directory: Path
 ) -> None:
-    hanging, other, moving = machines(NAME), machines("lvm-a"), machines("file-a")
+    hanging, other = machines(NAME), machines("lvm-a", volume_bytes=16 * MEBIBYTE)
+    # Of a VM that is off: as many commands of LVM as for one that runs, and in less time.
+    moving = machines("file-a", start=False)
     held = synchronized(stack, hanging, "lvm-b")
     copied = copied_bytes(held)
-    with hanging_group.hangs():
+    # A device is new meanwhile: lvm2 by itself looks on all devices for those of a group then.
+    with hanging_device.suspended(), loop_device(directory / "new", mebibytes=8):
         wait_until(lambda: "has not answered since" in shown(stack, NAME)[1], "the node says so", seconds=60)
-        before = size_bytes(other.volumes[0])
-        write(other, other.volumes[0], mebibytes=40)
-        assert size_bytes(other.volumes[0]) > before
+        grows_with_its_guest(other)
         stack.migrate(moving, "lvm-b").succeed(seconds=120)
         assert shown(stack, "lvm-a") == shown(stack, "lvm-b") == (True, "")
         assert "has not answered since" in shown(stack, NAME)[1]
@@ -94,8 +68,31 @@ def test_a_group_that_does_not_answer_costs_its_own_disks_alone(
     finish(held, hanging)
     assert held.status()["attempts"] == 1
     assert copied_bytes(held) >= copied
-    for machine in (other, moving):
-        machine.verify()
+    other.verify()
+
+
+def test_an_agent_that_starts_while_a_group_does_not_answer_serves_the_others(
+    stack: Stack, hanging_device: Suspendable, machines: Machines, probes: Probes, directory: Path
+) -> None:
+    other = machines("lvm-a", volume_bytes=16 * MEBIBYTE)
+    wait_until(lambda: is_known(stack, other), "its volume is known", seconds=60)
+    with hanging_device.suspended(), loop_device(directory / "new", mebibytes=8):
+        stack.agent.kill()
+        stack.agent.start()
+        grows_with_its_guest(other)
+        wait_until(probes.is_ready, "the agent is ready", seconds=60)
+        wait_until(lambda: shown(stack, "lvm-a") == (True, ""), "the other group is ready", seconds=60)
+        wait_until(lambda: "has not answered since" in shown(stack, NAME)[1], "the node says so", seconds=60)
+    wait_until(lambda: shown(stack, NAME) == (True, ""), "it answers again", seconds=60)
+    other.verify()
+
+
+def grows_with_its_guest(machine: Machine) -> None:
+    """Have the guest write, no faster than its volume grows."""
+    [volume] = machine.volumes
+    before = size_bytes(volume)
+    write(machine, volume, mebibytes=28)
+    assert size_bytes(volume) > before
 
 
 def test_an_lvm2_that_is_slow_leaves_its_storage_domain_ready_and_its_disks_known(

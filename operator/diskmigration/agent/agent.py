@@ -28,6 +28,7 @@ from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.agent.storage import kept_domains, qemu_img_process
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.agent.storage.locations import Locations
+from diskmigration.agent.storage.lvm import group_devices
 from diskmigration.api.disk_migration import DiskMigration, Phase
 from diskmigration.api.hypervisor import HypervisorStatus
 from diskmigration.api.names import DISK_MIGRATIONS
@@ -69,6 +70,7 @@ class Agent:
         events = Events(connection)
         self._domains = StorageDomains({})
         self._keeper = kept_domains.file_of(state_directory, self._domains.known)
+        self._devices_keeper = group_devices.file_of(state_directory)
         # It asks VMs of which a poll had figures just now, and does not wait for migrations' calls to those that hang.
         extending = Connection(libvirt_uri, QemuCalls(self._cache.silent, most=OBSERVED_AT_ONCE))
         extender = Extender(extending, events, self._domains, health, describe=self._cache.current_description)
@@ -130,6 +132,9 @@ class Agent:
         if (kept := kept_domains.read(self._state_directory)) is not None:
             self._domains.restore(kept)
             _log.info("began with the StorageDomains kept on the host", extra={"domains": len(kept.storage_domains)})
+        group_devices.known.restore(group_devices.read(self._state_directory))
+        group_devices.known.on_change(self._devices_keeper.write_soon)
+        self._devices_keeper.start()
         self._connection.keep_open()
         self._cache.start()
         adopting = (self._connection, self._domains)

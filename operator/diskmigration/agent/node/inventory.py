@@ -87,7 +87,7 @@ def _storage_domain(
             name=known.name, ready=False, reason=error.message, orphaned_volumes=orphans, used_volumes=used
         )
     except NoAnswerError as error:
-        reason = f"Its storage has not answered since {rfc3339(error.since)}. Check it and its mount."
+        reason = f"Its storage has not answered since {rfc3339(error.since)}. Check it and its mount or devices."
         return NodeStorageDomain(
             name=known.name, ready=False, reason=reason, orphaned_volumes=orphans, used_volumes=used
         )

@@ -3,6 +3,9 @@
 Its commands are not killed with the agent. lvextend suspends the device of a running guest for a moment, and if it
 ended within that moment the guest would hang. A command that cannot end, as a device of the group hangs, is waited for
 aside, and none of its kind is begun before it has ended.
+
+lvm2 by itself reads every device of the node, or those of the group alone while its hints (/run/lvm/hints) are valid,
+which each new device ends. So a command is told which devices are its group's, as the last report had them.
 """
 
 import threading
@@ -14,7 +17,7 @@ from functools import partial
 from diskmigration.agent.storage import command
 from diskmigration.agent.storage.bounded_reads import BoundedReads, NoAnswerError
 from diskmigration.agent.storage.command import Ended
-from diskmigration.agent.storage.lvm import lvm_commands, lvm_errors, lvm_report
+from diskmigration.agent.storage.lvm import group_devices, lvm_commands, lvm_errors, lvm_report
 from diskmigration.agent.storage.lvm.kept_report import KeptReport
 from diskmigration.agent.storage.lvm.lvm_report import GroupReport, VolumeReport
 from diskmigration.agent.storage.lvm.priority_lock import PriorityLock
@@ -98,7 +101,10 @@ class VolumeGroup:
             self._volumes.forget()
 
     def _read_group(self) -> GroupReport:
-        return lvm_report.read_group(self._read(lvm_commands.report_group(self.name)), self.name)
+        found = lvm_report.read_group(self._read(lvm_commands.report_group(self.name)), self.name)
+        # None where one is missing: the next command reads all devices of the node.
+        group_devices.known.put(self.name, found.devices)
+        return found
 
     def _read_volumes(self) -> tuple[VolumeReport, ...]:
         return lvm_report.read_volumes(self._read(lvm_commands.report_volumes(self.name)), self.name)
@@ -111,6 +117,21 @@ class VolumeGroup:
         return ended.printed
 
     def _run(self, kind: str, line: Sequence[str], *, doing: str, timeout: float) -> Ended:
+        """Run a command on the devices of the group, or on all of the node where the group's are not known.
+
+        Raises:
+            MigrationError: StorageFailed, it did not end in time, or one before it has not ended yet.
+        """
+        if devices := group_devices.known.of(self.name):
+            confined = lvm_commands.confined(line, devices)
+            ended = self._run_as_it_is(kind, confined, doing=doing, timeout=timeout)
+            if not lvm_errors.says_device_is_missing(ended.said):
+                return ended
+            # The group has got another device, or one has another name now.
+            group_devices.known.put(self.name, ())
+        return self._run_as_it_is(kind, line, doing=doing, timeout=timeout)
+
+    def _run_as_it_is(self, kind: str, line: Sequence[str], *, doing: str, timeout: float) -> Ended:
         """Run a command, of which only one of each kind is under way for the group.
 
         Raises:

@@ -11,12 +11,28 @@ from diskmigration.agent.storage.lvm.lvm_report import GROUP_FIELDS, VOLUME_FIEL
 # json_std came with lvm2 2.03.17 only; with units, suffixes and binary values fixed, the older json says the same.
 _REPORT = ("--reportformat", "json", "--units", "b", "--nosuffix", "--binary")
 
+# Those that go on although a physical volume is missing, and then mark it as missing in the group's metadata.
+# Source: `handles_missing_pvs` in lvm2's tools/.
+_GO_ON_WITHOUT_A_DEVICE = frozenset({"lvchange", "lvremove"})
+_ONLY_IF_WHOLE = ("--select", "vg_missing_pv_count=0")
+
 # lvm2 refuses a size in bytes that is not a whole number of them.
 _SECTOR_BYTES = 512
 
 
+def confined(line: Sequence[str], devices: Sequence[str]) -> list[str]:
+    """Have a command read no devices but those of its group, so that it does not wait for a device of another group.
+
+    Where the group has got another device since, the command changes nothing and says that one is missing. `lvchange`
+    and `lvremove` would change the group without it, and do nothing instead, with status 0.
+    """
+    command, *rest = line
+    only_if_whole = _ONLY_IF_WHOLE if command in _GO_ON_WITHOUT_A_DEVICE else ()
+    return [command, "--devices", ",".join(devices), *only_if_whole, *rest]
+
+
 def report_group(group: str) -> list[str]:
-    """Report one volume group."""
+    """Report one volume group, in a row for each of its physical volumes."""
     return ["vgs", *_REPORT, "-o", ",".join(GROUP_FIELDS), "--", group]
 
 

@@ -12,6 +12,13 @@ from diskmigration.agent.storage.driver import NoRoomError
 from diskmigration.api.errors import MigrationError, Reason
 
 _NO_ROOM = ("insufficient free space", "insufficient suitable", "insufficient allocatable")
+_DEVICE_IS_MISSING = (
+    "device not found for",
+    "couldn't find device with uuid",
+    "is missing pv",
+    "while pvs are missing",
+)
+_GROUP_IS_MISSING = re.compile(r'volume group "[^"]*" not found')
 _SIZE_IS_THERE = ("matches existing size", "not larger than existing size")
 
 # In this order: a missing device, say, is warned of beside every other failure.
@@ -78,6 +85,12 @@ def unanswered(*, doing: str, command: str, seconds: float, since: datetime | No
         "the group's lock (`lsof /run/lock/lvm/V_*`), or a device of the group does not answer (`dmesg`), or the "
         "agent's pod lacks hostIPC or /run/udev, without which LVM waits for udev for ever.",
     )
+
+
+def says_device_is_missing(answer: str) -> bool:
+    """Return whether a device that the command was told to read is not there, or one of the group's was not read."""
+    lowered = answer.lower()
+    return any(words in lowered for words in _DEVICE_IS_MISSING) or _GROUP_IS_MISSING.search(lowered) is not None
 
 
 def says_size_is_there(answer: str) -> bool:

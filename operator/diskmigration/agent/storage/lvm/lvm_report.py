@@ -38,7 +38,7 @@ Tags = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class GroupReport(_Row):
-    """A volume group."""
+    """A volume group. `devices` are those of its physical volumes, none where one of them is missing."""
 
     vg_name: str
     vg_uuid: str
@@ -50,6 +50,7 @@ class GroupReport(_Row):
     vg_missing_pv_count: int
     vg_exported: Flag
     vg_permissions: str
+    devices: tuple[str, ...] = ()
 
     @property
     def lock_type(self) -> str:
@@ -91,12 +92,18 @@ class VolumeReport(_Row):
         return tags.read(self.lv_tags)
 
 
-GROUP_FIELDS = tuple(GroupReport.model_fields)
+class _PhysicalVolume(GroupReport):
+    """A row of a group's report: lvm2 repeats the group for each of its physical volumes."""
+
+    pv_name: str
+
+
+GROUP_FIELDS = tuple(name for name in _PhysicalVolume.model_fields if name != "devices")
 VOLUME_FIELDS = tuple(VolumeReport.model_fields)
 
 
 class _Section(_Row):
-    vg: tuple[GroupReport, ...] = ()
+    vg: tuple[_PhysicalVolume, ...] = ()
     lv: tuple[VolumeReport, ...] = ()
 
 
@@ -111,13 +118,17 @@ def read_group(printed: str, group: str) -> GroupReport:
         MigrationError: StorageFailed, also where it is not in the report, or several groups have its name.
     """
     found = [row for section in _read(printed, group).report for row in section.vg if row.vg_name == group]
-    if len(found) != 1:
+    uuids = {row.vg_uuid for row in found}
+    if len(uuids) != 1:
         raise MigrationError(
             Reason.STORAGE_FAILED,
-            f"lvm2 reports {len(found)} volume groups of the name {group}. Look at `vgs -o+vg_uuid`; of several that "
+            f"lvm2 reports {len(uuids)} volume groups of the name {group}. Look at `vgs -o+vg_uuid`; of several that "
             "share a name, rename all but one by their uuid (`vgrename UUID NAME`).",
         )
-    return found[0]
+    names = tuple(row.pv_name for row in found)
+    # A missing one is shown as [unknown]. --devices takes several names with commas between them.
+    are_known = all(name.startswith("/") and "," not in name for name in names)
+    return found[0].model_copy(update={"devices": names if are_known else ()})
 
 
 def read_volumes(printed: str, group: str) -> tuple[VolumeReport, ...]:

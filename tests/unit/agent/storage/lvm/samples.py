@@ -6,7 +6,7 @@ GROUP = """  {
               "vg": [
                   {"vg_name":"vg0", "vg_uuid":"Nav2RB-qcdZ-2ejP-FXIT-90MV-I8F4-KuAfSL", "vg_size":"2143289344", \
 "vg_free":"2139095040", "vg_extent_size":"4194304", "vg_lock_type":"", "vg_shared":"0", "vg_missing_pv_count":"0", \
-"vg_exported":"0", "vg_permissions":"writeable"}
+"vg_exported":"0", "vg_permissions":"writeable", "pv_name":"/dev/vdb"}
               ]
           }
       ]

@@ -48,3 +48,12 @@ def test_tags_are_taken_off_and_added_in_one_command() -> None:
     assert lvm_commands.change_tags("vg0", ["v", "w"], add=["a"], remove=["b"]) == [
         *["lvchange", "--deltag", "b", "--addtag", "a", "--", "vg0/v", "vg0/w"],
     ]
+
+
+@pytest.mark.parametrize("line", LINES, ids=[line[0] for line in LINES])
+def test_a_command_can_be_told_its_devices(line: list[str]) -> None:
+    command, option, devices, *rest = lvm_commands.confined(line, ["/dev/vdb", "/dev/mapper/mpatha"])
+    assert (command, option, devices) == (line[0], "--devices", "/dev/vdb,/dev/mapper/mpatha")
+    is_picky = rest[:2] == ["--select", "vg_missing_pv_count=0"]
+    assert is_picky == (command in ("lvchange", "lvremove"))
+    assert rest[2 * is_picky :] == line[1:]

@@ -95,3 +95,20 @@ def test_a_command_that_has_not_ended_yet_is_told_with_since_when() -> None:
     since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     message = lvm_errors.unanswered(doing="d", command="lvs", seconds=60, since=since).message
     assert "has not answered since 2026-01-02T03:04:05Z" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_missing"),
+    [
+        ("  Device not found for /dev/vdx.\n", True),
+        ("  WARNING: Couldn't find device with uuid GPp1N1-1K8w-e1Bx-4Yzl-5Wzw-8gkP-uUBiGz.\n", True),
+        ("  WARNING: VG vg0 is missing PV GPp1N1-1K8w-e1Bx-4Yzl-5Wzw-8gkP-uUBiGz (last written to /dev/vdb).\n", True),
+        ("  Cannot change VG vg0 while PVs are missing.\n", True),
+        ('  Volume group "vg0" not found\n  Cannot process volume group vg0\n', True),
+        ('  Failed to find logical volume "vg0/v"\n', False),
+        ("  Insufficient free space: 25 extents needed, but only 0 available\n", False),
+        ("", False),
+    ],
+)
+def test_an_answer_tells_that_a_device_was_not_read(answer: str, is_missing: bool) -> None:
+    assert lvm_errors.says_device_is_missing(answer) == is_missing

@@ -54,11 +54,31 @@ def test_every_field_that_is_asked_for_is_in_the_samples() -> None:
         assert set(row) == set(lvm_report.VOLUME_FIELDS)
 
 
-def test_two_groups_of_one_name_are_not_guessed_at() -> None:
+def of_rows(*changes: dict[str, str]) -> str:
+    """What `vgs` prints of a group with as many physical volumes."""
     document = json.loads(GROUP)
-    document["report"][0]["vg"] *= 2
+    (row,) = document["report"][0]["vg"]
+    document["report"][0]["vg"] = [row | changed for changed in changes]
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("names", "devices"),
+    [
+        (["/dev/vdb"], ("/dev/vdb",)),
+        (["/dev/vdb", "/dev/mapper/mpatha"], ("/dev/vdb", "/dev/mapper/mpatha")),
+        (["/dev/vdb", "[unknown]"], ()),
+        (["/dev/vdb", "/dev/disk/a,b"], ()),
+    ],
+)
+def test_a_group_has_the_devices_of_its_physical_volumes(names: list[str], devices: tuple[str, ...]) -> None:
+    printed = of_rows(*({"pv_name": name} for name in names))
+    assert lvm_report.read_group(printed, "vg0").devices == devices
+
+
+def test_two_groups_of_one_name_are_not_guessed_at() -> None:
     with pytest.raises(MigrationError, match="reports 2 volume groups of the name vg0"):
-        lvm_report.read_group(json.dumps(document), "vg0")
+        lvm_report.read_group(of_rows({}, {"vg_uuid": "another"}), "vg0")
     with pytest.raises(MigrationError, match="reports 0 volume groups of the name vg1"):
         lvm_report.read_group(GROUP, "vg1")
 
