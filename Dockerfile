@@ -35,9 +35,11 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
         /opt/diskmigration/lib/python3*/site-packages/kubernetes/client/*/__pycache__
 
 FROM python AS agent-packages
+# lvm2 asks no lvmlockd while its pid file is not there, and the host's is not in the pod: lvm2's lib/locking/lvmlockd.c.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libvirt0 qemu-utils lvm2 mount util-linux \
-    && rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
+    && rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log /var/log/alternatives.log \
+    && touch /run/lvmlockd.pid
 COPY requirements/agent.lock /opt/diskmigration/
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     python3 -m venv --without-pip /opt/diskmigration \

@@ -31,6 +31,8 @@ _GROUP_DISKS: Mapping[str, int] = {
     "lvm-b": 1024 * 2**20,
     "lvm-small": 256 * 2**20,
     "lvm-spare": 256 * 2**20,
+    # The locks of a shared group take 256 MiB of it.
+    "lvm-shared": 768 * 2**20,
 }
 
 

@@ -101,20 +101,22 @@ class VolumeGroup:
             self._volumes.forget()
 
     def _read_group(self) -> GroupReport:
-        found = lvm_report.read_group(self._read(lvm_commands.report_group(self.name)), self.name)
+        ended = self._read(lvm_commands.report_group(self.name))
+        is_unlocked = lvm_errors.says_unlocked(ended.said)
+        found = lvm_report.read_group(ended.printed, self.name, is_unlocked=is_unlocked)
         # None where one is missing: the next command reads all devices of the node.
         group_devices.known.put(self.name, found.devices)
         return found
 
     def _read_volumes(self) -> tuple[VolumeReport, ...]:
-        return lvm_report.read_volumes(self._read(lvm_commands.report_volumes(self.name)), self.name)
+        return lvm_report.read_volumes(self._read(lvm_commands.report_volumes(self.name)).printed, self.name)
 
-    def _read(self, line: Sequence[str]) -> str:
+    def _read(self, line: Sequence[str]) -> Ended:
         doing = f"reading the volume group {self.name}"
         ended = self._run(line[0], line, doing=doing, timeout=_REPORT_TIMEOUT_SECONDS)
         if ended.status != 0:
             raise lvm_errors.failure(ended.said or ended.printed, doing=doing, line=line)
-        return ended.printed
+        return ended
 
     def _run(self, kind: str, line: Sequence[str], *, doing: str, timeout: float) -> Ended:
         """Run a command on the devices of the group, or on all of the node where the group's are not known.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.agent.storage.driver import NoRoomError, VolumeInUseError
 from diskmigration.api.errors import MigrationError, Reason
 
 _NO_ROOM = ("insufficient free space", "insufficient suitable", "insufficient allocatable")
@@ -19,17 +19,20 @@ _DEVICE_IS_MISSING = (
     "while pvs are missing",
 )
 _GROUP_IS_MISSING = re.compile(r'volume group "[^"]*" not found')
+_LOCKED_ELSEWHERE = "locked by other host"
 _SIZE_IS_THERE = ("matches existing size", "not larger than existing size")
 
 # In this order: a missing device, say, is warned of beside every other failure.
 _ADVICE = (
     (("in use.", "is in use by"), "Somebody has the volume open: see who with `lsof` or `dmsetup ls --tree`."),
     (
-        ("locked by other host", "is locked by another host", "lv lock failed", "lock conflict"),
-        "Another node has the volume active. End its use there; it is tried again.",
+        ("locked with incompatible mode",),
+        "The volume is active in shared mode on this node. Activate it exclusively: `lvchange --activate n`, then "
+        "`lvchange --activate ey`.",
     ),
+    (("held by other host",), "Another node changes the group; it is tried again."),
     (
-        ("lockspace", "lvmlockd", "global lock failed", "vg lock failed", "lock manager"),
+        ("lockspace", "lvmlockd", "due to failed lock", "global lock failed", "lock manager"),
         "The group's locks cannot be had: see that lvmlockd and its lock manager run on the node, that the locks were "
         "started (`vgchange --lockstart`), and that the agent's pod mounts /run/lvm.",
     ),
@@ -72,6 +75,8 @@ def failure(answer: str, *, doing: str, line: Sequence[str]) -> MigrationError:
     lowered = _without_names(said, line).lower()
     if any(words in lowered for words in _NO_ROOM):
         return NoRoomError(f"{message} Free some room in the volume group, or add a physical volume (vgextend).")
+    if _LOCKED_ELSEWHERE in lowered:
+        return VolumeInUseError(f"{message} Another node has the volume active. Deactivate it there.")
     advice = next((advice for words, advice in _ADVICE if _applies(words, lowered)), "")
     return MigrationError(Reason.STORAGE_FAILED, f"{message} {advice}".rstrip())
 
@@ -91,6 +96,14 @@ def says_device_is_missing(answer: str) -> bool:
     """Return whether a device that the command was told to read is not there, or one of the group's was not read."""
     lowered = answer.lower()
     return any(words in lowered for words in _DEVICE_IS_MISSING) or _GROUP_IS_MISSING.search(lowered) is not None
+
+
+def says_unlocked(answer: str) -> bool:
+    """Return whether a report of a shared group was made although the node has no locks of the group.
+
+    Where another node changes the group for long, lvm2 reports it without a lock as well.
+    """
+    return "without a lock" in answer and "held by other host" not in answer
 
 
 def says_size_is_there(answer: str) -> bool:

@@ -1,7 +1,7 @@
 """Wiping and removing a logical volume, in steps that can be interrupted."""
 
 from diskmigration.agent.storage.lvm import lvm_commands, preconditions, tags, wiping
-from diskmigration.agent.storage.lvm.logical_volumes import LogicalVolumes
+from diskmigration.agent.storage.lvm.logical_volumes import SHOWN_SECONDS, LogicalVolumes
 from diskmigration.agent.storage.lvm.lvm_report import VolumeReport
 from diskmigration.api.storage_domain import WipeAfterDelete
 
@@ -13,7 +13,7 @@ def remove(volumes: LogicalVolumes, volume: str, how: WipeAfterDelete) -> bool:
 
     Raises:
         MigrationError: StorageFailed, VolumeNotHandedOver; nothing is removed that is not wiped.
-        VolumeInUseError: somebody has it open, or may have.
+        VolumeInUseError: somebody has it open, or may have, or another node has it active.
     """
     group = volumes.group
     with group.turn():
@@ -22,10 +22,11 @@ def remove(volumes: LogicalVolumes, volume: str, how: WipeAfterDelete) -> bool:
             return False
         _require_removable(volumes, found)
         if how is not WipeAfterDelete.NONE:
+            # One of a shared group may be active here and elsewhere. It is locked for this node alone, or not touched.
+            if not found.lv_active_locally or group.describe(max_age_seconds=SHOWN_SECONDS).is_locked:
+                volumes.activate(volume)
             if not found.ownership.is_being_removed:
                 volumes.tag(volume, add=tags.REMOVING)
-            if not found.lv_active_locally:
-                volumes.activate(volume)
     if how is not WipeAfterDelete.NONE:
         _wipe(volumes, volume, how, start=found.ownership.wiped_bytes)
     with group.turn():

@@ -38,7 +38,10 @@ Tags = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class GroupReport(_Row):
-    """A volume group. `devices` are those of its physical volumes, none where one of them is missing."""
+    """A volume group. `devices` are those of its physical volumes, none where one of them is missing.
+
+    `is_unlocked` says that it is shared and has no locks on this node.
+    """
 
     vg_name: str
     vg_uuid: str
@@ -51,6 +54,7 @@ class GroupReport(_Row):
     vg_exported: Flag
     vg_permissions: str
     devices: tuple[str, ...] = ()
+    is_unlocked: bool = False
 
     @property
     def lock_type(self) -> str:
@@ -76,7 +80,6 @@ class VolumeReport(_Row):
     lv_tags: Tags
     lv_attr: str
     lv_active_locally: Flag
-    lv_active_remotely: KnownFlag
     lv_device_open: KnownFlag
     lv_suspended: Flag
     origin: str
@@ -98,7 +101,7 @@ class _PhysicalVolume(GroupReport):
     pv_name: str
 
 
-GROUP_FIELDS = tuple(name for name in _PhysicalVolume.model_fields if name != "devices")
+GROUP_FIELDS = tuple(name for name in _PhysicalVolume.model_fields if name not in ("devices", "is_unlocked"))
 VOLUME_FIELDS = tuple(VolumeReport.model_fields)
 
 
@@ -111,7 +114,7 @@ class _Document(_Row):
     report: tuple[_Section, ...]
 
 
-def read_group(printed: str, group: str) -> GroupReport:
+def read_group(printed: str, group: str, *, is_unlocked: bool = False) -> GroupReport:
     """Return the group of that name from what `vgs` printed.
 
     Raises:
@@ -128,7 +131,7 @@ def read_group(printed: str, group: str) -> GroupReport:
     names = tuple(row.pv_name for row in found)
     # A missing one is shown as [unknown]. --devices takes several names with commas between them.
     are_known = all(name.startswith("/") and "," not in name for name in names)
-    return found[0].model_copy(update={"devices": names if are_known else ()})
+    return found[0].model_copy(update={"devices": names if are_known else (), "is_unlocked": is_unlocked})
 
 
 def read_volumes(printed: str, group: str) -> tuple[VolumeReport, ...]:

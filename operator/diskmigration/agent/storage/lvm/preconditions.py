@@ -42,20 +42,15 @@ def require_made_for(found: VolumeReport, group: str, owner: Owner) -> None:
 
 
 def require_closed(found: VolumeReport, group: str) -> None:
-    """Raise VolumeInUseError while anybody has the volume open, or may have, or another node has it active.
+    """Raise VolumeInUseError while anybody on this node has the volume open, or may have.
 
     Of a volume that is not active on this node lvm2 does not tell whether it is open, and nobody can have it open here.
-    Whether another node has it active is told in shared groups alone.
+    No report tells whether another node has a volume of a shared group active: lvm2 refuses what needs its lock.
     """
     if found.lv_device_open or (found.lv_device_open is None and found.lv_active_locally):
         raise VolumeInUseError(
             f"The logical volume {group}/{found.lv_name} is open, so it was not removed. See who has it open with "
             f"`lsof /dev/{group}/{found.lv_name}`, and close it."
-        )
-    if found.lv_active_remotely:
-        raise VolumeInUseError(
-            f"The logical volume {group}/{found.lv_name} is active on another node, so it was not removed. Deactivate "
-            "it there."
         )
 
 
@@ -80,11 +75,20 @@ def _obstacle(found: GroupReport, *, has_lock_daemon: bool) -> str | None:
         return f"is exported. Import it with `vgimport {found.vg_name}`."
     if found.vg_permissions != "writeable":
         return f"is {found.vg_permissions}. Its volumes cannot be changed; see vgchange(8)."
+    return _obstacle_to_locking(found, has_lock_daemon=has_lock_daemon)
+
+
+def _obstacle_to_locking(found: GroupReport, *, has_lock_daemon: bool) -> str | None:
     if found.vg_shared and not found.is_locked:
         return f"is shared under the lock type {found.lock_type}, which is not known here. Use sanlock or dlm."
     if found.is_locked and not has_lock_daemon:
         return (
             f"is shared under {found.lock_type}, but {LOCK_DAEMON} is not there. Start lvmlockd on the node, and see "
             "that the agent's pod mounts /run/lvm."
+        )
+    if found.is_unlocked:
+        return (
+            f"is shared, and its locks were not started on this node. Run `vgchange --lockstart {found.vg_name}` "
+            "there, and see that it is run at boot; see lvmlockd(8)."
         )
     return None

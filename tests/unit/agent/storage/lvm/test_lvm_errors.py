@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from diskmigration.agent.storage.driver import NoRoomError
+from diskmigration.agent.storage.driver import NoRoomError, VolumeInUseError
 from diskmigration.agent.storage.lvm import lvm_errors
 from diskmigration.api.errors import RETRYABLE, Reason
 
@@ -44,6 +44,9 @@ def test_a_full_group_is_told_apart(answer: str) -> None:
         (MISSING + "  Logical volume vg0/dm-1-0 in use.\n", "who with `lsof`"),
         ("  LV locked by other host: vg0/x\n  Failed to lock logical volume vg0/x.\n", "Another node"),
         ("  VG vg0 lock failed: lockspace is inactive\n", "lockstart"),
+        ("  Cannot access VG vg0 due to failed lock.\n", "lockstart"),
+        ("  VG vg0 lock failed: held by other host.\n  Cannot access VG vg0 due to failed lock.\n", "tried again"),
+        ("  LV is already locked with incompatible mode: vg0/x\n", "lvchange --activate ey"),
         ("  Using lock type requires lvmlockd.\n", "lvmlockd"),
         ("  Cannot access VG vg0 with system ID a with local system ID b.\n", "lvmsystemid"),
         ("  Volume group vg0 is exported\n", "vgimport"),
@@ -112,3 +115,22 @@ def test_a_command_that_has_not_ended_yet_is_told_with_since_when() -> None:
 )
 def test_an_answer_tells_that_a_device_was_not_read(answer: str, is_missing: bool) -> None:
     assert lvm_errors.says_device_is_missing(answer) == is_missing
+
+
+def test_a_volume_that_another_node_has_locked_is_in_use() -> None:
+    answer = "  LV locked by other host: vg0/x\n  Failed to lock logical volume vg0/x.\n"
+    assert isinstance(lvm_errors.failure(answer, doing="d", line=["lvremove", "--", "vg0/x"]), VolumeInUseError)
+    assert not isinstance(lvm_errors.failure("  x\n", doing="d", line=["lvremove", "--", "vg0/x"]), VolumeInUseError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_unlocked"),
+    [
+        ("  Reading VG vg0 without a lock.\n", True),
+        ("  VG vg0 lock skipped: lock start in progress\n  Reading VG vg0 without a lock.\n", True),
+        ("  VG vg0 lock skipped: held by other host.\n  Reading VG vg0 without a lock.\n", False),
+        ("", False),
+    ],
+)
+def test_a_report_tells_that_the_group_has_no_locks_here(answer: str, is_unlocked: bool) -> None:
+    assert lvm_errors.says_unlocked(answer) == is_unlocked

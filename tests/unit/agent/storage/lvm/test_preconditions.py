@@ -26,6 +26,7 @@ def volume(**changes: Any) -> lvm_report.VolumeReport:
         ({"vg_permissions": "read-only"}, True, "is read-only"),
         ({"vg_shared": True, "vg_lock_type": "clvm"}, True, "Use sanlock or dlm"),
         ({"vg_shared": True, "vg_lock_type": "sanlock"}, False, "Start lvmlockd"),
+        ({"vg_shared": True, "vg_lock_type": "sanlock", "is_unlocked": True}, True, "`vgchange --lockstart vg0`"),
     ],
 )
 def test_a_group_that_cannot_be_used_says_why(changes: dict[str, Any], has_daemon: bool, words: str) -> None:
@@ -64,12 +65,12 @@ def test_only_what_the_migration_made_may_be_formatted(found: tuple[str, ...]) -
     preconditions.require_made_for(volume(lv_tags=tags.of_new_volume(OWNER)), "vg0", OWNER)
 
 
-@pytest.mark.parametrize("changes", [{"lv_device_open": True}, {"lv_device_open": None}, {"lv_active_remotely": True}])
+@pytest.mark.parametrize("changes", [{"lv_device_open": True}, {"lv_device_open": None}])
 def test_what_is_in_use_or_may_be_is_not_removed(changes: dict[str, Any]) -> None:
     with pytest.raises(MigrationError, match="so it was not removed"):
         preconditions.require_closed(volume(**changes), "vg0")
     preconditions.require_closed(volume(), "vg0")
-    preconditions.require_closed(volume(lv_device_open=None, lv_active_locally=False, lv_active_remotely=None), "vg0")
+    preconditions.require_closed(volume(lv_device_open=None, lv_active_locally=False), "vg0")
 
 
 def test_a_volume_with_snapshots_is_not_removed() -> None:
