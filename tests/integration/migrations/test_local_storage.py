@@ -75,11 +75,10 @@ def served(stack: Stack) -> set[str]:
     return {each["name"] for each in found if each["ready"]}
 
 
-def home_of(stack: Stack, machine: Machine) -> str:
-    """The storage domain in which the Hypervisor has the VM's disk."""
-    found = stack.hypervisor().get("status", {}).get("virtualMachines", [])
-    [disk] = [disk for each in found if each["uuid"] == machine.uuid for disk in each["disks"]]
-    return str(disk.get("storageDomain", ""))
+def home_of(stack: Stack, machine: Machine) -> str | None:
+    """The storage domain in which the Hypervisor has the VM's disk, empty for none; None while it has no such VM."""
+    disks = stack.shown_disks(machine)
+    return str(disks[machine.target].get("storageDomain", "")) if disks else None
 
 
 @pytest.mark.parametrize(
