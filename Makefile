@@ -58,7 +58,7 @@ soak: setup  ## Move disks about by chance and compare every byte, for SECONDS=3
 	@DISKMIGRATION_SOAK_SECONDS=$(SOAK_SECONDS) DISKMIGRATION_SOAK_SEED=$(SEED) \
 		$(BIN)/pytest --capture=no tests/integration/soak
 
-bench: setup  ## Measure ourselves beside bare blockcopy and the classical extender, and write docs/benchmarks.md; BENCH="--quick"
+bench: setup  ## Measure ourselves beside bare blockcopy and the classical extender, and write docs/explanation/benchmarks.md; BENCH="--quick"
 	@$(BIN)/python -m bench $(BENCH)
 
 scale: setup  ## Try 1,000 agents with 1,000 and 10,000 migrations, and print goals beside figures; SCALE="--agents 50 --migrations 100 500"

@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, and write docs/benchmarks.md. What is complete is kept when the rest is interrupted."""
+"""`python -m bench`: measure, and write benchmarks.md. What is complete is kept when the rest is interrupted."""
 
 import argparse
 import signal
@@ -25,9 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(_GROUPS), default=list(_GROUPS), help="measure these groups")
     parser.add_argument("--quick", action="store_true", help="small disks and few turns: shows that everything works")
-    parser.add_argument("--output", type=Path, help="where benchmarks.md goes (default: docs, with --quick dist/bench)")
+    parser.add_argument(
+        "--output", type=Path, help="where benchmarks.md goes (default: docs/explanation, with --quick dist/bench)"
+    )
     options = parser.parse_args()
-    output = options.output or (_REPOSITORY / "dist" / "bench" if options.quick else _REPOSITORY / "docs")
+    output = options.output or _REPOSITORY / ("dist/bench" if options.quick else "docs/explanation")
     # As Ctrl-C: what runs is ended in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = QUICK if options.quick else WHOLE

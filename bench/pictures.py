@@ -1,4 +1,4 @@
-"""The pictures of docs/benchmarks.md: each pair of medians as two bars with their spread."""
+"""The pictures of docs/explanation/benchmarks.md: each pair of medians as two bars with their spread."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""The figures as JSON and as docs/benchmarks.md. Only `write` touches files."""
+"""The figures as JSON and as docs/explanation/benchmarks.md. Only `write` touches files."""
 
 import json
 import os

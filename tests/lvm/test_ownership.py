@@ -35,7 +35,7 @@ def fixed_owners(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def udev_rule() -> Iterator[None]:
-    """The one of docs/install.md."""
+    """The one of docs/how-to/install.md."""
     rules = Path("/run/udev/rules.d")
     rules.mkdir(parents=True, exist_ok=True)
     rule = rules / "90-diskmigration.rules"

@@ -11,7 +11,7 @@ from tests.scale.run import Figures, Load, run
 from tests.scale.table import table, write_document
 
 _ROOT = Path(__file__).parents[2]
-DOCUMENT = _ROOT / "docs" / "scale.md"
+DOCUMENT = _ROOT / "docs" / "explanation" / "scale.md"
 CALM = 100
 FIGURES = _ROOT / "dist" / "scale.json"
 

@@ -1,4 +1,4 @@
-"""The metrics of an agent and its node; see docs/metrics.md. No label is a VM's or a migration's name."""
+"""The metrics of an agent and its node; see docs/reference/metrics.md. No label is a VM's or a migration's name."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

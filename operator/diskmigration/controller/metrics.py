@@ -1,4 +1,4 @@
-"""What the operator tells Prometheus; see docs/metrics.md. No label is a user's word."""
+"""What the operator tells Prometheus; see docs/reference/metrics.md. No label is a user's word."""
 
 import functools
 from collections import Counter as Count

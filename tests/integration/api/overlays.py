@@ -1,4 +1,4 @@
-"""The kustomizations that docs/install.md shows, beside those of the project."""
+"""The kustomizations that docs/how-to/install.md shows, beside those of the project."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ def write_documented(directory: Path) -> Path:
     """Copy the project's manifests to the directory, with the files that the document shows; return its overlays."""
     for name in ("crds", "deploy"):
         shutil.copytree(ROOT / name, directory / name)
-    for file in _SHOWN.finditer((ROOT / "docs" / "install.md").read_text()):
+    for file in _SHOWN.finditer((ROOT / "docs" / "how-to" / "install.md").read_text()):
         path = directory / file["path"]
         path.parent.mkdir(exist_ok=True)
         path.write_text(file["text"])

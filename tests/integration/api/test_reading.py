@@ -191,7 +191,7 @@ def test_every_size_that_passes_is_read(cluster: Cluster, namespace: str, text: 
 
 
 def test_the_references_examples_are_taken(control_plane: ControlPlane, namespace: str) -> None:
-    reference = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    reference = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text()
     examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", reference, re.DOTALL)]
     assert len(examples) == 3
     for example in examples:

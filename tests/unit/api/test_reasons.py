@@ -1,11 +1,11 @@
-"""docs/reasons.md is what a user is sent to: it has every reason once, and says of each whether it is retried."""
+"""reasons.md is what a user is sent to: it has every reason once, and says of each whether it is retried."""
 
 import re
 from pathlib import Path
 
 from diskmigration.api.errors import RETRYABLE, Reason
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "reasons.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "reasons.md"
 ROWS = [
     [cell.strip() for cell in line.strip("|\n ").split("|")]
     for line in DOCUMENT.read_text().splitlines()

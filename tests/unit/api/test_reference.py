@@ -1,4 +1,4 @@
-"""docs/api.md tells every field of a spec with the schema's default, and its examples can be read."""
+"""docs/reference/api.md tells every field of a spec with the schema's default, and its examples can be read."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain
 
 REPOSITORY = Path(__file__).parents[3]
-TEXT = (REPOSITORY / "docs" / "api.md").read_text()
+TEXT = (REPOSITORY / "docs" / "reference" / "api.md").read_text()
 MODELS: dict[str, type[Model]] = {
     "DiskMigration": DiskMigration,
     "Hypervisor": Hypervisor,

@@ -1,4 +1,4 @@
-"""docs/metrics.md, the two programs and the alerts tell of the same metrics."""
+"""docs/reference/metrics.md, the two programs and the alerts tell of the same metrics."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from diskmigration.agent import metrics as agent_metrics
 from diskmigration.controller import metrics as operator_metrics
 
 ROOT = Path(__file__).parents[3]
-DOCUMENT = ROOT / "docs" / "metrics.md"
+DOCUMENT = ROOT / "docs" / "reference" / "metrics.md"
 RULES = ROOT / "deploy" / "components" / "prometheus" / "rules.yaml"
 BOUNDED_LABELS = {"call", "phase", "storage_domain"}
 
@@ -58,5 +58,5 @@ def test_alerts_ask_for_metrics_that_there_are_and_are_documented() -> None:
     for expression in alerts.values():
         asked = {name.removesuffix("_bucket") for name in re.findall(r"diskmigration_\w+", expression)}
         assert asked <= metrics
-    install = (ROOT / "docs" / "install.md").read_text()
+    install = (ROOT / "docs" / "how-to" / "install.md").read_text()
     assert re.findall(r"^\| (DiskMigration\w+) \|", install, re.MULTILINE) == list(alerts)
