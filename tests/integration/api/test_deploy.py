@@ -113,6 +113,16 @@ def test_in_another_namespace_nothing_names_the_first(control_plane: ControlPlan
     assert "diskmigration-system" not in yaml.safe_dump(list(objects.values()))
 
 
+def test_no_tool_prunes_the_kinds_with_all_of_their_objects(control_plane: ControlPlane) -> None:
+    objects = render(control_plane, ROOT / "deploy" / "base")
+    kinds = [each for (kind, _), each in objects.items() if kind == "CustomResourceDefinition"]
+    assert len(kinds) == 3
+    for each in kinds:
+        annotations = each["metadata"]["annotations"]
+        assert annotations["helm.sh/resource-policy"] == "keep"
+        assert annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false"
+
+
 def test_without_components_the_agent_has_the_default_root_everywhere(control_plane: ControlPlane) -> None:
     agent = pod_of(render(control_plane, ROOT / "deploy" / "base"), "DaemonSet", "diskmigration-agent")
     mounts = {mount["name"]: mount["mountPath"] for mount in agent["containers"][0]["volumeMounts"]}
