@@ -1,7 +1,7 @@
 """A volume group that several hosts share, under a real lvmlockd and sanlock: a volume is one host's at a time."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,15 @@ from diskmigration.agent.storage.driver import Owner, VolumeInUseError
 from diskmigration.agent.storage.lvm.lvm_driver import LvmDriver
 from diskmigration.api.errors import MigrationError
 from diskmigration.api.storage_domain import WipeAfterDelete
-from tests.integration.migrations.machines import MEBIBYTE
+from tests.integration.migrations.machines import MEBIBYTE, Domain, Machine
+from tests.integration.migrations.stack import Stack
 from tests.lvm.groups import Group, run
 from tests.lvm.lock_manager import LockManager, running_lock_manager
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lvm
+
+Machines = Callable[..., Machine]
 
 NAME = "lvm-shared"
 DEVICE = f"/dev/disk/by-id/virtio-{NAME}"
@@ -56,6 +60,17 @@ def shared(device: str, here: LockManager, elsewhere: LockManager) -> Group:
     for host in (here, elsewhere):
         host.run("vgchange", "--lockstart", NAME)
     return Group(NAME, (device,))
+
+
+@pytest.fixture(scope="module")
+def storage_domain(stack: Stack, shared: Group) -> Iterator[Domain]:
+    """A StorageDomain on the group, ready."""
+    domain = Domain(shared.name, "lvm", Path("/dev") / shared.name)
+    stack.domains[shared.name] = domain
+    stack.make_ready({shared.name: domain})
+    yield domain
+    stack.control_plane.kubectl("delete", "storagedomain", shared.name)
+    del stack.domains[shared.name]
 
 
 @pytest.fixture
@@ -120,3 +135,18 @@ def test_a_group_whose_locks_were_not_started_is_not_ready(driver: LvmDriver, he
             LvmDriver("again", NAME).check()
     finally:
         here.run("vgchange", "--lockstart", NAME)
+
+
+def test_a_disk_that_another_host_has_locked_is_not_copied(
+    stack: Stack, storage_domain: Domain, machines: Machines, elsewhere: LockManager
+) -> None:
+    machine = machines(storage_domain.name, start=False)
+    volume = machine.volumes[0].name
+    run("lvchange", "--activate", "n", f"{NAME}/{volume}")
+    with elsewhere.holding(NAME, volume):
+        migration = stack.migrate(machine, "lvm-a")
+        wait_until(lambda: "Another node has the volume active" in str(migration.status()), "it says why", seconds=60)
+        assert migration.status().get("progress", {}).get("copiedBytes", 0) == 0
+    migration.succeed(seconds=120)
+    machine.host.virsh("start", machine.name, "--paused")
+    machine.verify()
