@@ -14,7 +14,7 @@ OWNER_URI = "https://diskmigration.dev/owner/v1"
 
 
 class Right(Enum):
-    """What a namespace may do with a VM."""
+    """The right of a namespace to a VM."""
 
     MOVE = "move"
     KNOW = "know"

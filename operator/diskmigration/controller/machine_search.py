@@ -1,6 +1,7 @@
 """On which node the VM of a migration is. Pure."""
 
 import shlex
+from collections import defaultdict
 from collections.abc import Callable
 
 from diskmigration.api.disk_migration import DiskMigrationSpec
@@ -30,28 +31,16 @@ def find_machine(
         NotPlaceableError: there is none, there is more than one, or its node is not there.
     """
     wanted = spec.virtual_machine
-    if wanted.uuid:
-        watched.add(topics.machine_uuid(wanted.uuid))
-        found = inventory.machines_with_uuid(wanted.uuid)
-    else:
-        watched.add(topics.machine_name(wanted.name or ""))
-        found = inventory.machines_named(wanted.name or "")
-    rights = {id(one): right_to(one.machine) for one in found}
-    found = [one for one in found if rights[id(one)] is not Right.NOTHING]
-    meant = [
-        one
-        for one in found
-        if (not wanted.name or one.machine.name == wanted.name)
-        and (not wanted.node_name or one.node == wanted.node_name)
-    ]
-    matching = [one for one in meant if rights[id(one)] is Right.MOVE]
-    if meant and not matching:
+    by_right: defaultdict[Right, list[LocatedMachine]] = defaultdict(list)
+    for one in _called_so(spec, inventory, watched):
+        by_right[right_to(one.machine)].append(one)
+    matching = _meant(spec, by_right[Right.MOVE])
+    if not matching and _meant(spec, by_right[Right.KNOW]):
         name = wanted.name or wanted.uuid or ""
         raise NotPlaceableError(Reason.NAMESPACE_NOT_ALLOWED, belongs_to_nobody(name, namespace))
     watched |= {topics.node(one.node) for one in matching}
     if not matching:
-        may_move = [one for one in found if rights[id(one)] is Right.MOVE]
-        raise NotPlaceableError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, may_move))
+        raise NotPlaceableError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, by_right[Right.MOVE]))
     if unjudged := [one.node for one in matching if inventory.is_unjudged(one.node)]:
         raise NotPlaceableError(
             Reason.VIRTUAL_MACHINE_NOT_FOUND,
@@ -82,6 +71,26 @@ def find_machine(
             f"The agent on node {located.node} does not know its VMs at the moment: {complaint}",
         )
     return located
+
+
+def _called_so(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Topic]) -> list[LocatedMachine]:
+    """Return the VMs of the wanted uuid, or of the wanted name where no uuid is given."""
+    wanted = spec.virtual_machine
+    if wanted.uuid:
+        watched.add(topics.machine_uuid(wanted.uuid))
+        return inventory.machines_with_uuid(wanted.uuid)
+    watched.add(topics.machine_name(wanted.name or ""))
+    return inventory.machines_named(wanted.name or "")
+
+
+def _meant(spec: DiskMigrationSpec, machines: list[LocatedMachine]) -> list[LocatedMachine]:
+    wanted = spec.virtual_machine
+    return [
+        one
+        for one in machines
+        if (not wanted.name or one.machine.name == wanted.name)
+        and (not wanted.node_name or one.node == wanted.node_name)
+    ]
 
 
 def belongs_to_nobody(vm: str, namespace: str) -> str:

@@ -126,14 +126,20 @@ def test_nobody_in_the_queue_fails_and_the_order_stays(
     assert phases <= {"Succeeded", "Pending", "Scheduled"}
 
 
-def test_only_its_deadline_ends_one_that_waits_and_it_says_for_what(
-    world: World, mortal: Operator, heartbeats: Heartbeats
-) -> None:
+def two_vms_and_one_place(world: World, mortal: Operator, heartbeats: Heartbeats) -> str:
+    """Start the operator over a node with two VMs, of which one may move at a time; return the node's name."""
     for name in ("src", "dst"):
         world.domain(name, maxConcurrentMigrations=1)
     node = world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(2)])
     heartbeats.begin(node)
     mortal.start(*OPTIONS)
+    return node
+
+
+def test_only_its_deadline_ends_one_that_waits_and_it_says_for_what(
+    world: World, mortal: Operator, heartbeats: Heartbeats
+) -> None:
+    node = two_vms_and_one_place(world, mortal, heartbeats)
     world.migrate("first", world.name("vm-0")).until_phase("Scheduled")
     second = world.migrate("second", world.name("vm-1"), activeDeadlineSeconds=10)
     second.until_accepted("True", "Queued")
@@ -147,11 +153,7 @@ def test_only_its_deadline_ends_one_that_waits_and_it_says_for_what(
 def test_one_that_was_suspended_in_an_outage_still_waits_when_it_is_let_go(
     world: World, mortal: Operator, heartbeats: Heartbeats
 ) -> None:
-    for name in ("src", "dst"):
-        world.domain(name, maxConcurrentMigrations=1)
-    node = world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(2)])
-    heartbeats.begin(node)
-    mortal.start(*OPTIONS)
+    node = two_vms_and_one_place(world, mortal, heartbeats)
     first = world.migrate("first", world.name("vm-0"))
     first.until_phase("Scheduled")
     second = world.migrate("second", world.name("vm-1"))

@@ -26,7 +26,7 @@ _LATE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class _Ended:
-    """What came of the last read, and how long the slowest one of late took."""
+    """The outcome of the last read, and the time of the slowest recent one."""
 
     outcome: "Future[Any]"
     slowest_seconds: float

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from diskmigration.agent.storage.driver import NoRoomError, VolumeInUseError
 from diskmigration.api.errors import MigrationError, Reason
+from diskmigration.api.model import rfc3339
 
 _NO_ROOM = ("insufficient free space", "insufficient suitable", "insufficient allocatable")
 _DEVICE_IS_MISSING = (
@@ -83,7 +84,7 @@ def failure(answer: str, *, doing: str, line: Sequence[str]) -> MigrationError:
 
 def unanswered(*, doing: str, command: str, seconds: float, since: datetime | None = None) -> MigrationError:
     """Return the error for a command that did not end in time; one that has not ended yet was begun at `since`."""
-    lasting = f" LVM has not answered since {since:%Y-%m-%dT%H:%M:%SZ}." if since is not None else ""
+    lasting = f" LVM has not answered since {rfc3339(since)}." if since is not None else ""
     return MigrationError(
         Reason.STORAGE_FAILED,
         f"While {doing}, {command} did not answer within {seconds:.0f} s.{lasting} Either another LVM command holds "
