@@ -89,9 +89,14 @@ def write_in_steps(machine: Machine, *, start: int, length: int, free: Callable[
 
 
 def has_grown_in_time(machine: Machine, *, start: int, length: int) -> None:
-    """Write to a disk of one volume no faster than there is room, and see each extension come in time for a guest."""
+    """Write to a disk of one volume no faster than there is room, and see each extension come in time for a guest.
+
+    The volume is smaller than what is written, so that it must grow: what earlier writes had it extended by depends
+    on how fast they were.
+    """
     [volume] = machine.volumes
     before = size_bytes(volume)
+    assert before < length, "the volume need not grow for this"
     with watched(volume) as grown:
         for offset in range(start, start + length, MEBIBYTE):
             wait_until(
