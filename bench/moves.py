@@ -93,7 +93,7 @@ def begin(stage: Stage, machine: Machine, to: str, **spec: object) -> Migration:
     disk = {"virtualMachine": {"name": machine.name}, "disk": "vda"}
     body = {
         "metadata": {"name": migration.name, "namespace": NAMESPACE},
-        "spec": {**disk, "destination": {"storageDomain": to}, **spec},
+        "spec": {**disk, "destination": {"storageDomainName": to}, **spec},
     }
     stage.stack.cluster.create(names.DISK_MIGRATIONS, body, namespace=NAMESPACE)
     return migration
@@ -127,6 +127,6 @@ def _timed(subject: Subject, to: str, started: float) -> Timed:
 
 
 def _is_known(stage: Stage, machine: Machine, domain: str) -> bool:
-    machines = stage.stack.hypervisor().get("status", {}).get("virtualMachines", [])
+    machines = stage.stack.host_object().get("status", {}).get("virtualMachines", [])
     found = next((each for each in machines if each["uuid"] == machine.uuid), None)
-    return found is not None and any(disk.get("storageDomain") == domain for disk in found.get("disks", []))
+    return found is not None and any(disk.get("storageDomainName") == domain for disk in found.get("disks", []))

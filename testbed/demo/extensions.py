@@ -29,7 +29,7 @@ def read_extensions(lines: Iterable[str]) -> tuple[Extended, ...]:
         before = found.get(volume)
         found[volume] = Extended(
             volume=volume,
-            storage_domain=str(event["storageDomain"]),
+            storage_domain=str(event["storageDomainName"]),
             times=before.times + 1 if before else 1,
             from_bytes=before.from_bytes if before else int(str(event["fromBytes"])),
             to_bytes=int(str(event["toBytes"])),

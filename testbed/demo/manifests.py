@@ -39,6 +39,6 @@ metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
   virtualMachine: {{name: {virtual_machine}}}
   disk: vda
-  destination: {{storageDomain: {destination}}}
+  destination: {{storageDomainName: {destination}}}
   bandwidth: 80Mi    # bytes a second: slow enough to be watched
 """

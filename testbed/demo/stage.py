@@ -90,7 +90,7 @@ def set_up(running: ExitStack, directory: Path, screen: Screen, *, held_bytes: i
     rate = mebibytes(RECORD_BYTES * _RECORDS_PER_SECOND)
     screen.say(f"The guest writes numbered, checksummed records of {RECORD_BYTES // 1024} KiB, up to {rate} a second.")
     name = "{.status.virtualMachines[0].name}"
-    stage.kubectl("wait", f"--for=jsonpath={name}={VIRTUAL_MACHINE}", "--timeout=60s", f"hypervisor/{NODE}")
+    stage.kubectl("wait", f"--for=jsonpath={name}={VIRTUAL_MACHINE}", "--timeout=60s", f"libvirthost/{NODE}")
     return stage
 
 

@@ -31,8 +31,8 @@ def wait_until_up(cluster: Cluster) -> None:
     for program in (OPERATOR, AGENT):
         rollout(cluster, "status", program, "--timeout=120s")
     for node in cluster.nodes:
-        cluster.kubectl("wait", "--for=create", f"hypervisor/{node}", "--timeout=60s")
-        cluster.kubectl("wait", "--for=condition=Ready", f"hypervisor/{node}", "--timeout=60s")
+        cluster.kubectl("wait", "--for=create", f"libvirthost/{node}", "--timeout=60s")
+        cluster.kubectl("wait", "--for=condition=Ready", f"libvirthost/{node}", "--timeout=60s")
 
 
 def rollout(cluster: Cluster, *arguments: str) -> str:

@@ -12,7 +12,7 @@ MIGRATION = {
     "apiVersion": "diskmigration.dev/v1alpha1",
     "kind": "DiskMigration",
     "metadata": {"name": "of-a-user", "namespace": NAMESPACE},
-    "spec": {"virtualMachine": {"name": "any"}, "disk": "vda", "destination": {"storageDomain": FILES}},
+    "spec": {"virtualMachine": {"name": "any"}, "disk": "vda", "destination": {"storageDomainName": FILES}},
 }
 
 
@@ -55,7 +55,7 @@ def test_the_clusters_own_roles_have_our_kinds(
         assert can(installed, user, verb, "diskmigrations") is may_write
     for verb in ("update", "patch"):
         assert not can(installed, user, verb, "diskmigrations", subresource="status")
-    for kind in ("storagedomains", "hypervisors"):
+    for kind in ("storagedomains", "libvirthosts"):
         for verb in ("get", "create", "patch", "delete"):
             assert not can(installed, user, verb, kind)
     assert not can(installed, user, "get", "diskmigrations", namespace="default")

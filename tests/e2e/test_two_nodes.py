@@ -44,11 +44,11 @@ def test_an_agents_own_token_ends_at_its_node(installed: Cluster) -> None:
     kubeconfig = installed.control_plane.token_kubeconfig("agent-of-node-a", _token_of_agent(installed, "node-a"))
     agent = client.connect(kubeconfig)
 
-    def write_hypervisor(node: str) -> None:
-        found = agent.get(names.HYPERVISORS, node)
+    def write_host(node: str) -> None:
+        found = agent.get(names.LIBVIRT_HOSTS, node)
         assert found is not None
         agent.apply_status(
-            names.HYPERVISORS,
+            names.LIBVIRT_HOSTS,
             node,
             found["status"],
             uid=found["metadata"]["uid"],
@@ -59,7 +59,7 @@ def test_an_agents_own_token_ends_at_its_node(installed: Cluster) -> None:
         holder = names.AGENT_FIELD_MANAGER
         leases.renew_lease(agent, installation.SYSTEM_NAMESPACE, node, holder=holder, duration_seconds=20)
 
-    for write in (write_hypervisor, renew):
+    for write in (write_host, renew):
         write("node-a")
         with pytest.raises(RefusedError, match="node-b"):
             write("node-b")
@@ -87,7 +87,7 @@ def test_agents_see_the_migrations_of_their_own_node_alone(installed: Cluster) -
 
 
 def _knows(cluster: Cluster, node: str, vm: str) -> bool:
-    names = cluster.kubectl("get", "hypervisor", node, "--output=jsonpath={.status.virtualMachines[*].name}")
+    names = cluster.kubectl("get", "libvirthost", node, "--output=jsonpath={.status.virtualMachines[*].name}")
     return vm in names.split()
 
 

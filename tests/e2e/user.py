@@ -130,7 +130,7 @@ def apply_migration(
         "apiVersion": "diskmigration.dev/v1alpha1",
         "kind": "DiskMigration",
         "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"virtualMachine": machine, "disk": "vda", "destination": {"storageDomain": to}, **spec},
+        "spec": {"virtualMachine": machine, "disk": "vda", "destination": {"storageDomainName": to}, **spec},
     }
     cluster.kubectl("apply", "--filename=-", stdin=json.dumps(document))
     return Migration(cluster, name)

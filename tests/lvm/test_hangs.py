@@ -43,7 +43,7 @@ def hanging_device(stack: Stack, directory: Path) -> Iterator[Suspendable]:
 
 def shown(stack: Stack, name: str) -> tuple[bool, str]:
     """Return whether the node says that the storage domain is ready, and the reason that it gives."""
-    found = stack.hypervisor().get("status", {}).get("storageDomains", [])
+    found = stack.host_object().get("status", {}).get("storageDomains", [])
     return next((known["ready"], known.get("reason", "")) for known in found if known["name"] == name)
 
 
@@ -114,4 +114,4 @@ def test_an_lvm2_that_is_slow_leaves_its_storage_domain_ready_and_its_disks_know
 def is_known(stack: Stack, machine: Machine) -> bool:
     """Return whether the node tells in which storage domain the VM's disk lies, and of what size it is."""
     disk = stack.shown_disks(machine).get("vda", {})
-    return disk.get("storageDomain") == "lvm-a" and "sizeBytes" in disk
+    return disk.get("storageDomainName") == "lvm-a" and "sizeBytes" in disk

@@ -122,7 +122,7 @@ def agent_away(stack: Stack) -> Iterator[None]:
 
 def orphans(stack: Stack, domain: str) -> dict[str, str]:
     """The volumes that the node reports as left behind, each with the reason why it is still there."""
-    status: dict[str, Any] = stack.hypervisor().get("status", {})
+    status: dict[str, Any] = stack.host_object().get("status", {})
     for found in status.get("storageDomains", []):
         if found["name"] == domain:
             return {volume["name"]: volume["reason"] for volume in found.get("orphanedVolumes", [])}

@@ -110,7 +110,7 @@ def apply_all(
             "spec": {
                 "virtualMachine": {"name": machine_name(node, number // len(nodes))},
                 "disk": TARGETS[pair],
-                "destination": {"storageDomain": domain_name(pair, number, "destination")},
+                "destination": {"storageDomainName": domain_name(pair, number, "destination")},
                 "strategy": "Direct",
             },
         }

@@ -1,4 +1,4 @@
-"""An agent whose node is simulated: the real watch, statuses, Lease and Hypervisor, and no libvirt and no storage.
+"""An agent whose node is simulated: the real watch, statuses, Lease and LibvirtHost, and no libvirt and no storage.
 
 Not there: the extender, and the search for orphaned volumes, as they look at the storage.
 """
@@ -20,7 +20,13 @@ from diskmigration.agent.migration.progress import Meter
 from diskmigration.agent.status_writer import StatusWriter
 from diskmigration.api.disk_migration import DiskMigration, DiskMigrationStatus, Phase, VolumeFormat
 from diskmigration.api.errors import Reason
-from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, VirtualMachine, VirtualMachineState
+from diskmigration.api.libvirt_host import (
+    Disk,
+    LibvirtHostStatus,
+    NodeStorageDomain,
+    VirtualMachine,
+    VirtualMachineState,
+)
 from diskmigration.api.names import SYSTEM_NAMESPACE
 from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster.client import Cluster
@@ -139,7 +145,7 @@ class SimulatedNode:
             self._moved.add((migration.spec.virtual_machine.name or "", migration.spec.disk))
         self._publisher.publish_soon()
 
-    def _survey(self) -> HypervisorStatus:
+    def _survey(self) -> LibvirtHostStatus:
         with self._guard:
             machines = tuple(
                 VirtualMachine(
@@ -151,7 +157,7 @@ class SimulatedNode:
                 )
                 for name, number in self._machines.items()
             )
-        return HypervisorStatus(
+        return LibvirtHostStatus(
             libvirt_version="9.0.0",
             qemu_version="7.2.22",
             agent_version="simulated",
@@ -167,7 +173,7 @@ class SimulatedNode:
         side = "destination" if (machine, target) in self._moved else "source"
         return Disk(
             target=target,
-            storage_domain=domain_name(pair, number, side),
+            storage_domain_name=domain_name(pair, number, side),
             volume=f"{machine}-{target}.qcow2",
             type="File",
             format="qcow2",
@@ -219,7 +225,7 @@ class _Move:
 
 
 class Moves:
-    """The simulated hypervisors of one process: each phase takes about so many seconds, by the pair of domains."""
+    """The simulated hosts of one process: each phase takes about so many seconds, by the pair of domains."""
 
     def __init__(self, step_seconds: Mapping[str, float]) -> None:
         self.ended = 0
@@ -234,7 +240,10 @@ class Moves:
         assert source is not None
         assert destination is not None
         volume = f"{migration.spec.virtual_machine.name}-{migration.spec.disk}.qcow2"
-        of_source, of_destination = node.domains[source.storage_domain], node.domains[destination.storage_domain]
+        of_source, of_destination = (
+            node.domains[source.storage_domain_name],
+            node.domains[destination.storage_domain_name],
+        )
         journal = Journal(
             migration=migration,
             attempt=1,

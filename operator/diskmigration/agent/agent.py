@@ -30,7 +30,7 @@ from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.agent.storage.locations import Locations
 from diskmigration.agent.storage.lvm import group_devices
 from diskmigration.api.disk_migration import DiskMigration, Phase
-from diskmigration.api.hypervisor import HypervisorStatus
+from diskmigration.api.libvirt_host import LibvirtHostStatus
 from diskmigration.api.names import DISK_MIGRATIONS
 from diskmigration.api.storage_domain import StorageDomain
 from diskmigration.cluster.client import Cluster
@@ -114,7 +114,7 @@ class Agent:
             health=health,
         )
         self._agent_version = agent_version
-        self._surveyed = HypervisorStatus()
+        self._surveyed = LibvirtHostStatus()
         self._locations = Locations(self._domains, self._domains.locate)
         self._guard = threading.Lock()
         self._is_stopping = False
@@ -227,7 +227,7 @@ class Agent:
             if uid in self._workers and not self._workers[uid].is_alive():
                 del self._workers[uid]
 
-    def _survey(self) -> HypervisorStatus:
+    def _survey(self) -> LibvirtHostStatus:
         self._surveyed = inventory(
             self._cache.snapshot(),
             self._domains,

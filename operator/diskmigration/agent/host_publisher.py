@@ -1,4 +1,4 @@
-"""Publish what this node has, as a Hypervisor."""
+"""Publish what this node has, as a LibvirtHost."""
 
 import logging
 import threading
@@ -11,8 +11,8 @@ from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.api import conditions
 from diskmigration.api.conditions import Condition
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import HypervisorStatus
-from diskmigration.api.names import AGENT_FIELD_MANAGER, HYPERVISORS
+from diskmigration.api.libvirt_host import LibvirtHostStatus
+from diskmigration.api.names import AGENT_FIELD_MANAGER, LIBVIRT_HOSTS
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.observability.health import Health
@@ -30,13 +30,13 @@ LABELS_SECONDS = 30.0
 
 
 class HostPublisher:
-    """Survey the node and write its Hypervisor, in a thread of its own."""
+    """Survey the node and write its LibvirtHost, in a thread of its own."""
 
     def __init__(
         self,
         *,
         cluster: Cluster,
-        survey: Callable[[], HypervisorStatus],
+        survey: Callable[[], LibvirtHostStatus],
         on_labels: Callable[[Mapping[str, str]], None],
         node_name: str,
         health: Health,
@@ -50,7 +50,7 @@ class HostPublisher:
         self._wake = threading.Event()
         self._conditions: tuple[Condition, ...] = ()
         self._uid = ""
-        self._written = HypervisorStatus()
+        self._written = LibvirtHostStatus()
         self._written_at = 0.0
         self._labels_until = 0.0
 
@@ -73,7 +73,7 @@ class HostPublisher:
                     self._read_labels()
                     self._write(self._look())
                 except ClusterError as error:
-                    _log.warning("the Hypervisor was not written", extra={"error": str(error)})
+                    _log.warning("the LibvirtHost was not written", extra={"error": str(error)})
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
             # Changes within that time are one write.
@@ -87,7 +87,7 @@ class HostPublisher:
         self._on_labels(node[1] if node is not None else {})
         self._labels_until = time.monotonic() + LABELS_SECONDS
 
-    def _look(self) -> HypervisorStatus:
+    def _look(self) -> LibvirtHostStatus:
         now = datetime.now(UTC)
         try:
             found = self._survey()
@@ -102,7 +102,7 @@ class HostPublisher:
         )
         return found.model_copy(update={"conditions": self._conditions})
 
-    def _write(self, status: HypervisorStatus) -> None:
+    def _write(self, status: LibvirtHostStatus) -> None:
         seconds = interval(self._written, status)
         if self._uid and (seconds is None or time.monotonic() - self._written_at < seconds):
             return
@@ -110,7 +110,7 @@ class HostPublisher:
             self._uid = self._create()
         try:
             self._cluster.apply_status(
-                HYPERVISORS, self._node_name, status.to_wire(), uid=self._uid, field_manager=AGENT_FIELD_MANAGER
+                LIBVIRT_HOSTS, self._node_name, status.to_wire(), uid=self._uid, field_manager=AGENT_FIELD_MANAGER
             )
         except ClusterError:
             # It may have been deleted, with its Node or by hand: the next turn makes a new one.
@@ -119,13 +119,13 @@ class HostPublisher:
         self._written, self._written_at = status, time.monotonic()
 
     def _create(self) -> str:
-        """Return the Hypervisor's uid; it is made, owned by the Node so that it goes with it, where it is not there."""
+        """Return the uid of the LibvirtHost. Make it where it is missing, owned by the Node so that it goes with it."""
         node = self._cluster.get_node(self._node_name)
         metadata = {}
         if node is not None:
             owner = {"apiVersion": "v1", "kind": "Node", "name": self._node_name, "uid": node[0]}
             metadata = {"ownerReferences": [owner]}
         made = self._cluster.apply(
-            HYPERVISORS, self._node_name, {"metadata": metadata}, field_manager=AGENT_FIELD_MANAGER
+            LIBVIRT_HOSTS, self._node_name, {"metadata": metadata}, field_manager=AGENT_FIELD_MANAGER
         )
         return str(made["metadata"]["uid"])

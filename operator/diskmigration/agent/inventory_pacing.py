@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from diskmigration.api.hypervisor import HypervisorStatus, VirtualMachine
+from diskmigration.api.libvirt_host import LibvirtHostStatus, VirtualMachine
 
 FACTS_SECONDS = 0.5
 """VMs, disks, storage domains and conditions that change within this time are one write."""
@@ -18,7 +18,7 @@ FIGURES_BYTES = 2**30
 _Figures = Mapping[tuple[str, ...], int | None]
 
 
-def interval(written: HypervisorStatus, status: HypervisorStatus) -> float | None:
+def interval(written: LibvirtHostStatus, status: LibvirtHostStatus) -> float | None:
     """Return how long after the last write this status is due, in seconds; None where it is not worth one."""
     if _has_other_facts(written, status):
         return FACTS_SECONDS
@@ -46,11 +46,11 @@ def _share(before: int | None, after: int | None) -> float:
     return abs(before - after) / max(before, after)
 
 
-def _room(status: HypervisorStatus) -> _Figures:
+def _room(status: LibvirtHostStatus) -> _Figures:
     return {("room", domain.name): domain.available_bytes for domain in status.storage_domains}
 
 
-def _sizes(status: HypervisorStatus) -> _Figures:
+def _sizes(status: LibvirtHostStatus) -> _Figures:
     figures: dict[tuple[str, ...], int | None] = {
         ("capacity", domain.name): domain.capacity_bytes for domain in status.storage_domains
     }
@@ -63,7 +63,7 @@ def _sizes(status: HypervisorStatus) -> _Figures:
     return figures
 
 
-def _has_other_facts(written: HypervisorStatus, status: HypervisorStatus) -> bool:
+def _has_other_facts(written: LibvirtHostStatus, status: LibvirtHostStatus) -> bool:
     machines, before = status.virtual_machines, written.virtual_machines
     if len(machines) != len(before):
         return True
@@ -80,7 +80,7 @@ def _machine_facts(machine: VirtualMachine) -> VirtualMachine:
     return machine.model_copy(update={"disks": tuple(disk.model_copy(update=zero) for disk in machine.disks)})
 
 
-def _other_facts(status: HypervisorStatus) -> HypervisorStatus:
+def _other_facts(status: LibvirtHostStatus) -> LibvirtHostStatus:
     domains = tuple(
         domain.model_copy(update={"available_bytes": 0, "capacity_bytes": 0}) for domain in status.storage_domains
     )

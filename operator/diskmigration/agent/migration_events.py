@@ -27,7 +27,7 @@ def happenings(before: DiskMigrationStatus, after: DiskMigrationStatus) -> Itera
     """Yield what has happened between the status that was written last and this one."""
     yield from _convergence(before, after)
     if after.pivoted_time is not None and before.pivoted_time is None and after.destination is not None:
-        domain = after.destination.storage_domain
+        domain = after.destination.storage_domain_name
         yield Happening(PIVOTED, f"The guest writes to the storage domain {domain}, where its disk lives from now on.")
     has_ended = after.phase is not None and after.phase.is_final
     if not has_ended or after.phase is before.phase or after.phase is None:
@@ -41,7 +41,7 @@ def _retained(status: DiskMigrationStatus) -> Iterator[Happening]:
     for reason, side in (("SourceRetained", status.source), ("DestinationRetained", status.destination)):
         if side is not None and side.retained:
             names = ", ".join(volume.name for volume in side.retained)
-            note = f"Kept in the storage domain {side.storage_domain}: {names}. {side.retained[0].reason}"
+            note = f"Kept in the storage domain {side.storage_domain_name}: {names}. {side.retained[0].reason}"
             yield Happening(reason, note)
 
 

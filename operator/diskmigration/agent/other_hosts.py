@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from diskmigration.api import conditions
-from diskmigration.api.hypervisor import Hypervisor
-from diskmigration.api.names import HYPERVISORS
+from diskmigration.api.libvirt_host import LibvirtHost
+from diskmigration.api.names import LIBVIRT_HOSTS
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.cluster.leases import Lease, list_leases
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 class OtherHost:
     """Another node as its agent wrote it last; `is_current` tells whether that is what is there now."""
 
-    hypervisor: Hypervisor
+    reported: LibvirtHost
     is_current: bool
 
     @property
     def name(self) -> str:
         """The node's name."""
-        return self.hypervisor.metadata.name
+        return self.reported.metadata.name
 
 
 class HostsUnknownError(Exception):
@@ -37,7 +37,7 @@ class HostsUnknownError(Exception):
 
 
 class OtherHosts:
-    """Reads the other nodes' Hypervisors. Thread-safe."""
+    """Reads the other nodes' LibvirtHosts. Thread-safe."""
 
     def __init__(self, cluster: Cluster, *, node_name: str, namespace: str) -> None:
         """`namespace` is where the agents' Leases are."""
@@ -57,7 +57,7 @@ class OtherHosts:
             HostsUnknownError: the API server does not answer.
         """
         try:
-            found = [Hypervisor.from_wire(item) for item in self._cluster.list(HYPERVISORS)]
+            found = [LibvirtHost.from_wire(item) for item in self._cluster.list(LIBVIRT_HOSTS)]
             others = [host for host in found if host.metadata.name != self._node_name]
             leases = list_leases(self._cluster, self._namespace) if others else {}
         except (ClusterError, ValueError) as error:
@@ -79,7 +79,7 @@ class OtherHosts:
         return where_running(uuid, self.all())
 
 
-def is_current(host: Hypervisor, lease: Lease | None, *, now: datetime) -> bool:
+def is_current(host: LibvirtHost, lease: Lease | None, *, now: datetime) -> bool:
     """Return whether the node's agent lives and reaches its libvirtd, so that its inventory is what is there. Pure."""
     if lease is None or now > lease.renew_time + timedelta(seconds=lease.duration_seconds):
         return False
@@ -95,7 +95,7 @@ def where_running(uuid: str, hosts: tuple[OtherHost, ...]) -> str | None:
     having = [
         (host, machine.state.has_process)
         for host in hosts
-        for machine in host.hypervisor.status.virtual_machines
+        for machine in host.reported.status.virtual_machines
         if machine.uuid == uuid
     ]
     for host, runs in having:

@@ -121,7 +121,7 @@ class VirtualMachineReference(Model):
 class Destination(Model):
     """Where the disk goes."""
 
-    storage_domain: str
+    storage_domain_name: str
     format: VolumeFormat = VolumeFormat.QCOW2
     provisioning: Provisioning = Provisioning.THIN
 
@@ -177,7 +177,7 @@ class RetainedVolume(Model):
 class Side(Model):
     """The source or the destination as it was found or made."""
 
-    storage_domain: str
+    storage_domain_name: str
     type: StorageType
     volumes: tuple[Volume, ...] = ()
     retained: tuple[RetainedVolume, ...] = ()

@@ -8,7 +8,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 DISK_MIGRATIONS: Final = "diskmigrations"
 STORAGE_DOMAINS: Final = "storagedomains"
-HYPERVISORS: Final = "hypervisors"
+LIBVIRT_HOSTS: Final = "libvirthosts"
 
 SYSTEM_NAMESPACE: Final = "diskmigration-system"
 LEADER_LEASE: Final = "diskmigration-operator"

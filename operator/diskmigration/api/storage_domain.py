@@ -81,7 +81,7 @@ class StorageDomainSpec(Model):
 
 
 class StorageDomainStatus(Model):
-    """Written by the operator from what the Hypervisors report."""
+    """Written by the operator from what the LibvirtHosts report."""
 
     conditions: tuple[Condition, ...] = ()
     ready_nodes: int = 0

@@ -33,7 +33,7 @@ EVENTS: Final = "events"
 _ALL: Final = (
     Resource(names.API_VERSION, "DiskMigration", names.DISK_MIGRATIONS),
     Resource(names.API_VERSION, "StorageDomain", names.STORAGE_DOMAINS),
-    Resource(names.API_VERSION, "Hypervisor", names.HYPERVISORS),
+    Resource(names.API_VERSION, "LibvirtHost", names.LIBVIRT_HOSTS),
     Resource("v1", "Node", NODES),
     Resource("coordination.k8s.io/v1", "Lease", LEASES),
     Resource("events.k8s.io/v1", "Event", EVENTS),

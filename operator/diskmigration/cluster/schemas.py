@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from diskmigration.api.disk_migration import DiskMigrationStatus
-from diskmigration.api.hypervisor import HypervisorStatus
+from diskmigration.api.libvirt_host import LibvirtHostStatus
 from diskmigration.api.model import Model
 from diskmigration.api.names import GROUP, VERSION
 from diskmigration.api.storage_domain import StorageDomainStatus
@@ -37,7 +37,7 @@ PATH = f"/openapi/v3/apis/{GROUP}/{VERSION}"
 _WRITTEN: Mapping[str, type[Model]] = {
     "DiskMigration": DiskMigrationStatus,
     "StorageDomain": StorageDomainStatus,
-    "Hypervisor": HypervisorStatus,
+    "LibvirtHost": LibvirtHostStatus,
 }
 
 

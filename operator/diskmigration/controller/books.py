@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
 from diskmigration.controller.freshness import Freshness, version_of
@@ -56,24 +56,24 @@ class Books:
         if (change := self.view.forget(key, uid)) is not None:
             self._take_in(change)
 
-    def observe_hypervisor(self, body: Mapping[str, Any]) -> None:
-        """Takes in a Hypervisor. One that cannot be read leaves what was known."""
+    def observe_host(self, body: Mapping[str, Any]) -> None:
+        """Takes in a LibvirtHost. One that cannot be read leaves what was known."""
         metadata = read_metadata(body)
-        if not self._freshness.is_news(self.inventory.hypervisor_metadata(metadata.name), body["metadata"]):
+        if not self._freshness.is_news(self.inventory.host_metadata(metadata.name), body["metadata"]):
             return
         try:
-            hypervisor = Hypervisor.from_wire({"metadata": metadata, "status": body.get("status") or {}})
+            host = LibvirtHost.from_wire({"metadata": metadata, "status": body.get("status") or {}})
         except ValidationError as error:
-            _log.warning("a Hypervisor cannot be read", extra={"hypervisor": metadata.name, "error": str(error)})
+            _log.warning("a LibvirtHost cannot be read", extra={"node": metadata.name, "error": str(error)})
             return
-        self._touch(self.inventory.put_hypervisor(hypervisor))
+        self._touch(self.inventory.put_host(host))
 
-    def forget_hypervisor(self, node: str, uid: str = "") -> None:
-        """Takes in that a Hypervisor is deleted; without a uid the one that is kept."""
-        kept = self.inventory.hypervisor_metadata(node)
+    def forget_host(self, node: str, uid: str = "") -> None:
+        """Takes in that a LibvirtHost is deleted; without a uid the one that is kept."""
+        kept = self.inventory.host_metadata(node)
         self._bury(uid, kept)
         if kept is not None and uid in ("", kept.uid):
-            self._touch(self.inventory.remove_hypervisor(node))
+            self._touch(self.inventory.remove_host(node))
 
     def observe_domain(self, body: Mapping[str, Any]) -> None:
         """Takes in a StorageDomain."""

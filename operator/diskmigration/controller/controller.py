@@ -136,9 +136,7 @@ class Controller:
         await self._relist(
             names.STORAGE_DOMAINS, books.inventory.domain_names, books.observe_domain, books.forget_domain
         )
-        await self._relist(
-            names.HYPERVISORS, books.inventory.hypervisor_names, books.observe_hypervisor, books.forget_hypervisor
-        )
+        await self._relist(names.LIBVIRT_HOSTS, books.inventory.host_names, books.observe_host, books.forget_host)
         await self._relist(names.DISK_MIGRATIONS, books.view.keys, books.observe_migration, self._forget_migration)
 
     async def _relist(
@@ -170,7 +168,7 @@ class Controller:
             yield page
 
     def _write_domain_soon(self, name: str) -> None:
-        delay = DOMAIN_DELAY_SECONDS + len(self.books.inventory.hypervisor_names()) / NODES_PER_SECOND
+        delay = DOMAIN_DELAY_SECONDS + len(self.books.inventory.host_names()) / NODES_PER_SECOND
         self._work.add_after(_DOMAIN_PREFIX + name, min(delay, LONGEST_DOMAIN_DELAY_SECONDS))
 
     def _forget_migration(self, key: str) -> None:

@@ -17,7 +17,7 @@ def hold_of(migration: Migration, inventory: Inventory) -> Hold | None:
     if migration.spec is not None and located is not None:
         disk = find_disk(located.machine, migration.spec.disk)
         needed = needed_bytes(migration.spec, disk, status.destination.type) if disk is not None else 0
-    return Hold(status.source.storage_domain, status.destination.storage_domain, node, needed)
+    return Hold(status.source.storage_domain_name, status.destination.storage_domain_name, node, needed)
 
 
 def disk_keys_of(migration: Migration, inventory: Inventory) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from diskmigration.api.conditions import condition
 from diskmigration.api.errors import Reason
-from diskmigration.api.hypervisor import NodeStorageDomain
+from diskmigration.api.libvirt_host import NodeStorageDomain
 from diskmigration.api.storage_domain import StorageDomainStatus
 from diskmigration.controller.records import DomainRecord
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from diskmigration.api import conditions
 from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import DiskMigrationSpec
-from diskmigration.api.hypervisor import Disk, Hypervisor, NodeStorageDomain, VirtualMachine, VolumeGroup
+from diskmigration.api.libvirt_host import Disk, LibvirtHost, NodeStorageDomain, VirtualMachine, VolumeGroup
 from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
 from diskmigration.controller.liveness import Liveness
@@ -39,7 +39,7 @@ class Inventory:
 
     def __init__(self) -> None:
         """An empty one."""
-        self._hypervisors: dict[str, Hypervisor] = {}
+        self._hosts: dict[str, LibvirtHost] = {}
         self._machines_by_name: defaultdict[str, dict[str, VirtualMachine]] = defaultdict(dict)
         self._machines_by_uuid: defaultdict[str, dict[str, VirtualMachine]] = defaultdict(dict)
         self._reports: defaultdict[str, dict[str, NodeStorageDomain]] = defaultdict(dict)
@@ -47,19 +47,19 @@ class Inventory:
         self._domains: dict[str, DomainRecord] = {}
         self._liveness = Liveness()
 
-    def put_hypervisor(self, hypervisor: Hypervisor) -> set[Topic]:
+    def put_host(self, host: LibvirtHost) -> set[Topic]:
         """Takes in what a node's agent reports; the topics that it changes."""
-        node = hypervisor.metadata.name
-        before = self._hypervisors.get(node)
-        self._hypervisors[node] = hypervisor
-        touched = self._replace_machines(node, before, hypervisor) | self._replace_reports(node, before, hypervisor)
-        if _complaint(before) != _complaint(hypervisor):
+        node = host.metadata.name
+        before = self._hosts.get(node)
+        self._hosts[node] = host
+        touched = self._replace_machines(node, before, host) | self._replace_reports(node, before, host)
+        if _complaint(before) != _complaint(host):
             touched.add(topics.node(node))
         return touched
 
-    def remove_hypervisor(self, node: str) -> set[Topic]:
+    def remove_host(self, node: str) -> set[Topic]:
         """Forgets a node; the topics that this changes."""
-        before = self._hypervisors.pop(node, None)
+        before = self._hosts.pop(node, None)
         return self._replace_machines(node, before, None) | self._replace_reports(node, before, None)
 
     def put_domain(self, record: DomainRecord) -> set[Topic]:
@@ -80,10 +80,10 @@ class Inventory:
         changed = (before.live ^ liveness.live) | (before.unjudged ^ liveness.unjudged)
         touched = {topics.node(node) for node in changed}
         for node in changed:
-            if (hypervisor := self._hypervisors.get(node)) is not None:
-                for machine in hypervisor.status.virtual_machines:
+            if (host := self._hosts.get(node)) is not None:
+                for machine in host.status.virtual_machines:
                     touched |= {topics.machine_name(machine.name), topics.machine_uuid(machine.uuid)}
-                touched |= {topics.domain(report.name) for report in hypervisor.status.storage_domains}
+                touched |= {topics.domain(report.name) for report in host.status.storage_domains}
         return touched
 
     def is_live(self, node: str) -> bool:
@@ -103,7 +103,7 @@ class Inventory:
 
         What the node reports is then what was known before.
         """
-        return _complaint(self._hypervisors.get(node))
+        return _complaint(self._hosts.get(node))
 
     def machines_named(self, name: str) -> list[LocatedMachine]:
         """The VMs of that name, by node."""
@@ -130,17 +130,17 @@ class Inventory:
 
     def metadata(self) -> list[ObjectMeta]:
         """Return the metadata of all that is kept."""
-        hypervisors = [one.metadata for one in self._hypervisors.values()]
-        return [*hypervisors, *(one.metadata for one in self._domains.values())]
+        hosts = [one.metadata for one in self._hosts.values()]
+        return [*hosts, *(one.metadata for one in self._domains.values())]
 
-    def hypervisor_metadata(self, node: str) -> ObjectMeta | None:
-        """The metadata of a node's Hypervisor."""
-        hypervisor = self._hypervisors.get(node)
-        return hypervisor.metadata if hypervisor is not None else None
+    def host_metadata(self, node: str) -> ObjectMeta | None:
+        """The metadata of a node's LibvirtHost."""
+        host = self._hosts.get(node)
+        return host.metadata if host is not None else None
 
-    def hypervisor_names(self) -> list[str]:
-        """Every node that has a Hypervisor."""
-        return list(self._hypervisors)
+    def host_names(self) -> list[str]:
+        """Every node that has a LibvirtHost."""
+        return list(self._hosts)
 
     def report(self, node: str, domain_name: str) -> NodeStorageDomain | None:
         """What the node's agent says of a storage domain; None if it says nothing."""
@@ -160,7 +160,7 @@ class Inventory:
         nodes = sorted({node for node, _ in sights})
         return nodes if len(nodes) > 1 and not all(group.is_locked for group in sights.values()) else []
 
-    def _replace_machines(self, node: str, before: Hypervisor | None, after: Hypervisor | None) -> set[Topic]:
+    def _replace_machines(self, node: str, before: LibvirtHost | None, after: LibvirtHost | None) -> set[Topic]:
         old = {machine.uuid: machine for machine in before.status.virtual_machines} if before is not None else {}
         new = {machine.uuid: machine for machine in after.status.virtual_machines} if after is not None else {}
         touched: set[Topic] = set()
@@ -179,7 +179,7 @@ class Inventory:
                 touched |= {topics.machine_name(machine.name), topics.machine_uuid(uuid)}
         return touched
 
-    def _replace_reports(self, node: str, before: Hypervisor | None, after: Hypervisor | None) -> set[Topic]:
+    def _replace_reports(self, node: str, before: LibvirtHost | None, after: LibvirtHost | None) -> set[Topic]:
         old = {report.name: report for report in before.status.storage_domains} if before is not None else {}
         new = {report.name: report for report in after.status.storage_domains} if after is not None else {}
         touched: set[Topic] = set()
@@ -222,8 +222,8 @@ def _drop(index: defaultdict[str, dict[_K, _T]], name: str, key: _K) -> None:
             del index[name]
 
 
-def _complaint(hypervisor: Hypervisor | None) -> str:
-    ready = conditions.find(hypervisor.status.conditions, "Ready") if hypervisor is not None else None
+def _complaint(host: LibvirtHost | None) -> str:
+    ready = conditions.find(host.status.conditions, "Ready") if host is not None else None
     if ready is None or ready.status is not ConditionStatus.FALSE:
         return ""
     return ready.message or ready.reason
@@ -239,4 +239,4 @@ def _shape(machine: VirtualMachine) -> tuple[object, ...]:
 
 
 def _shapes(disks: Iterable[Disk]) -> tuple[object, ...]:
-    return tuple((disk.target, disk.storage_domain, disk.type) for disk in disks)
+    return tuple((disk.target, disk.storage_domain_name, disk.type) for disk in disks)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.errors import Reason
-from diskmigration.api.hypervisor import VirtualMachine
+from diskmigration.api.libvirt_host import VirtualMachine
 from diskmigration.api.vm_owner import Right, how_to_own
 from diskmigration.controller import topics
 from diskmigration.controller.inventory import Inventory, LocatedMachine
@@ -144,6 +144,6 @@ def _not_found(spec: DiskMigrationSpec, found: list[LocatedMachine]) -> str:
         return f"There is no VM {wanted}{on}; what comes nearest: {seen}. Name and uuid must belong to one VM."
     return (
         f"There is no VM {wanted}{on} that this namespace may move. Administrators see the VMs that are known in "
-        "`kubectl get hypervisors -o yaml`: one belongs to its ownerNamespace, and one that has none to the namespace "
+        "`kubectl get libvirthosts -o yaml`: one belongs to its ownerNamespace, and one that has none to the namespace "
         "that alone may use its disk's StorageDomain."
     )

@@ -6,7 +6,7 @@ from functools import partial
 
 from diskmigration.api.disk_migration import DiskMigrationSpec, Provisioning, Side, VolumeFormat
 from diskmigration.api.errors import Reason
-from diskmigration.api.hypervisor import Disk, VirtualMachine
+from diskmigration.api.libvirt_host import Disk, VirtualMachine
 from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageDomain, StorageType
 from diskmigration.api.vm_owner import Right, right_of
@@ -47,7 +47,7 @@ def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outc
     The outcome's topics are those whose change may lead to another outcome. No refusal is permanent: all
     rest on what nodes and administrators say at the moment.
     """
-    trail = _Trail({topics.domain(spec.destination.storage_domain)})
+    trail = _Trail({topics.domain(spec.destination.storage_domain_name)})
     try:
         return _place(namespace, spec, around, trail)
     except NotPlaceableError as refused:
@@ -96,23 +96,23 @@ def _may_hold_less(disk: Disk, source: StorageDomain) -> bool:
 
 
 def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail: _Trail) -> Placement:
-    destination = _usable_domain(spec.destination.storage_domain, "destination", namespace, around)
+    destination = _usable_domain(spec.destination.storage_domain_name, "destination", namespace, around)
     right_to = partial(_right_to, namespace=namespace, around=around, watched=trail.topics)
     located = find_machine(spec, around.inventory, trail.topics, namespace=namespace, right_to=right_to)
     disk = _movable_disk(spec, located)
     keys = trail.disk_keys = disk_keys(located, spec.disk)
     trail.topics |= {topics.disk(key) for key in keys}
-    if not disk.storage_domain:
+    if not disk.storage_domain_name:
         raise NotPlaceableError(
             Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
             f"Disk {spec.disk} of VM {spec.virtual_machine} on node {located.node} lies in no StorageDomain. "
             "Ask an administrator for a StorageDomain that holds its volume.",
         )
-    trail.topics.add(topics.domain(disk.storage_domain))
-    source = _usable_domain(disk.storage_domain, "source", namespace, around)
+    trail.topics.add(topics.domain(disk.storage_domain_name))
+    source = _usable_domain(disk.storage_domain_name, "source", namespace, around)
     _check_owner(located.machine, namespace, (source, destination), around)
-    source_side = Side(storage_domain=source.metadata.name, type=source.spec.type)
-    destination_side = Side(storage_domain=destination.metadata.name, type=destination.spec.type)
+    source_side = Side(storage_domain_name=source.metadata.name, type=source.spec.type)
+    destination_side = Side(storage_domain_name=destination.metadata.name, type=destination.spec.type)
     if (holder := around.blocked_by(keys)) is not None:
         raise NotPlaceableError(
             Reason.DISK_BUSY,
@@ -158,7 +158,7 @@ def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -
 
 def _right_to(machine: VirtualMachine, namespace: str, around: Surroundings, watched: set[Topic]) -> Right:
     """Return what the namespace may do at most with some disk of a VM."""
-    domains = {disk.storage_domain for disk in machine.disks if disk.storage_domain}
+    domains = {disk.storage_domain_name for disk in machine.disks if disk.storage_domain_name}
     watched |= {topics.domain(name) for name in domains}
     records = map(around.inventory.domain, domains)
     known = [record.domain for record in records if record is not None and record.domain is not None]

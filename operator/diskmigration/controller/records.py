@@ -139,5 +139,7 @@ def _read_status(status: Mapping[str, Any]) -> DiskMigrationStatus:
     # Of the two sides only the domains count here; the volumes are the agent's and many.
     for side in ("source", "destination"):
         if isinstance(status.get(side), dict):
-            wanted[side] = {name: value for name, value in status[side].items() if name in ("storageDomain", "type")}
+            wanted[side] = {
+                name: value for name, value in status[side].items() if name in ("storageDomainName", "type")
+            }
     return read_status(wanted)

@@ -273,7 +273,7 @@ def _may_wait(migration: Migration) -> bool:
 
 
 def _lane(placement: Placement) -> Lane:
-    return placement.source.storage_domain, placement.destination.storage_domain
+    return placement.source.storage_domain_name, placement.destination.storage_domain_name
 
 
 def _lane_so_far(migration: Migration, refusal: Refusal) -> Lane | None:
@@ -285,7 +285,7 @@ def _lane_so_far(migration: Migration, refusal: Refusal) -> Lane | None:
         source, destination = status.source, status.destination
     else:
         return None
-    return source.storage_domain, destination.storage_domain
+    return source.storage_domain_name, destination.storage_domain_name
 
 
 def _ticket(migration: Migration, lane: Lane) -> Ticket:

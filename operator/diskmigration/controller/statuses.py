@@ -72,7 +72,7 @@ def _waiting_for(migration: Migration, refusal: Refusal) -> str:
 
 def queued(migration: Migration, placement: Placement, position: int, now: datetime) -> DiskMigrationStatus:
     """Accepted, and waiting for a place in both of its storage domains."""
-    source, destination = placement.source.storage_domain, placement.destination.storage_domain
+    source, destination = placement.source.storage_domain_name, placement.destination.storage_domain_name
     message = f"Waits for a place among the concurrent migrations of StorageDomains {source} and {destination}."
     return DiskMigrationStatus(
         observed_generation=migration.metadata.generation,

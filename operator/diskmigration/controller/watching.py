@@ -18,7 +18,7 @@ async def watch(cluster: Cluster, controller: Controller) -> NoReturn:
     Raises:
         WatchHangsError: a watch that broke hangs: the process is to be started anew.
     """
-    plurals = {names.DISK_MIGRATIONS, names.HYPERVISORS, names.STORAGE_DOMAINS}
+    plurals = {names.DISK_MIGRATIONS, names.LIBVIRT_HOSTS, names.STORAGE_DOMAINS}
     await watching.keep_watching(
         lambda: watching.watch(_registry(cluster, controller), _settings(), plurals=plurals),
         fatal=watching.WatchHangsError,
@@ -67,13 +67,13 @@ def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry
         else:
             books.observe_migration(body)
 
-    @kopf.on.event(names.GROUP, names.VERSION, names.HYPERVISORS, registry=registry)
-    async def on_hypervisor(event: kopf.RawEvent, **_: Any) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, names.LIBVIRT_HOSTS, registry=registry)
+    async def on_host(event: kopf.RawEvent, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            books.forget_hypervisor(body["metadata"]["name"], body["metadata"]["uid"])
+            books.forget_host(body["metadata"]["name"], body["metadata"]["uid"])
         else:
-            books.observe_hypervisor(body)
+            books.observe_host(body)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.STORAGE_DOMAINS, registry=registry)
     async def on_domain(event: kopf.RawEvent, **_: Any) -> None:

@@ -96,7 +96,7 @@ class Node:
         self._cluster = client.connect(control_plane.admin_kubeconfig)
 
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = (self._cluster.get(names.HYPERVISORS, NODE) or {}).get("status", {})
+        status: dict[str, Any] = (self._cluster.get(names.LIBVIRT_HOSTS, NODE) or {}).get("status", {})
         return status
 
     def is_ready(self) -> bool:

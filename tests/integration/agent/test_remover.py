@@ -41,10 +41,10 @@ def known(home: OpenDomain) -> StorageDomains:
 @pytest.fixture
 def other_host(control_plane: ControlPlane) -> Iterator[None]:
     """A node that has, or had, an agent."""
-    document = {"apiVersion": API_VERSION, "kind": "Hypervisor", "metadata": {"name": "node-b"}}
+    document = {"apiVersion": API_VERSION, "kind": "LibvirtHost", "metadata": {"name": "node-b"}}
     control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(document))
     yield
-    control_plane.kubectl("delete", "hypervisor", "node-b")
+    control_plane.kubectl("delete", "libvirthost", "node-b")
 
 
 @pytest.fixture

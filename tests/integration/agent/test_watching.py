@@ -21,7 +21,7 @@ from tests.integration.migrations.stack import make_domain, storage_domain
 from tests.waiting import wait_until
 
 NODE = "node-of-the-watch"
-CRDS = ("storagedomains", "diskmigrations", "hypervisors")
+CRDS = ("storagedomains", "diskmigrations", "libvirthosts")
 
 Break = Callable[[ControlPlane], AbstractContextManager[None]]
 
@@ -183,5 +183,5 @@ def applied(control_plane: ControlPlane, document: str) -> bool:
 
 def served(control_plane: ControlPlane) -> set[str]:
     """The storage domains that the node serves, as its agent has written it."""
-    found = client.connect(control_plane.admin_kubeconfig).get(names.HYPERVISORS, NODE) or {}
+    found = client.connect(control_plane.admin_kubeconfig).get(names.LIBVIRT_HOSTS, NODE) or {}
     return {domain["name"] for domain in found.get("status", {}).get("storageDomains", [])}

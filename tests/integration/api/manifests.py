@@ -10,7 +10,7 @@ def migration(name: str = "web-1", **spec: Any) -> dict[str, Any]:
     whole = {
         "virtualMachine": {"name": "web-1"},
         "disk": "vda",
-        "destination": {"storageDomain": "nfs"},
+        "destination": {"storageDomainName": "nfs"},
         **spec,
     }
     return {

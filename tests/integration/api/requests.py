@@ -51,8 +51,8 @@ def migrations(namespace: str, name: str = "", subresource: str = "") -> str:
     return _path("apis", API_VERSION, "namespaces", namespace, "diskmigrations", name, subresource)
 
 
-def hypervisors(name: str = "", subresource: str = "") -> str:
-    return _path("apis", API_VERSION, "hypervisors", name, subresource)
+def libvirthosts(name: str = "", subresource: str = "") -> str:
+    return _path("apis", API_VERSION, "libvirthosts", name, subresource)
 
 
 def storage_domains(name: str = "", subresource: str = "") -> str:

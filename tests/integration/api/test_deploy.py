@@ -70,7 +70,7 @@ def test_it_is_installed_once_and_removed_whole(own_control_plane: ControlPlane)
     # As the operator and its agents would have, which do not run here: the API server cannot list what nobody has read
     # yet ("storage is (re)initializing"), and then may forget the definition that it was to remove, for minutes
     # (operator-framework/operator-controller#1437).
-    kubectl("get", "diskmigrations,storagedomains,hypervisors", "--all-namespaces")
+    kubectl("get", "diskmigrations,storagedomains,libvirthosts", "--all-namespaces")
     kubectl("delete", DEV, "--wait=false")
     kubectl("wait", "--for=delete", "customresourcedefinitions", "--all", "--timeout=60s")
     # Namespaces are emptied and removed by the controller-manager, which does not run here.
@@ -85,7 +85,7 @@ def test_the_documented_overlay_does_what_it_says(control_plane: ControlPlane, t
     assert not any(kind == "ConfigMap" for kind, _ in objects)
     agent = pod_of(objects, "DaemonSet", "diskmigration-agent")
     operator = pod_of(objects, "Deployment", "diskmigration-operator")
-    assert agent["nodeSelector"]["diskmigration.dev/hypervisor"] == "true"
+    assert agent["nodeSelector"]["diskmigration.dev/libvirt-host"] == "true"
     assert {volume["name"]: volume["hostPath"]["path"] for volume in agent["volumes"]} == {
         "libvirt": "/run/libvirt",
         "dev": "/dev",

@@ -29,8 +29,8 @@ from tests.integration.api.requests import (
     delete,
     events,
     get,
-    hypervisors,
     leases,
+    libvirthosts,
     migrations,
     patch,
     replace,
@@ -68,12 +68,12 @@ def lease(name: str) -> dict[str, Any]:
     }
 
 
-def hypervisor(name: str, *, owner: tuple[str, str] | None = None) -> dict[str, Any]:
+def libvirthost(name: str, *, owner: tuple[str, str] | None = None) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": name}
     if owner is not None:
         kind, owned_by = owner
         metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": kind, "name": owned_by, "uid": "0f6c"}]
-    return {"apiVersion": API_VERSION, "kind": "Hypervisor", "metadata": metadata}
+    return {"apiVersion": API_VERSION, "kind": "LibvirtHost", "metadata": metadata}
 
 
 def event(node: str, *, kind: str = "DiskMigration", api_version: str = API_VERSION) -> dict[str, Any]:
@@ -122,22 +122,22 @@ STATUSES: list[Row] = [
     ("editor", status_of(NODE_A, phase="Succeeded"), BY_ROLES),
     ("administrator", status_of(NODE_A, phase="Succeeded"), BY_ROLES),
 ]
-HYPERVISORS: list[Row] = [
-    ("agent-a", patch(hypervisors(NODE_A, "status"), status={"virtualMachineCount": 1}), ALLOWED),
-    ("agent-a", patch(hypervisors(NODE_B, "status"), status={"virtualMachineCount": 1}), BY_NODE_FENCE),
-    ("agent-a", patch(hypervisors(NODE_B), metadata={"labels": {"a": "b"}}), BY_NODE_FENCE),
-    ("agent-a", apply(hypervisors(NODE_A), hypervisor(NODE_A, owner=("Node", NODE_A))), ALLOWED),
-    ("agent-a", apply(hypervisors(NODE_B), hypervisor(NODE_B, owner=("Node", NODE_B))), BY_NODE_FENCE),
-    ("agent-a", apply(hypervisors(NODE_C), hypervisor(NODE_C)), BY_NODE_FENCE),
-    ("agent-c", apply(hypervisors(NODE_C), hypervisor(NODE_C)), ALLOWED),
-    ("agent-c", create(hypervisors(), hypervisor(NODE_C)), ALLOWED),
-    ("agent-a", create(hypervisors(), {**hypervisor(""), "metadata": {"generateName": NODE_A}}), BY_NODE_FENCE),
-    ("agent-a", apply(hypervisors(NODE_A), hypervisor(NODE_A, owner=("Node", NODE_B))), BY_NODE_FENCE),
-    ("agent-a", apply(hypervisors(NODE_A), hypervisor(NODE_A, owner=("Pod", NODE_A))), BY_NODE_FENCE),
-    ("agent-a", delete(hypervisors(NODE_A)), BY_ROLES),
-    ("unbound-agent", patch(hypervisors(NODE_A, "status"), status={"virtualMachineCount": 1}), BY_NODE_FENCE),
-    ("operator", patch(hypervisors(NODE_A, "status"), status={"virtualMachineCount": 1}), BY_ROLES),
-    ("editor", get(hypervisors(NODE_A)), BY_ROLES),
+LIBVIRT_HOSTS: list[Row] = [
+    ("agent-a", patch(libvirthosts(NODE_A, "status"), status={"virtualMachineCount": 1}), ALLOWED),
+    ("agent-a", patch(libvirthosts(NODE_B, "status"), status={"virtualMachineCount": 1}), BY_NODE_FENCE),
+    ("agent-a", patch(libvirthosts(NODE_B), metadata={"labels": {"a": "b"}}), BY_NODE_FENCE),
+    ("agent-a", apply(libvirthosts(NODE_A), libvirthost(NODE_A, owner=("Node", NODE_A))), ALLOWED),
+    ("agent-a", apply(libvirthosts(NODE_B), libvirthost(NODE_B, owner=("Node", NODE_B))), BY_NODE_FENCE),
+    ("agent-a", apply(libvirthosts(NODE_C), libvirthost(NODE_C)), BY_NODE_FENCE),
+    ("agent-c", apply(libvirthosts(NODE_C), libvirthost(NODE_C)), ALLOWED),
+    ("agent-c", create(libvirthosts(), libvirthost(NODE_C)), ALLOWED),
+    ("agent-a", create(libvirthosts(), {**libvirthost(""), "metadata": {"generateName": NODE_A}}), BY_NODE_FENCE),
+    ("agent-a", apply(libvirthosts(NODE_A), libvirthost(NODE_A, owner=("Node", NODE_B))), BY_NODE_FENCE),
+    ("agent-a", apply(libvirthosts(NODE_A), libvirthost(NODE_A, owner=("Pod", NODE_A))), BY_NODE_FENCE),
+    ("agent-a", delete(libvirthosts(NODE_A)), BY_ROLES),
+    ("unbound-agent", patch(libvirthosts(NODE_A, "status"), status={"virtualMachineCount": 1}), BY_NODE_FENCE),
+    ("operator", patch(libvirthosts(NODE_A, "status"), status={"virtualMachineCount": 1}), BY_ROLES),
+    ("editor", get(libvirthosts(NODE_A)), BY_ROLES),
 ]
 LEASES: list[Row] = [
     ("agent-a", apply(leases(NODE_A), lease(NODE_A)), ALLOWED),
@@ -266,7 +266,7 @@ def prepared(control_plane: ControlPlane, system_namespace: str) -> Iterator[dic
     admin = connect(control_plane.admin_kubeconfig)
     for node in (NODE_A, NODE_B):
         control_plane.create_node(node, {})
-        admin.create(names.HYPERVISORS, hypervisor(node))
+        admin.create(names.LIBVIRT_HOSTS, libvirthost(node))
         body = lease(node)
         body["metadata"]["namespace"] = system_namespace
         admin.create("leases", body, namespace=system_namespace)
@@ -304,7 +304,7 @@ def prepared(control_plane: ControlPlane, system_namespace: str) -> Iterator[dic
         "editor": user_with(control_plane, NAMESPACE, "edit"),
         "administrator": user_with(control_plane, NAMESPACE, "admin"),
     }
-    control_plane.kubectl("delete", "node,hypervisor", NODE_A, NODE_B)
+    control_plane.kubectl("delete", "node,libvirthost", NODE_A, NODE_B)
     control_plane.kubectl("delete", "lease", NODE_A, NODE_B, f"--namespace={system_namespace}")
     control_plane.kubectl("delete", "secret", "hidden", f"--namespace={system_namespace}")
     control_plane.kubectl("delete", "storagedomain", "fenced")
@@ -315,7 +315,7 @@ def prepared(control_plane: ControlPlane, system_namespace: str) -> Iterator[dic
     ("who", "request_", "expected"),
     [
         pytest.param(*row, id=f"{row[0]}: {row[1]}: {row[2].value}")
-        for row in (*STATUSES, *HYPERVISORS, *LEASES, *EVENTS, *SPECS, *STORAGE_DOMAINS, *OTHERS)
+        for row in (*STATUSES, *LIBVIRT_HOSTS, *LEASES, *EVENTS, *SPECS, *STORAGE_DOMAINS, *OTHERS)
     ],
 )
 def test_who_may_do_what(installation: Installation, who: str, request_: Request, expected: Answer) -> None:

@@ -14,7 +14,7 @@ from tests.integration.api.conftest import NAMESPACE
 NODE = "node-rights"
 GROUP = "diskmigration.dev"
 LEADER = "diskmigration-operator"
-DM, SD, HV = (f"{plural}.{GROUP}" for plural in ("diskmigrations", "storagedomains", "hypervisors"))
+DM, SD, LVH = (f"{plural}.{GROUP}" for plural in ("diskmigrations", "storagedomains", "libvirthosts"))
 ELSEWHERE = "default"
 READ = {"get", "list", "watch"}
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -75,8 +75,8 @@ AGENT: dict[tuple[str, str], set[str]] = {
     (f"{DM}/status", ELSEWHERE): {"patch"},
     (SD, ELSEWHERE): {"list", "watch"},
     (f"{SD}/status", ELSEWHERE): set(),
-    (HV, ELSEWHERE): {"get", "list", "create", "patch"},
-    (f"{HV}/status", ELSEWHERE): {"patch"},
+    (LVH, ELSEWHERE): {"get", "list", "create", "patch"},
+    (f"{LVH}/status", ELSEWHERE): {"patch"},
     ("leases.coordination.k8s.io", SYSTEM_NAMESPACE): {"list", "create", "patch"},
     ("leases.coordination.k8s.io", ELSEWHERE): set(),
     ("nodes", ELSEWHERE): {"get"},
@@ -95,8 +95,8 @@ OPERATOR: dict[tuple[str, str], set[str]] = {
     (f"{DM}/status", ELSEWHERE): {"patch"},
     (SD, ELSEWHERE): READ,
     (f"{SD}/status", ELSEWHERE): {"patch"},
-    (HV, ELSEWHERE): READ,
-    (f"{HV}/status", ELSEWHERE): set(),
+    (LVH, ELSEWHERE): READ,
+    (f"{LVH}/status", ELSEWHERE): set(),
     ("leases.coordination.k8s.io", SYSTEM_NAMESPACE): {"list", "create"},
     (f"leases.coordination.k8s.io:{LEADER}", SYSTEM_NAMESPACE): {"list", "create", "get", "update"},
     ("leases.coordination.k8s.io", ELSEWHERE): set(),
@@ -114,7 +114,7 @@ NOT_A_USERS: dict[tuple[str, str], set[str]] = {
     (f"{DM}/status", NAMESPACE): set(),
     (DM, ELSEWHERE): set(),
     (SD, NAMESPACE): set(),
-    (HV, NAMESPACE): set(),
+    (LVH, NAMESPACE): set(),
     ("leases.coordination.k8s.io", SYSTEM_NAMESPACE): set(),
 }
 VIEWER = {(DM, NAMESPACE): READ, **NOT_A_USERS}

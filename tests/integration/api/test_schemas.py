@@ -21,7 +21,7 @@ def test_a_migration_gets_its_defaults(apply: Apply) -> None:
     assert found["spec"] == {
         "virtualMachine": {"name": "web-1"},
         "disk": "vda",
-        "destination": {"storageDomain": "nfs", "format": "qcow2", "provisioning": "Thin"},
+        "destination": {"storageDomainName": "nfs", "format": "qcow2", "provisioning": "Thin"},
         "backingChain": "Preserve",
         "strategy": "Snapshot",
         "copyMode": "Background",
@@ -49,7 +49,7 @@ def test_a_storage_domain_gets_its_defaults(apply: Apply) -> None:
 ACCEPTED = {
     "every field": migration(
         virtualMachine={"name": "web 1", "uuid": UUID, "nodeName": "node-a"},
-        destination={"storageDomain": "nfs.archive", "format": "raw", "provisioning": "Thick"},
+        destination={"storageDomainName": "nfs.archive", "format": "raw", "provisioning": "Thick"},
         backingChain="Flatten",
         strategy="Direct",
         copyMode="WriteBlocking",
@@ -91,11 +91,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a disk by its path": (migration(disk="/dev/vda"), "spec.disk"),
     "a disk like an option": (migration(disk="--all"), "spec.disk"),
     "no destination": (migration(destination=None), "destination: Required"),
-    "a destination by its path": (migration(destination={"storageDomain": "/srv"}), "storageDomain"),
-    "a destination of nothing": (migration(destination={}), "storageDomain: Required"),
-    "another format": (migration(destination={"storageDomain": "a", "format": "vmdk"}), "destination.format"),
-    "raw with a chain": (migration(destination={"storageDomain": "a", "format": "raw"}), "set backingChain to Flatten"),
-    "another provisioning": (migration(destination={"storageDomain": "a", "provisioning": "thin"}), "provisioning"),
+    "a destination by its path": (migration(destination={"storageDomainName": "/srv"}), "storageDomainName"),
+    "a destination of nothing": (migration(destination={}), "storageDomainName: Required"),
+    "another format": (migration(destination={"storageDomainName": "a", "format": "vmdk"}), "destination.format"),
+    "raw with a chain": (
+        migration(destination={"storageDomainName": "a", "format": "raw"}),
+        "set backingChain to Flatten",
+    ),
+    "another provisioning": (migration(destination={"storageDomainName": "a", "provisioning": "thin"}), "provisioning"),
     "another chain": (migration(backingChain="Collapse"), "backingChain"),
     "another strategy": (migration(strategy="Offline"), "strategy"),
     "another copy mode": (migration(copyMode="Fast"), "copyMode"),
@@ -279,8 +282,8 @@ def test_a_spec_cannot_be_written_with_the_status(apply: Apply, control_plane: C
         ("status.nodeName=", ["waiting"]),
         ("status.phase=Replicating", ["one"]),
         ("spec.virtualMachine.name=vm-other", ["other"]),
-        ("spec.destination.storageDomain=nfs,status.nodeName=node-b", ["other"]),
-        ("spec.destination.storageDomain=san", []),
+        ("spec.destination.storageDomainName=nfs,status.nodeName=node-b", ["other"]),
+        ("spec.destination.storageDomainName=san", []),
     ],
 )
 def test_the_server_selects(
@@ -306,7 +309,7 @@ def test_the_columns_of_a_migration(apply: Apply, user: User, control_plane: Con
     status = {
         "nodeName": "node-a",
         "phase": "Replicating",
-        "source": {"storageDomain": "san", "type": "Block"},
+        "source": {"storageDomainName": "san", "type": "Block"},
         "display": {"progress": "87%", "allocated": "3.0Gi", "retained": "2"},
         "failure": {"reason": "CopyFailed", "message": "No.", "phase": "CopyingChain"},
     }
@@ -331,19 +334,19 @@ def test_the_columns_of_a_storage_domain(apply: Apply, control_plane: ControlPla
     assert row[:-1] == ["columns", "Block", "True", "3"]
 
 
-def test_the_columns_of_a_hypervisor(apply: Apply, control_plane: ControlPlane) -> None:
-    apply({"apiVersion": "diskmigration.dev/v1alpha1", "kind": "Hypervisor", "metadata": {"name": "node-columns"}})
+def test_the_columns_of_a_libvirt_host(apply: Apply, control_plane: ControlPlane) -> None:
+    apply({"apiVersion": "diskmigration.dev/v1alpha1", "kind": "LibvirtHost", "metadata": {"name": "node-columns"}})
     ready = {"type": "Ready", "status": "True", "reason": "R", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     versions = {"libvirtVersion": "9.0.0", "qemuVersion": "7.2.22", "virtualMachineCount": 2}
     status = {"status": {**versions, "conditions": [ready]}}
     control_plane.kubectl(
-        "patch", "hv", "node-columns", "--subresource=status", "--type=merge", f"--patch={json.dumps(status)}"
+        "patch", "lvh", "node-columns", "--subresource=status", "--type=merge", f"--patch={json.dumps(status)}"
     )
-    header, row = columns(control_plane, "hv", "node-columns")
+    header, row = columns(control_plane, "lvh", "node-columns")
     assert header == ["NAME", "READY", "VMS", "LIBVIRT", "QEMU", "AGE"]
     assert row[:-1] == ["node-columns", "True", "2", "9.0.0", "7.2.22"]
 
 
-@pytest.mark.parametrize("kind", ["diskmigrations.spec.cutover.notBefore", "sd.spec.thinProvisioning", "hv.status"])
+@pytest.mark.parametrize("kind", ["diskmigrations.spec.cutover.notBefore", "sd.spec.thinProvisioning", "lvh.status"])
 def test_every_field_explains_itself(control_plane: ControlPlane, kind: str) -> None:
     assert "<no description>" not in control_plane.kubectl("explain", kind)

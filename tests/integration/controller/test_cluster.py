@@ -294,7 +294,7 @@ def test_without_a_server_there_is_no_answer(control_plane: ControlPlane, tmp_pa
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
     with pytest.raises(ClusterUnavailableError, match="no answer"):
-        connect(path).list(names.HYPERVISORS)
+        connect(path).list(names.LIBVIRT_HOSTS)
 
 
 def test_without_credentials_it_says_what_to_give(tmp_path: Any) -> None:

@@ -31,7 +31,7 @@ together = settings(
 MIGRATION = {
     "virtualMachine": {"name": "web-1", "uuid": "0f6c0f1a-6f5e-4a41-8c1c-2b0c9b1f7c11", "nodeName": "node-a"},
     "disk": "vda",
-    "destination": {"storageDomain": "nfs", "format": "qcow2", "provisioning": "Thin"},
+    "destination": {"storageDomainName": "nfs", "format": "qcow2", "provisioning": "Thin"},
     "backingChain": "Flatten",
     "strategy": "Snapshot",
     "copyMode": "Background",
@@ -67,15 +67,15 @@ STATUS = {
     "progress": {"copiedBytes": 1, "percent": 1, "estimatedCompletionTime": "2026-12-01T02:00:00Z"},
     "effective": {"bandwidthBytesPerSecond": 1, "format": "qcow2"},
     "source": {
-        "storageDomain": "a",
+        "storageDomainName": "a",
         "type": "File",
         "volumes": [{"name": "v", "role": "Active", "path": "/v", "format": "qcow2", "sizeBytes": 1}],
     },
-    "destination": {"storageDomain": "b", "type": "Block"},
+    "destination": {"storageDomainName": "b", "type": "Block"},
     "failure": {"reason": "CopyFailed", "message": "", "phase": "Pending"},
     "display": {"progress": "1%"},
 }
-HYPERVISOR = {
+LIBVIRT_HOST = {
     "libvirtVersion": "9.0.0",
     "virtualMachineCount": 1,
     "conditions": STATUS["conditions"],
@@ -93,7 +93,7 @@ HYPERVISOR = {
             "name": "web-1",
             "uuid": "0f6c",
             "state": "Running",
-            "disks": [{"target": "vda", "type": "File", "storageDomain": "a", "capacityBytes": 1}],
+            "disks": [{"target": "vda", "type": "File", "storageDomainName": "a", "capacityBytes": 1}],
         }
     ],
 }
@@ -244,12 +244,12 @@ def test_a_status_that_is_written_by_hand_is_survived(
 
 
 @pytest.mark.nightly
-@given(st.lists(mutants(HYPERVISOR, at_most=3), min_size=4, max_size=4))
+@given(st.lists(mutants(LIBVIRT_HOST, at_most=3), min_size=4, max_size=4))
 @together
-def test_a_hypervisor_that_is_written_by_hand_is_survived(
+def test_a_libvirt_host_that_is_written_by_hand_is_survived(
     operator: Operator, world: World, written: list[dict[str, Any]]
 ) -> None:
-    body = world.admin.apply(names.HYPERVISORS, world.node("odd", []), {}, field_manager="kubectl-edit")
+    body = world.admin.apply(names.LIBVIRT_HOSTS, world.node("odd", []), {}, field_manager="kubectl-edit")
     for status in written:
-        write_status(world, names.HYPERVISORS, body, status)
+        write_status(world, names.LIBVIRT_HOSTS, body, status)
     world.migrate(f"odd-{next(numbers)}", "no-such-vm").until_phase("Failed")

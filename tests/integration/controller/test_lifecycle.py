@@ -47,8 +47,8 @@ def test_it_is_handed_to_the_agent_of_its_node(world: World, handle: Handle) -> 
     assert status["nodeName"] == world.name("n1")
     assert status["observedGeneration"] == 1
     assert status["startTime"]
-    assert status["source"] == {"storageDomain": world.name("src"), "type": "File"}
-    assert status["destination"] == {"storageDomain": world.name("dst"), "type": "File"}
+    assert status["source"] == {"storageDomainName": world.name("src"), "type": "File"}
+    assert status["destination"] == {"storageDomainName": world.name("dst"), "type": "File"}
     assert said(status) == {
         "Accepted": ("True", "Scheduled"),
         "Succeeded": ("Unknown", "Scheduled"),

@@ -34,7 +34,7 @@ def watched(world: World) -> Iterator[list[Counter[str]]]:
             for body in world.admin.list(names.DISK_MIGRATIONS):
                 status = body.get("status", {})
                 if body["metadata"]["namespace"].endswith(f"-{world.tag}") and is_active(status):
-                    counts.update((status["source"]["storageDomain"], status["destination"]["storageDomain"]))
+                    counts.update((status["source"]["storageDomainName"], status["destination"]["storageDomainName"]))
             looks.append(counts)
             stop.wait(0.02)
 

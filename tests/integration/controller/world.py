@@ -1,7 +1,7 @@
 """The controller's counterpart: what administrators, users and agents write to the API server, and nothing else.
 
 It is the real API server that is spoken to. The agents' part is played by the tests, as the controller knows an agent
-by nothing but its Hypervisor, its Lease and the statuses that it writes.
+by nothing but its LibvirtHost, its Lease and the statuses that it writes.
 """
 
 import itertools
@@ -42,7 +42,7 @@ def machine(
 def disk(target: str = "vda", *, domain: str = "src", kind: str = "File", allocated: int = GIB) -> dict[str, Any]:
     return {
         "target": target,
-        "storageDomain": domain,
+        "storageDomainName": domain,
         "volume": f"{target}.qcow2",
         "type": kind,
         "format": "qcow2",
@@ -108,7 +108,7 @@ class World:
     def report(
         self, node: str, machines: list[dict[str, Any]], reports: list[dict[str, Any]], *, complaint: str = ""
     ) -> None:
-        """The agent on that node writes its Hypervisor; `complaint` is why it does not know its VMs at the moment."""
+        """The agent on that node writes its LibvirtHost; `complaint` is why it does not know its VMs at the moment."""
         ready = {
             "type": "Ready",
             "status": "False" if complaint else "True",
@@ -117,14 +117,19 @@ class World:
             "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         self.machines[node], self.reports[node] = machines, reports
-        body = self.agent.apply(names.HYPERVISORS, node, {}, field_manager=names.AGENT_FIELD_MANAGER)
+        body = self.agent.apply(names.LIBVIRT_HOSTS, node, {}, field_manager=names.AGENT_FIELD_MANAGER)
         status = {
             "conditions": [ready],
             "virtualMachines": [
                 {
                     **one,
                     "disks": [
-                        {**each, "storageDomain": self.name(each["storageDomain"]) if each["storageDomain"] else ""}
+                        {
+                            **each,
+                            "storageDomainName": self.name(each["storageDomainName"])
+                            if each["storageDomainName"]
+                            else "",
+                        }
                         for each in one["disks"]
                     ],
                 }
@@ -133,7 +138,7 @@ class World:
             "storageDomains": [{**one, "name": self.name(one["name"])} for one in reports],
         }
         self.agent.apply_status(
-            names.HYPERVISORS,
+            names.LIBVIRT_HOSTS,
             node,
             status,
             uid=body["metadata"]["uid"],
@@ -146,7 +151,7 @@ class World:
         body = {
             "virtualMachine": {"name": vm},
             "disk": "vda",
-            "destination": {"storageDomain": self.name(to)},
+            "destination": {"storageDomainName": self.name(to)},
             **spec,
         }
         body = {
@@ -317,9 +322,9 @@ def making(control_plane: ControlPlane, admin: Cluster) -> Iterator[World]:
                     )
                 admin.delete(names.DISK_MIGRATIONS, metadata["name"], namespace, uid=metadata["uid"])
         for node in world.machines:
-            hypervisor = admin.get(names.HYPERVISORS, node)
-            if hypervisor is not None:
-                admin.delete(names.HYPERVISORS, node, uid=hypervisor["metadata"]["uid"])
+            host = admin.get(names.LIBVIRT_HOSTS, node)
+            if host is not None:
+                admin.delete(names.LIBVIRT_HOSTS, node, uid=host["metadata"]["uid"])
 
 
 def connect_admin(control_plane: ControlPlane) -> Cluster:

@@ -67,7 +67,7 @@ def held_monitors(host: LibvirtHost, machines: list[Machine]) -> Iterator[Callab
 
 def silent(stack: Stack) -> set[str]:
     """Return the uuids of the VMs that the node says do not answer, with since when."""
-    machines = stack.hypervisor().get("status", {}).get("virtualMachines", [])
+    machines = stack.host_object().get("status", {}).get("virtualMachines", [])
     return {machine["uuid"] for machine in machines if "notAnsweringSince" in machine}
 
 

@@ -70,7 +70,7 @@ class Stack:
             "virtualMachine": {"name": name},
             "disk": "vda",
             **spec,
-            "destination": {"storageDomain": to, **spec.get("destination", {})},
+            "destination": {"storageDomainName": to, **spec.get("destination", {})},
         }
         self.apply(
             {
@@ -92,13 +92,13 @@ class Stack:
         found = self.cluster.list(names.STORAGE_DOMAINS)
         return {each["metadata"]["name"] for each in found if each.get("status", {}).get("readyNodes") == 1}
 
-    def hypervisor(self) -> dict[str, Any]:
-        """The node's Hypervisor as it is now."""
-        return self.cluster.get(names.HYPERVISORS, NODE) or {}
+    def host_object(self) -> dict[str, Any]:
+        """The node's LibvirtHost as it is now."""
+        return self.cluster.get(names.LIBVIRT_HOSTS, NODE) or {}
 
     def shown(self, machine: Machine) -> dict[str, Any] | None:
         """The VM as the node's inventory has it, if it does."""
-        machines = self.hypervisor().get("status", {}).get("virtualMachines", [])
+        machines = self.host_object().get("status", {}).get("virtualMachines", [])
         return next((known for known in machines if known["uuid"] == machine.uuid), None)
 
     def give(self, machine: Machine, namespace: str) -> None:

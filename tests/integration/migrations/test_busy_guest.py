@@ -40,7 +40,7 @@ def test_a_guest_that_met_a_full_volume_is_extended_and_resumed(stack: Stack, sc
             stack.agent.start()
         wait_until(lambda: machine.state() == "running", "the guest goes on", seconds=60)
         guest.console.wait_for_more(200, timeout_seconds=120)
-        wait_until(lambda: NODE in stack.control_plane.kubectl("get", "hypervisors"), "the agent is back")
+        wait_until(lambda: NODE in stack.control_plane.kubectl("get", "libvirthosts"), "the agent is back")
         assert_nothing_lost(guest, machine, scratch)
 
 

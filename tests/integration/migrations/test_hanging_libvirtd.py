@@ -40,8 +40,8 @@ def frozen(host: LibvirtHost) -> Iterator[None]:
 
 
 def is_unready(stack: Stack) -> bool:
-    """Whether the node's Hypervisor says that libvirtd does not answer."""
-    conditions = stack.hypervisor()["status"]["conditions"]
+    """Whether the node's LibvirtHost says that libvirtd does not answer."""
+    conditions = stack.host_object()["status"]["conditions"]
     return any(found["type"] == "Ready" and found["status"] == "False" for found in conditions)
 
 

@@ -33,7 +33,7 @@ class Mount:
 
     def reason(self, stack: Stack) -> str:
         """Why the node says that it is not ready, or nothing."""
-        found = stack.hypervisor().get("status", {}).get("storageDomains", [])
+        found = stack.host_object().get("status", {}).get("storageDomains", [])
         return next((known.get("reason", "") for known in found if known["name"] == self.domain.name), "")
 
 

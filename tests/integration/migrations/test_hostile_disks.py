@@ -41,7 +41,7 @@ def test_a_qcow2_header_in_a_raw_disk_is_data_and_the_file_that_it_names_stays_u
     stack.migrate(machine, "file-b", **spec).succeed()
     first = machine.chain()
     wait_until(
-        lambda: stack.shown_disks(machine).get("vda", {}).get("storageDomain") == "file-b",
+        lambda: stack.shown_disks(machine).get("vda", {}).get("storageDomainName") == "file-b",
         "the inventory has it where it is",
     )
     stack.migrate(machine, "loop-b").succeed()

@@ -138,7 +138,7 @@ def small_files(stack: Stack, scratch: Path) -> Iterator[Domain]:
         domain.root.chmod(0o755)
         stack.apply(storage_domain(domain))
         wait_until(
-            lambda: domain.name in [one["name"] for one in stack.hypervisor()["status"].get("storageDomains", [])],
+            lambda: domain.name in [one["name"] for one in stack.host_object()["status"].get("storageDomains", [])],
             "the node has told of it",
         )
         yield domain

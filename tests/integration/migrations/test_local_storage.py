@@ -71,14 +71,14 @@ def is_known(stack: Stack, name: str) -> bool:
 
 def served(stack: Stack) -> set[str]:
     """The storage domains that the node says that it reaches."""
-    found = stack.hypervisor().get("status", {}).get("storageDomains", [])
+    found = stack.host_object().get("status", {}).get("storageDomains", [])
     return {each["name"] for each in found if each["ready"]}
 
 
 def home_of(stack: Stack, machine: Machine) -> str | None:
-    """The storage domain in which the Hypervisor has the VM's disk, empty for none; None while it has no such VM."""
+    """The storage domain in which the LibvirtHost has the VM's disk, empty for none; None while it has no such VM."""
     disks = stack.shown_disks(machine)
-    return str(disks[machine.target].get("storageDomain", "")) if disks else None
+    return str(disks[machine.target].get("storageDomainName", "")) if disks else None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_disk_is_in_the_domain_of_its_node_and_moves_from_and_to_it(
     machine = machines(local.this)
     away = stack.migrate(machine, "file-b")
     away.succeed()
-    assert away.status()["source"]["storageDomain"] == local.this.name
+    assert away.status()["source"]["storageDomainName"] == local.this.name
     machine.verify()
 
     stack.migrate(machine, local.this.name).succeed()

@@ -58,10 +58,10 @@ def test_a_node_with_every_odd_vm_at_once_is_known_in_full(stack: Stack, machine
     known = {machine.uuid: machine.name for machine in made}
 
     def found() -> dict[str, str]:
-        inventory = stack.hypervisor().get("status", {}).get("virtualMachines", [])
+        inventory = stack.host_object().get("status", {}).get("virtualMachines", [])
         return {each["uuid"]: each["name"] for each in inventory if each["uuid"] in known}
 
-    wait_until(lambda: found() == known, "the Hypervisor has them all, by their names")
+    wait_until(lambda: found() == known, "the LibvirtHost has them all, by their names")
 
 
 @pytest.mark.nightly

@@ -34,7 +34,7 @@ class OtherNode:
 
     def has(self, machine: Machine, state: str) -> bool:
         """Whether its inventory shows the VM in that state."""
-        found = self.stack.cluster.get(names.HYPERVISORS, NODE_B) or {}
+        found = self.stack.cluster.get(names.LIBVIRT_HOSTS, NODE_B) or {}
         machines = found.get("status", {}).get("virtualMachines", [])
         return any((known["uuid"], known["state"]) == (machine.uuid, state) for known in machines)
 
@@ -81,9 +81,9 @@ def other_node(stack: Stack, own_control_plane: ControlPlane, directory: Path) -
         running_libvirt(directory / "host-b") as host,
         running_agent(own_control_plane, host, NODE_B, directory) as agent,
     ):
-        wait_until(lambda: stack.cluster.get(names.HYPERVISORS, NODE_B), "the node is known", seconds=60)
+        wait_until(lambda: stack.cluster.get(names.LIBVIRT_HOSTS, NODE_B), "the node is known", seconds=60)
         yield OtherNode(stack, host, agent, sockets)
-    for kind in ("hypervisor", "node"):
+    for kind in ("libvirthost", "node"):
         own_control_plane.kubectl("delete", kind, NODE_B)
     own_control_plane.kubectl("delete", "lease", NODE_B, f"--namespace={SYSTEM_NAMESPACE}")
 

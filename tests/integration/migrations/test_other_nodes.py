@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diskmigration.api.names import HYPERVISORS, SYSTEM_NAMESPACE
+from diskmigration.api.names import LIBVIRT_HOSTS, SYSTEM_NAMESPACE
 from diskmigration.cluster.leases import list_leases
 from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost, running_libvirt
@@ -56,7 +56,7 @@ class OtherNode:
         wait_until(lambda: None not in self._published()[0] and self._published()[0], "it is known", seconds=90)
 
     def _published(self) -> tuple[list[object], object]:
-        status = (self.stack.cluster.get(HYPERVISORS, OTHER_NODE) or {}).get("status", {})
+        status = (self.stack.cluster.get(LIBVIRT_HOSTS, OTHER_NODE) or {}).get("status", {})
         domains = status.get("storageDomains", [])
         return [domain.get("usedVolumes") for domain in domains], status.get("unseenVolumes")
 
@@ -72,7 +72,7 @@ def other_node(stack: Stack, own_control_plane: ControlPlane, directory: Path) -
         node.wait_until_known()
         yield node
     own_control_plane.kubectl("delete", "node", OTHER_NODE)
-    own_control_plane.kubectl("delete", "hypervisor", OTHER_NODE, "--ignore-not-found")
+    own_control_plane.kubectl("delete", "libvirthost", OTHER_NODE, "--ignore-not-found")
     own_control_plane.kubectl("delete", "lease", OTHER_NODE, f"--namespace={SYSTEM_NAMESPACE}")
 
 

@@ -50,7 +50,7 @@ def untouched(stack: Stack, machine: Machine, *, reads: bool = True) -> Iterator
 def wait_until_known(stack: Stack, machine: Machine) -> None:
     """Waits until the operator can know of the VM, whatever its state."""
     wait_until(
-        lambda: machine.uuid in [vm["uuid"] for vm in stack.hypervisor().get("status", {}).get("virtualMachines", [])],
+        lambda: machine.uuid in [vm["uuid"] for vm in stack.host_object().get("status", {}).get("virtualMachines", [])],
         f"the inventory has {machine.name}",
     )
 
@@ -88,7 +88,7 @@ def administrator(stack: Stack) -> Iterator[Callable[[dict[str, Any]], None]]:
         made.append(name)
         stack.apply(document)
         wait_until(
-            lambda: name in [one["name"] for one in stack.hypervisor()["status"].get("storageDomains", [])],
+            lambda: name in [one["name"] for one in stack.host_object()["status"].get("storageDomains", [])],
             f"the node has told of {name}",
         )
 
@@ -101,7 +101,7 @@ def test_no_such_vm(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
     with untouched(stack, machine):
         migration = stack.migrate("no-such-vm", "file-b")
-        assert_refused(migration, "VirtualMachineNotFound", "no-such-vm", "kubectl get hypervisors")
+        assert_refused(migration, "VirtualMachineNotFound", "no-such-vm", "kubectl get libvirthosts")
 
 
 def test_a_name_and_a_uuid_that_belong_to_two_vms(stack: Stack, machines: Machines) -> None:
@@ -506,7 +506,7 @@ def test_a_volume_group_on_a_node_without_device_mapper(
         ({"backoffLimit": -1}, "backoffLimit"),
         ({"ttlSecondsAfterFinished": -1}, "ttlSecondsAfterFinished"),
         ({"disk": "../../vda"}, "disk"),
-        ({"destination": {"storageDomain": "/etc"}}, "storageDomain"),
+        ({"destination": {"storageDomainName": "/etc"}}, "storageDomainName"),
     ],
 )
 def test_a_migration_that_kubectl_apply_refuses(stack: Stack, spec: dict[str, Any], words: str) -> None:

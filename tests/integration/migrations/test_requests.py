@@ -48,7 +48,7 @@ def test_a_move_of_seconds_takes_few_requests(
     # Ten of a move of two seconds; on a busy machine it takes longer, and its phases last.
     assert counted.total() <= 8 + seconds / APART_SECONDS, counted
     assert events(counted) == 3, counted
-    inventories = audit.requests(since, name=NODE)["agent patch hypervisors/status"]
+    inventories = audit.requests(since, name=NODE)["agent patch libvirthosts/status"]
     assert inventories <= 1 + (time.monotonic() - began_at) / FACTS_SECONDS
 
 

@@ -227,7 +227,7 @@ def _wait_until_copying(migration: Migration, phase: str) -> None:
 
 def _wait_until_room_is_known(stack: Stack, place: SmallDomain) -> None:
     def is_known() -> bool:
-        found = stack.hypervisor()["status"]["storageDomains"]
+        found = stack.host_object()["status"]["storageDomains"]
         return any(each["name"] == place.name and each["availableBytes"] > place.room_bytes // 2 for each in found)
 
     wait_until(is_known, f"the node has told of the room in {place.name}", seconds=60)

@@ -13,7 +13,7 @@ OPERATOR = ("diskmigration-system", "diskmigration-operator")
 
 def test_the_kinds_are_served(control_plane: ControlPlane) -> None:
     served = control_plane.kubectl("api-resources", "--output=name")
-    for kind in ("diskmigrations", "storagedomains", "hypervisors"):
+    for kind in ("diskmigrations", "storagedomains", "libvirthosts"):
         assert any(line.startswith(f"{kind}.") for line in served.split()), served
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from diskmigration.api.disk_migration import DiskMigration
-from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.storage_domain import StorageDomain
 from testbed.control_plane import ControlPlane
 from tests.integration.upgrade.conftest import previous_objects, store
 
-MODELS = {"DiskMigration": DiskMigration, "StorageDomain": StorageDomain, "Hypervisor": Hypervisor}
+MODELS = {"DiskMigration": DiskMigration, "StorageDomain": StorageDomain, "LibvirtHost": LibvirtHost}
 
 
 def stored(control_plane: ControlPlane) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ def migration(*, spec: dict[str, Any] | None = None, **metadata: Any) -> DiskMig
             "spec": {
                 "virtualMachine": {"name": "web-1"},
                 "disk": "vda",
-                "destination": {"storageDomain": "san"},
+                "destination": {"storageDomainName": "san"},
                 **(spec or {}),
             },
         }

@@ -5,16 +5,22 @@ from typing import Any
 import pytest
 
 from diskmigration.agent.inventory_pacing import FACTS_SECONDS, FIGURES_SECONDS, ROOM_SECONDS, interval
-from diskmigration.api.hypervisor import Disk, HypervisorStatus, NodeStorageDomain, VirtualMachine, VirtualMachineState
+from diskmigration.api.libvirt_host import (
+    Disk,
+    LibvirtHostStatus,
+    NodeStorageDomain,
+    VirtualMachine,
+    VirtualMachineState,
+)
 
 
-def status(*, domain: dict[str, Any] | None = None, **disk: Any) -> HypervisorStatus:
-    whole = {"capacity_bytes": 100, "size_bytes": 64, "allocated_bytes": 10, "storage_domain": "san", **disk}
+def status(*, domain: dict[str, Any] | None = None, **disk: Any) -> LibvirtHostStatus:
+    whole = {"capacity_bytes": 100, "size_bytes": 64, "allocated_bytes": 10, "storage_domain_name": "san", **disk}
     machine = VirtualMachine(
         name="web-1", uuid="u", state=VirtualMachineState.RUNNING, disks=(Disk(target="vda", type="Block", **whole),)
     )
     room = {"capacity_bytes": 1000, "available_bytes": 500, **(domain or {})}
-    return HypervisorStatus(
+    return LibvirtHostStatus(
         storage_domains=(NodeStorageDomain(name="san", ready=True, **room),), virtual_machines=(machine,)
     )
 
@@ -32,11 +38,11 @@ def status(*, domain: dict[str, Any] | None = None, **disk: Any) -> HypervisorSt
         (status(domain={"available_bytes": 460}), FIGURES_SECONDS),
         (status(domain={"available_bytes": 200}), ROOM_SECONDS),
         (status(domain={"available_bytes": 0}), ROOM_SECONDS),
-        (status(storage_domain="nfs"), FACTS_SECONDS),
-        (status(storage_domain="nfs", allocated_bytes=20), FACTS_SECONDS),
+        (status(storage_domain_name="nfs"), FACTS_SECONDS),
+        (status(storage_domain_name="nfs", allocated_bytes=20), FACTS_SECONDS),
     ],
 )
-def test_what_changed_is_written_at_once_and_figures_seldom(changed: HypervisorStatus, seconds: float | None) -> None:
+def test_what_changed_is_written_at_once_and_figures_seldom(changed: LibvirtHostStatus, seconds: float | None) -> None:
     assert interval(status(), changed) == seconds
 
 
@@ -50,7 +56,7 @@ def test_a_figure_that_is_not_known_is_absent() -> None:
     assert machine["disks"] == [
         {
             "target": "vda",
-            "storageDomain": "san",
+            "storageDomainName": "san",
             "volume": "",
             "type": "Block",
             "format": "",

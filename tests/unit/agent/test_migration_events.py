@@ -11,7 +11,7 @@ from diskmigration.api.storage_domain import StorageType
 from diskmigration.cluster.events import EventType
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-DESTINATION = Side(storage_domain="b", type=StorageType.FILE)
+DESTINATION = Side(storage_domain_name="b", type=StorageType.FILE)
 
 
 def reasons(*statuses: DiskMigrationStatus) -> list[str]:
@@ -46,7 +46,9 @@ def test_a_failure_is_a_warning_with_its_message() -> None:
 
 def test_what_was_kept_is_told_at_the_end() -> None:
     kept = Side(
-        storage_domain="a", type=StorageType.FILE, retained=(RetainedVolume(name="v", path="/v", reason="it is used"),)
+        storage_domain_name="a",
+        type=StorageType.FILE,
+        retained=(RetainedVolume(name="v", path="/v", reason="it is used"),),
     )
     [_, told] = happenings(DiskMigrationStatus(), DiskMigrationStatus(phase=Phase.SUCCEEDED, source=kept))
     assert told.reason == "SourceRetained"

@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 
 from diskmigration.agent.other_hosts import HostsUnknownError, OtherHost, is_current, where_running
-from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.cluster.leases import Lease
 from tests.unit.agent.builders import EPOCH
 
 UUID = "2d0b5a0e-52b9-4b5f-8a4e-3c1b2a6f7d11"
 
 
-def host(name: str, state: str | None = None, *, ready: str = "True") -> Hypervisor:
+def host(name: str, state: str | None = None, *, ready: str = "True") -> LibvirtHost:
     machines = [{"name": "web", "uuid": UUID, "state": state}] if state is not None else []
     condition = {
         "type": "Ready",
@@ -20,7 +20,7 @@ def host(name: str, state: str | None = None, *, ready: str = "True") -> Hypervi
         "reason": "LibvirtAnswers",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
-    return Hypervisor.from_wire(
+    return LibvirtHost.from_wire(
         {"metadata": {"name": name}, "status": {"virtualMachines": machines, "conditions": [condition]}}
     )
 

@@ -41,7 +41,7 @@ def status(*, copied: int = 0, message: str = "", extensions: int = 0, **changes
     volume = Volume(
         name="v", role=VolumeRole.ACTIVE, path="/v", format=VolumeFormat.QCOW2, extensions=extensions, size_bytes=copied
     )
-    side = Side(storage_domain="a", type=StorageType.FILE, volumes=(volume,))
+    side = Side(storage_domain_name="a", type=StorageType.FILE, volumes=(volume,))
     whole = {"phase": Phase.REPLICATING, "conditions": (said,), "source": side, **changes}
     return DiskMigrationStatus(progress=Progress(copied_bytes=copied, total_bytes=TIB), **whole)
 

@@ -14,14 +14,14 @@ from pydantic.fields import FieldInfo
 
 from diskmigration.api import names
 from diskmigration.api.disk_migration import DiskMigration, Phase
-from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain
 
 CRDS = Path(__file__).parents[3] / "crds"
 KINDS: dict[str, type[Model]] = {
     "diskmigrations": DiskMigration,
-    "hypervisors": Hypervisor,
+    "libvirthosts": LibvirtHost,
     "storagedomains": StorageDomain,
 }
 Schema = dict[str, Any]
@@ -94,7 +94,7 @@ def test_every_kind_has_its_file_and_model() -> None:
         assert spec["group"] == names.GROUP
         assert [version["name"] for version in spec["versions"]] == [names.VERSION]
         assert (spec["names"]["plural"], spec["names"]["kind"]) == (plural, model.__name__)
-    assert {names.DISK_MIGRATIONS, names.HYPERVISORS, names.STORAGE_DOMAINS} == set(KINDS)
+    assert {names.DISK_MIGRATIONS, names.LIBVIRT_HOSTS, names.STORAGE_DOMAINS} == set(KINDS)
 
 
 def test_the_walk_reaches_the_innermost_parts() -> None:
@@ -103,7 +103,7 @@ def test_the_walk_reaches_the_innermost_parts() -> None:
         "diskmigrations.spec.virtualMachine",
         "diskmigrations.status.conditions",
         "diskmigrations.status.destination.volumes",
-        "hypervisors.status.virtualMachines.disks",
+        "libvirthosts.status.virtualMachines.disks",
         "storagedomains.spec.thinProvisioning",
     }
 

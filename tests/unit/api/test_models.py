@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from diskmigration.api.disk_migration import DiskMigration, Phase
 from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 from diskmigration.api.storage_domain import StorageDomain, StorageType
 
 MIB = 2**20
@@ -26,7 +26,7 @@ MIGRATION: dict[str, Any] = {
     "spec": {
         "virtualMachine": {"name": "web-1", "uuid": "0f6c"},
         "disk": "vda",
-        "destination": {"storageDomain": "nfs", "fromTheFuture": 1},
+        "destination": {"storageDomainName": "nfs", "fromTheFuture": 1},
         "bandwidth": "200Mi",
         "cutover": {"policy": "Manual", "notBefore": "2026-12-01T02:00:00Z"},
     },

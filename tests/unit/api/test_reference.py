@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from diskmigration.api.disk_migration import ConditionType, DiskMigration, Phase
-from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomain
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[3]
 TEXT = (REPOSITORY / "docs" / "reference" / "api.md").read_text()
 MODELS: dict[str, type[Model]] = {
     "DiskMigration": DiskMigration,
-    "Hypervisor": Hypervisor,
+    "LibvirtHost": LibvirtHost,
     "StorageDomain": StorageDomain,
 }
 EXAMPLES: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]

@@ -81,7 +81,7 @@ def test_what_is_no_list_of_the_kind_tells_of_no_deletion(listed: dict[str, obje
             {"name": "m", "namespace": "vms", "subresource": "status"},
             "/apis/diskmigration.dev/v1alpha1/namespaces/vms/diskmigrations/m/status",
         ),
-        ("hypervisors", {"name": "n1"}, "/apis/diskmigration.dev/v1alpha1/hypervisors/n1"),
+        ("libvirthosts", {"name": "n1"}, "/apis/diskmigration.dev/v1alpha1/libvirthosts/n1"),
         ("nodes", {"name": "n1"}, "/api/v1/nodes/n1"),
         ("leases", {"name": "a/../b", "namespace": "s"}, "/apis/coordination.k8s.io/v1/namespaces/s/leases/a%2F..%2Fb"),
     ],

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 from diskmigration.api import names
-from diskmigration.api.hypervisor import Hypervisor
+from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import Migration, read_domain, read_migration
@@ -35,7 +35,7 @@ def disk(
 ) -> dict[str, Any]:
     return {
         "target": target,
-        "storageDomain": domain,
+        "storageDomainName": domain,
         "type": kind,
         "format": "qcow2",
         "capacityBytes": capacity,
@@ -70,7 +70,7 @@ def report(
     return {**said, "volumeGroup": {"uuid": group, "lockType": lock_type}} if group else said
 
 
-def hypervisor_body(
+def host_body(
     node: str,
     machines: list[dict[str, Any]],
     domains: list[dict[str, Any]] | None = None,
@@ -121,7 +121,7 @@ def migration_body(
     }
     if deleted:
         metadata["deletionTimestamp"] = moment(created + 1)
-    whole = {"virtualMachine": {"name": vm}, "disk": "vda", "destination": {"storageDomain": to}, **(spec or {})}
+    whole = {"virtualMachine": {"name": vm}, "disk": "vda", "destination": {"storageDomainName": to}, **(spec or {})}
     return {
         "apiVersion": names.API_VERSION,
         "kind": "DiskMigration",
@@ -136,7 +136,7 @@ def migration(name: str = "m", **said: Any) -> Migration:
 
 
 def inventory(
-    hypervisors: list[dict[str, Any]],
+    hosts: list[dict[str, Any]],
     domains: list[dict[str, Any]],
     *,
     live: set[str] | None = None,
@@ -145,8 +145,8 @@ def inventory(
     made = Inventory()
     for body in domains:
         made.put_domain(read_domain(body))
-    for body in hypervisors:
-        made.put_hypervisor(Hypervisor.from_wire(body))
-    names_live = live if live is not None else {body["metadata"]["name"] for body in hypervisors}
+    for body in hosts:
+        made.put_host(LibvirtHost.from_wire(body))
+    names_live = live if live is not None else {body["metadata"]["name"] for body in hosts}
     made.set_liveness(Liveness(frozenset(names_live), frozenset(unjudged or ())))
     return made

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.outcomes import Placement, Refusal
-from tests.unit.controller.builders import disk, domain_body, hypervisor_body, machine, migration_body
+from tests.unit.controller.builders import disk, domain_body, host_body, machine, migration_body
 
 LIMIT = 2
 MACHINES = [f"vm-{number}" for number in range(6)]
@@ -34,7 +34,7 @@ def opened(
     books = Books(system_namespace="system", wake=Wake(migration=woken.migrations.add, domain=woken.domains.add))
     for name in "ab":
         books.observe_domain(domain_body(name, limit=limit, namespaces=namespaces))
-    books.observe_hypervisor(hypervisor_body("n1", machines or [machine(name) for name in MACHINES]))
+    books.observe_host(host_body("n1", machines or [machine(name) for name in MACHINES]))
     books.set_liveness(Liveness(frozenset({"n1"})))
     for body in migrations:
         books.observe_migration(body)
@@ -58,8 +58,8 @@ def delegated(body: dict[str, Any], *, phase: str = "Scheduled", allocated: int 
             "nodeName": "n1",
             "phase": phase,
             "allocatedBytes": allocated,
-            "source": {"storageDomain": "a", "type": "File"},
-            "destination": {"storageDomain": "b", "type": "File"},
+            "source": {"storageDomainName": "a", "type": "File"},
+            "destination": {"storageDomainName": "b", "type": "File"},
         },
     )
 
@@ -72,8 +72,8 @@ def accepted(body: dict[str, Any]) -> dict[str, Any]:
         vm=body["spec"]["virtualMachine"]["name"],
         created=float(metadata["name"].removeprefix("m")),
         status={
-            "source": {"storageDomain": "a", "type": "File"},
-            "destination": {"storageDomain": "b", "type": "File"},
+            "source": {"storageDomainName": "a", "type": "File"},
+            "destination": {"storageDomainName": "b", "type": "File"},
         },
     )
 
@@ -119,7 +119,7 @@ def test_a_byte_count_that_changes_wakes_nobody_who_only_waits_for_his_turn() ->
     for n in range(4):
         placed(books, f"vms/m{n}")
     woken.migrations.clear()
-    books.observe_hypervisor(hypervisor_body("n1", [machine(name, disks=[disk(allocated=77)]) for name in MACHINES]))
+    books.observe_host(host_body("n1", [machine(name, disks=[disk(allocated=77)]) for name in MACHINES]))
     assert woken.migrations == set()
 
 
@@ -128,8 +128,8 @@ def test_a_vm_that_stops_wakes_its_own_migration_only() -> None:
     for n in range(4):
         placed(books, f"vms/m{n}")
     woken.migrations.clear()
-    books.observe_hypervisor(
-        hypervisor_body("n1", [machine(name, state="ShutOff" if name == "vm-2" else "Running") for name in MACHINES])
+    books.observe_host(
+        host_body("n1", [machine(name, state="ShutOff" if name == "vm-2" else "Running") for name in MACHINES])
     )
     assert woken.migrations == {"vms/m2"}
 
@@ -143,29 +143,29 @@ def test_a_list_made_before_a_change_does_not_undo_it() -> None:
     assert record is not None
     assert record.domain is not None
     assert record.domain.spec.max_concurrent_migrations == 9
-    with_it, without_it = hypervisor_body("n1", [machine("late")]), hypervisor_body("n1", [])
-    books.observe_hypervisor(without_it)
-    books.observe_hypervisor(with_it)
+    with_it, without_it = host_body("n1", [machine("late")]), host_body("n1", [])
+    books.observe_host(without_it)
+    books.observe_host(with_it)
     assert books.inventory.machines_named("late") == []
 
 
 def test_a_list_made_before_a_deletion_does_not_undo_it() -> None:
     books, _ = opened([])
-    domain, hypervisor = domain_body("c"), hypervisor_body("n2", [machine("late")])
+    domain, host = domain_body("c"), host_body("n2", [machine("late")])
     books.observe_domain(domain)
-    books.observe_hypervisor(hypervisor)
+    books.observe_host(host)
     books.forget_domain("c")
-    books.forget_hypervisor("n2")
+    books.forget_host("n2")
     books.observe_domain(domain)
-    books.observe_hypervisor(hypervisor)
+    books.observe_host(host)
     assert books.inventory.domain("c") is None
     assert books.inventory.machines_named("late") == []
 
 
 def test_what_others_have_yet_to_write_is_not_free() -> None:
     books, _ = opened([])
-    books.observe_hypervisor(
-        hypervisor_body(
+    books.observe_host(
+        host_body(
             "n1",
             [machine(name, disks=[disk(allocated=600)]) for name in MACHINES],
             [
@@ -233,7 +233,7 @@ class Histories(RuleBasedStateMachine):
     def the_node_changes(self, away: set[str], is_live: bool, answers: bool) -> None:
         self.books.set_liveness(Liveness(frozenset({"n1"} if is_live else ())))
         machines = [machine(name) for name in MACHINES if name not in away]
-        self.books.observe_hypervisor(hypervisor_body("n1", machines, complaint="" if answers else "no answer"))
+        self.books.observe_host(host_body("n1", machines, complaint="" if answers else "no answer"))
 
     @precondition(lambda self: self.seen_late)
     @rule(data=st.data())

@@ -9,7 +9,7 @@ from diskmigration.controller import deadlines, statuses
 from diskmigration.controller.outcomes import Placement, Refusal
 from tests.unit.controller.builders import EPOCH, migration, moment
 
-FILES = (Side(storage_domain="a", type=StorageType.FILE), Side(storage_domain="b", type=StorageType.FILE))
+FILES = (Side(storage_domain_name="a", type=StorageType.FILE), Side(storage_domain_name="b", type=StorageType.FILE))
 PLACE = Placement("n1", ("k",), *FILES, needed_bytes=1)
 
 
@@ -36,8 +36,8 @@ def test_a_ttl_counts_from_the_completion() -> None:
 
 
 SIDES = {
-    "source": {"storageDomain": "a", "type": "File"},
-    "destination": {"storageDomain": "b", "type": "File"},
+    "source": {"storageDomainName": "a", "type": "File"},
+    "destination": {"storageDomainName": "b", "type": "File"},
 }
 FULL = Refusal(Reason.DESTINATION_FULL, "full")
 

@@ -6,11 +6,11 @@ import pytest
 
 from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.freshness import StoreWentBackError, require_no_step_back
-from tests.unit.controller.builders import domain_body, hypervisor_body, migration_body
+from tests.unit.controller.builders import domain_body, host_body, migration_body
 
 BODIES = {
     "domain": domain_body("a"),
-    "hypervisor": hypervisor_body("n1", []),
+    "host": host_body("n1", []),
     "migration": migration_body("active"),
     "finished": migration_body("finished", spec={"ttlSecondsAfterFinished": 9}, status={"phase": "Failed"}),
     "let go": migration_body("let-go", status={"phase": "Failed", "observedGeneration": 1}),
@@ -25,7 +25,7 @@ def versioned(body: dict[str, Any], version: int, *, uid: str = "") -> dict[str,
 def books_of(version: int) -> Books:
     books = Books(system_namespace="system", wake=Wake(migration=lambda _key: None, domain=lambda _name: None))
     books.observe_domain(versioned(BODIES["domain"], version))
-    books.observe_hypervisor(versioned(BODIES["hypervisor"], version))
+    books.observe_host(versioned(BODIES["host"], version))
     for name in ("migration", "finished", "let go"):
         books.observe_migration(versioned(BODIES[name], version))
     return books
@@ -41,15 +41,15 @@ def test_an_object_that_is_older_than_it_was_before_it_was_asked_for_is_of_a_res
         require_no_step_back(versions, versioned(BODIES[name], 99))
 
 
-@pytest.mark.parametrize("name", ["domain", "hypervisor", "migration"])
+@pytest.mark.parametrize("name", ["domain", "host", "migration"])
 def test_nor_does_an_object_come_back_that_was_deleted(name: str) -> None:
     books = books_of(100)
     body = BODIES[name]
     match name:
         case "domain":
             books.forget_domain("a", body["metadata"]["uid"])
-        case "hypervisor":
-            books.forget_hypervisor("n1", body["metadata"]["uid"])
+        case "host":
+            books.forget_host("n1", body["metadata"]["uid"])
         case _:
             books.forget_migration("vms/active", body["metadata"]["uid"])
     with pytest.raises(StoreWentBackError):
@@ -65,7 +65,7 @@ def test_what_is_observed_while_it_is_asked_for_counts_for_the_next_time() -> No
         require_no_step_back(books.versions(), versioned(BODIES["migration"], 110))
 
 
-@pytest.mark.parametrize("name", ["domain", "hypervisor"])
+@pytest.mark.parametrize("name", ["domain", "host"])
 def test_a_deletion_that_is_told_late_does_not_forget_the_one_that_has_the_name_now(name: str) -> None:
     books = books_of(100)
     new = versioned(BODIES[name], 120, uid="new")
@@ -74,7 +74,7 @@ def test_a_deletion_that_is_told_late_does_not_forget_the_one_that_has_the_name_
         books.forget_domain("a", BODIES[name]["metadata"]["uid"])
         assert books.inventory.domain("a") is not None
     else:
-        books.observe_hypervisor(new)
-        books.forget_hypervisor("n1", BODIES[name]["metadata"]["uid"])
-        assert books.inventory.hypervisor_metadata("n1") is not None
+        books.observe_host(new)
+        books.forget_host("n1", BODIES[name]["metadata"]["uid"])
+        assert books.inventory.host_metadata("n1") is not None
     assert books.versions()["new"] == 120

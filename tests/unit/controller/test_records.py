@@ -16,7 +16,7 @@ def test_an_absurd_quantity_is_refused_by_its_name(bandwidth: str) -> None:
 
 
 def test_a_raw_volume_cannot_keep_its_chain() -> None:
-    refusal = validation.refusal_of(migration(spec={"destination": {"storageDomain": "b", "format": "raw"}}))
+    refusal = validation.refusal_of(migration(spec={"destination": {"storageDomainName": "b", "format": "raw"}}))
     assert refusal is not None
     assert "Flatten" in refusal.message
 
@@ -35,7 +35,7 @@ def test_the_volumes_of_a_status_are_not_kept() -> None:
     read = migration(
         status={
             "phase": "Replicating",
-            "source": {"storageDomain": "a", "type": "File", "volumes": [{"anything": 1}]},
+            "source": {"storageDomainName": "a", "type": "File", "volumes": [{"anything": 1}]},
             "failure": {"reason": "ReasonOfANewerVersion", "message": "", "phase": "Pending"},
         }
     )

@@ -7,11 +7,11 @@ import pytest
 from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.outcomes import Placement, Refusal
-from tests.unit.controller.builders import disk, domain_body, hypervisor_body, machine, migration_body, report
+from tests.unit.controller.builders import disk, domain_body, host_body, machine, migration_body, report
 
 SIDES = {
-    "source": {"storageDomain": "a", "type": "File"},
-    "destination": {"storageDomain": "b", "type": "File"},
+    "source": {"storageDomainName": "a", "type": "File"},
+    "destination": {"storageDomainName": "b", "type": "File"},
 }
 COUNT = 500
 
@@ -23,7 +23,7 @@ def books_with(machines: dict[str, list[str]], *, limit: int = 1, woken: set[str
     for name in "abc":
         books.observe_domain(domain_body(name, limit=limit))
     for node, vms in machines.items():
-        books.observe_hypervisor(hypervisor_body(node, [machine(vm) for vm in vms], [report(each) for each in "abc"]))
+        books.observe_host(host_body(node, [machine(vm) for vm in vms], [report(each) for each in "abc"]))
     books.set_liveness(Liveness(frozenset(machines)))
     books.scheduler.open()
     return books
@@ -65,7 +65,7 @@ def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -
         found = [] if away == "virtual machine" else [machine(vm) for vm in vms]
         reports = [report("a"), report("b", ready=away != "mount")]
         complaint = "no answer" if away == "libvirtd" else ""
-        books.observe_hypervisor(hypervisor_body("n1", found, reports, complaint=complaint))
+        books.observe_host(host_body("n1", found, reports, complaint=complaint))
     assert woken.issuperset(keys)
     assert {step(books, key) for key in reversed(keys)} <= {
         "VirtualMachineNotFound",
@@ -82,7 +82,7 @@ def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -
     elif away == "storage domain":
         books.observe_domain({**domain_body("b", limit=1), "metadata": {**domain_body("b")["metadata"], "uid": "new"}})
     else:
-        books.observe_hypervisor(hypervisor_body("n1", [machine(vm) for vm in vms]))
+        books.observe_host(host_body("n1", [machine(vm) for vm in vms]))
     assert woken.issuperset(keys)
     served = []
     while woken:
@@ -127,8 +127,8 @@ def test_one_that_is_set_aside_keeps_its_disk_from_a_younger_one_also_after_a_re
     for name in "ac":
         again.observe_domain(domain_body(name))
     again.observe_domain(domain_body("b", namespaces=("others",)))
-    again.observe_hypervisor(
-        hypervisor_body("n1", [machine("vm-0", disks=[disk()])], [report("a"), report("b", ready=False), report("c")])
+    again.observe_host(
+        host_body("n1", [machine("vm-0", disks=[disk()])], [report("a"), report("b", ready=False), report("c")])
     )
     again.set_liveness(Liveness(frozenset({"n1"})))
     for name, to, created in (("young", "c", 1), ("old", "b", 0)):

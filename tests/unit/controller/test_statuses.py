@@ -12,8 +12,8 @@ from diskmigration.controller.records import Migration
 from tests.unit.controller.builders import EPOCH, migration
 
 LATER = EPOCH + timedelta(seconds=100)
-SOURCE = Side(storage_domain="a", type=StorageType.FILE)
-PLACE = Placement("n1", ("k",), SOURCE, Side(storage_domain="b", type=StorageType.BLOCK), 1)
+SOURCE = Side(storage_domain_name="a", type=StorageType.FILE)
+PLACE = Placement("n1", ("k",), SOURCE, Side(storage_domain_name="b", type=StorageType.BLOCK), 1)
 REFUSAL = Refusal(Reason.VIRTUAL_MACHINE_NOT_FOUND, "not there")
 BUSY = Refusal(Reason.DISK_BUSY, "busy", sides=(PLACE.source, PLACE.destination))
 

@@ -28,8 +28,8 @@ def at_work(*, phase: str = "Replicating", ready: str = "Replicating", **said: A
             {"type": kind, "status": value, "reason": ready, "lastTransitionTime": moment()}
             for kind, value in values.items()
         ],
-        "source": {"storageDomain": "a", "type": "File"},
-        "destination": {"storageDomain": "b", "type": "File"},
+        "source": {"storageDomainName": "a", "type": "File"},
+        "destination": {"storageDomainName": "b", "type": "File"},
     }
     return migration(status=status, **said)
 

@@ -6,7 +6,7 @@ from testbed.demo.extensions import Extended, read_extensions
 
 
 def line(volume: str, before: int, after: int, message: str = "extended a thin volume") -> str:
-    fields = {"volume": volume, "storageDomain": "loops", "fromBytes": before, "toBytes": after}
+    fields = {"volume": volume, "storageDomainName": "loops", "fromBytes": before, "toBytes": after}
     return json.dumps({"level": "INFO", "message": message, **fields})
 
 

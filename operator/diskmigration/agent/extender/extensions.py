@@ -254,7 +254,7 @@ class VmExtensions:
                     "vm": self._uuid,
                     "disk": disk.target,
                     "volume": volume.volume,
-                    "storageDomain": name,
+                    "storageDomainName": name,
                     "fromBytes": volume.thin.physical,
                     "toBytes": grown,
                     "allocatedBytes": volume.thin.allocated,

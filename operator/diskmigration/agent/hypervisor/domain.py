@@ -12,7 +12,7 @@ from diskmigration.agent.hypervisor import domain_xml
 from diskmigration.agent.hypervisor.connection import Connection
 from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 
 STATES = {
     libvirt.VIR_DOMAIN_RUNNING: VirtualMachineState.RUNNING,

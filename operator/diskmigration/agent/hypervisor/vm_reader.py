@@ -17,7 +17,7 @@ from diskmigration.agent.hypervisor.domain_xml import DomainDescription
 from diskmigration.agent.hypervisor.errors import DomainGoneError, answered
 from diskmigration.agent.hypervisor.statistics import Rows, of_running_domains, of_those_that_run
 from diskmigration.api.errors import Reason
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError, Vi
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
 from diskmigration.agent.storage.openers import openers_of
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 
 
 def require_active_disk(context: MigrationContext) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from diskmigration.agent.other_hosts import OtherHost
 from diskmigration.agent.references.graph import Judgement
-from diskmigration.api.hypervisor import NodeStorageDomain, VolumeGroup
+from diskmigration.api.libvirt_host import NodeStorageDomain, VolumeGroup
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def judge_hosts(wanted: Wanted, group: VolumeGroup | None, hosts: Iterable[Other
         node = f"the node {host.name}"
         used = {(report.name, volume) for report in reports for volume in report.used_volumes or ()}
         unseen = [
-            volume for volume in host.hypervisor.status.unseen_volumes if not (volume.is_raw_medium and wanted.is_qcow2)
+            volume for volume in host.reported.status.unseen_volumes if not (volume.is_raw_medium and wanted.is_qcow2)
         ]
         if used & wanted.names or (group is not None and _volumes(used) & _volumes(wanted.names)):
             users.append(f"a VM, definition or snapshot on {node}")
@@ -50,7 +50,7 @@ def is_silent(host: OtherHost, wanted: Wanted, group: VolumeGroup | None) -> boo
 
 def _reports(host: OtherHost, wanted: Wanted, group: VolumeGroup | None) -> list[NodeStorageDomain]:
     """Return what the node tells of the storage domain, or of others on the same volume group."""
-    return [report for report in host.hypervisor.status.storage_domains if _is_same(report, wanted, group)]
+    return [report for report in host.reported.status.storage_domains if _is_same(report, wanted, group)]
 
 
 def _is_same(report: NodeStorageDomain, wanted: Wanted, group: VolumeGroup | None) -> bool:

@@ -51,7 +51,7 @@ def open_attempt(run: Run) -> MigrationContext | None:
                 on_wait=lambda wait: run.show(run.phase, wait=wait),
             )
     if journal is None:
-        destination = run.latest.spec.destination.storage_domain
+        destination = run.latest.spec.destination.storage_domain_name
         message = f"The disk lives in the storage domain {destination} already."
         run.end(Phase.SUCCEEDED, Reason.ALREADY_AT_DESTINATION, message)
         return None

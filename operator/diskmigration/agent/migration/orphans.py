@@ -22,7 +22,7 @@ from diskmigration.agent.migration.unneeded_volumes import Standing, UnneededVol
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.driver import Leftover
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import OrphanedVolume
+from diskmigration.api.libvirt_host import OrphanedVolume
 from diskmigration.backoff import Backoff
 from diskmigration.cluster.errors import ClusterError
 from diskmigration.observability.loops import surviving
@@ -137,7 +137,7 @@ class Orphans:
                 found[domain.name], obstacles[domain.name] = self.of(domain.name), str(error)
         for name, obstacle in obstacles.items():
             if self._told.get(name) != obstacle:
-                _log.warning("orphans cannot be looked for yet", extra={"storageDomain": name, "error": obstacle})
+                _log.warning("orphans cannot be looked for yet", extra={"storageDomainName": name, "error": obstacle})
         self._failures = self._failures + 1 if obstacles == self._told else 1
         self._found, self._told = found, obstacles
         return not obstacles
@@ -167,7 +167,7 @@ class Orphans:
 
     def _remove(self, domain: OpenDomain, orphan: Leftover) -> OrphanedVolume | None:
         """Remove it and return None, or return why it is still there."""
-        extra = {"storageDomain": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
+        extra = {"storageDomainName": domain.name, "volume": orphan.volume, "migrationUid": orphan.migration}
         try:
             path = str(domain.driver.path(orphan.volume))
             # A user's volume that is marked as being removed was proven to be needed by nobody before it was marked.

@@ -69,7 +69,7 @@ class Remover:
                 below = (_retained(lower, f"It lies below {unneeded.name}.") for lower in chain[position + 1 :])
                 kept = (_retained(unneeded, reason), *below)
                 for volume in kept:
-                    extra = {"volume": volume.name, "storageDomain": home.name, "reason": volume.reason}
+                    extra = {"volume": volume.name, "storageDomainName": home.name, "reason": volume.reason}
                     _log.info("kept a volume", extra=extra)
                 return kept
         return ()

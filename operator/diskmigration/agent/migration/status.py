@@ -46,7 +46,7 @@ def side(
     roles = [VolumeRole.INTERNAL] * (len(chain) - 1) + [VolumeRole.ACTIVE]
     volumes = [*zip(chain, roles, strict=True), *([(extra, VolumeRole.SNAPSHOT)] if extra is not None else [])]
     return Side(
-        storage_domain=domain.metadata.name,
+        storage_domain_name=domain.metadata.name,
         type=domain.spec.type,
         volumes=tuple(
             Volume(

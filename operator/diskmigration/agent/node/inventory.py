@@ -1,4 +1,4 @@
-"""Make the Hypervisor object's status from the node's snapshot and the storage domains."""
+"""Make the LibvirtHost object's status from the node's snapshot and the storage domains."""
 
 import os.path
 from collections import defaultdict
@@ -17,9 +17,9 @@ from diskmigration.agent.storage.locations import Located, Locations
 from diskmigration.agent.storage.paths import exists
 from diskmigration.agent.storage.repeated_reads import RepeatedReads
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import (
+from diskmigration.api.libvirt_host import (
     Disk,
-    HypervisorStatus,
+    LibvirtHostStatus,
     NodeStorageDomain,
     OrphanedVolume,
     VirtualMachine,
@@ -44,10 +44,10 @@ def inventory(
     agent_version: str,
     orphans_of: Callable[[str], tuple[OrphanedVolume, ...]],
     usage: Usage,
-    before: HypervisorStatus,
+    before: LibvirtHostStatus,
     describe: Callable[[str], DomainDescription | None],
-) -> HypervisorStatus:
-    """Return the Hypervisor's status without conditions; it shows only storage domains that the node serves.
+) -> LibvirtHostStatus:
+    """Return the LibvirtHost's status without conditions; it shows only storage domains that the node serves.
 
     `orphans_of` has the orphaned volumes of a storage domain by its name. A storage that does not answer is waited for
     once, and its disks stay as they were `before`. `locations` knows those of the domains that this node serves.
@@ -62,7 +62,7 @@ def inventory(
     _reads.keep_only({*map(_key, domains.all()), *map(_key_of_disks, groups)})
     disks = _disks(groups, domains, locations, known, describe)
     machines = tuple(_machine(vm, disks[vm.uuid]) for vm in node.vms)
-    return HypervisorStatus(
+    return LibvirtHostStatus(
         libvirt_version=node.libvirt_version,
         qemu_version=node.qemu_version,
         agent_version=agent_version,
@@ -175,7 +175,7 @@ def _disks_of(
 
 
 def _is_nowhere(disk: DomainDisk, shown: Disk) -> bool:
-    return disk.active is not None and not shown.storage_domain and not exists(Path(disk.active.path))
+    return disk.active is not None and not shown.storage_domain_name and not exists(Path(disk.active.path))
 
 
 def _opened(vm: VmSnapshot) -> set[tuple[int, str]]:
@@ -230,7 +230,7 @@ def _disk(disk: DomainDisk, vm: VmSnapshot, locate: Callable[[Layer], Located | 
         size = allocated = None
     return Disk(
         target=disk.target,
-        storage_domain=domain.name,
+        storage_domain_name=domain.name,
         volume=volume,
         type=kind,
         format=active.format,

@@ -12,7 +12,7 @@ from diskmigration.agent.hypervisor.statistics import DomainStatistics, Rows
 from diskmigration.agent.hypervisor.vm_reader import VmReading
 from diskmigration.agent.node.instant import Instant
 from diskmigration.agent.node.vm_snapshot import VmSnapshot
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 
 RESYNC_SECONDS = 1.0
 RUNNING_IN_TURN = 1

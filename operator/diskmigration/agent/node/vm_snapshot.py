@@ -5,7 +5,7 @@ from datetime import datetime
 
 from diskmigration.agent.hypervisor.domain_xml import DomainDescription, DomainDisk
 from diskmigration.agent.hypervisor.statistics import DomainStatistics
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 
 
 @dataclass(frozen=True)

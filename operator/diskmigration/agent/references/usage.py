@@ -17,7 +17,7 @@ from diskmigration.agent.storage import domain_reads
 from diskmigration.agent.storage.domains import OpenDomain, StorageDomains
 from diskmigration.agent.storage.openers import openers_of_any
 from diskmigration.api.errors import MigrationError
-from diskmigration.api.hypervisor import UnseenVolume
+from diskmigration.api.libvirt_host import UnseenVolume
 from diskmigration.observability.loops import surviving
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,9 @@ def usage_of(graph: Graph, domains: tuple[OpenDomain, ...]) -> Usage:
             names = {name for path in paths if (name := _name_in(domain, path)) is not None}
             volumes[domain.name] = tuple(sorted(names.union(_open_volumes(domain) if is_open_unseen else ())))
         except MigrationError as error:
-            _log.warning("who needs its volumes is unknown", extra={"storageDomain": domain.name, "error": str(error)})
+            _log.warning(
+                "who needs its volumes is unknown", extra={"storageDomainName": domain.name, "error": str(error)}
+            )
     unseen = dict.fromkeys(found for user in graph.users if (found := _unseen(user, graph)) is not None)
     # One is enough to keep a volume, and one that may be any volume before one that is raw.
     return Usage(volumes, tuple(sorted(unseen, key=lambda volume: volume.is_raw_medium)[:_MOST_UNSEEN]))

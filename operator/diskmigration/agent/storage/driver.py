@@ -7,7 +7,7 @@ from typing import NewType, Protocol
 
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.hypervisor import VolumeGroup
+from diskmigration.api.libvirt_host import VolumeGroup
 from diskmigration.api.storage_domain import StorageType
 
 Identity = NewType("Identity", str)

@@ -7,7 +7,7 @@ import pytest
 from diskmigration.agent.migration.host_needs import Wanted, is_silent, judge_hosts
 from diskmigration.agent.other_hosts import OtherHost
 from diskmigration.agent.references.graph import Judgement
-from diskmigration.api.hypervisor import Hypervisor, VolumeGroup
+from diskmigration.api.libvirt_host import LibvirtHost, VolumeGroup
 
 WANTED = Wanted(frozenset({("nfs", "base")}), is_qcow2=True)
 UNSEEN = {"usedBy": "the VM db-1", "reason": "/a cannot be seen"}
@@ -15,7 +15,7 @@ UNSEEN = {"usedBy": "the VM db-1", "reason": "/a cannot be seen"}
 
 def host(*domains: dict[str, Any], unseen: tuple[dict[str, Any], ...] = (), is_live: bool = True) -> OtherHost:
     status = {"storageDomains": [{"ready": True, **domain} for domain in domains], "unseenVolumes": list(unseen)}
-    return OtherHost(Hypervisor.from_wire({"metadata": {"name": "node-b"}, "status": status}), is_current=is_live)
+    return OtherHost(LibvirtHost.from_wire({"metadata": {"name": "node-b"}, "status": status}), is_current=is_live)
 
 
 @pytest.mark.parametrize(

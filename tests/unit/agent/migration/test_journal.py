@@ -71,7 +71,7 @@ def test_the_whole_spec_comes_back() -> None:
     spec = {
         "virtualMachine": {"name": "web-1", "uuid": UID, "nodeName": "node-a"},
         "disk": "sdb",
-        "destination": {"storageDomain": "san", "format": "raw", "provisioning": "Thick"},
+        "destination": {"storageDomainName": "san", "format": "raw", "provisioning": "Thick"},
         "backingChain": "Flatten",
         "copyMode": "WriteBlocking",
         "bandwidth": "200Mi",

@@ -252,8 +252,8 @@ def test_both_sides_are_shown_base_first_without_what_is_gone() -> None:
     status = under_way(found=found, figures=figures)
     assert status.source is not None
     assert status.destination is not None
-    assert (status.source.storage_domain, status.source.type) == ("nfs", StorageType.FILE)
-    assert (status.destination.storage_domain, status.destination.type) == ("san", StorageType.BLOCK)
+    assert (status.source.storage_domain_name, status.source.type) == ("nfs", StorageType.FILE)
+    assert (status.destination.storage_domain_name, status.destination.type) == ("san", StorageType.BLOCK)
     assert [volume.role for volume in status.source.volumes] == [
         VolumeRole.INTERNAL,
         VolumeRole.ACTIVE,

@@ -11,7 +11,7 @@ from diskmigration.agent.node.vm_snapshot import NodeSnapshot, VmSnapshot
 from diskmigration.agent.references.usage import Usage
 from diskmigration.agent.storage.domains import StorageDomains
 from diskmigration.agent.storage.locations import Locations
-from diskmigration.api.hypervisor import Disk, HypervisorStatus, VirtualMachineState
+from diskmigration.api.libvirt_host import Disk, LibvirtHostStatus, VirtualMachineState
 from diskmigration.api.storage_domain import StorageDomain
 
 STORED, POLLED = 4096, 8192
@@ -25,10 +25,10 @@ def survey(
     root: Path,
     path: Path,
     polled: DomainStatistics | None = None,
-    before: HypervisorStatus | None = None,
+    before: LibvirtHostStatus | None = None,
     *,
     has_changed: bool = False,
-) -> HypervisorStatus:
+) -> LibvirtHostStatus:
     """The inventory of a VM whose disk was the volume at the path; the storage domain `pool` is at the root.
 
     The VM's XML may have changed since it was read, or has not.
@@ -46,12 +46,12 @@ def survey(
         agent_version="1",
         orphans_of=lambda _: (),
         usage=Usage(),
-        before=before or HypervisorStatus(),
+        before=before or LibvirtHostStatus(),
         describe=lambda _: None if has_changed else vm.description,
     )
 
 
-def disk_of(status: HypervisorStatus) -> Disk:
+def disk_of(status: LibvirtHostStatus) -> Disk:
     """Its one disk."""
     return status.virtual_machines[0].disks[0]
 
@@ -77,7 +77,7 @@ def test_a_disk_whose_volume_was_removed_stays_where_it_was_until_the_vm_is_read
     path, overlay = tmp_path / "volume", tmp_path / "overlay"
     path.write_bytes(bytes(STORED))
     known = survey(tmp_path, path, statistics(path, STORED) if is_running else None)
-    assert disk_of(known).storage_domain == "pool"
+    assert disk_of(known).storage_domain_name == "pool"
     path.unlink()
     for gone in (path, overlay):
         polled = statistics(gone, STORED) if is_running else None
@@ -91,5 +91,5 @@ def test_a_disk_that_lies_outside_every_storage_domain_is_shown_so(tmp_path: Pat
     for path in (root / "volume", outside):
         path.write_bytes(bytes(STORED))
     known = survey(root, root / "volume")
-    assert disk_of(known).storage_domain == "pool"
-    assert disk_of(survey(root, outside, before=known, has_changed=True)).storage_domain == ""
+    assert disk_of(known).storage_domain_name == "pool"
+    assert disk_of(survey(root, outside, before=known, has_changed=True)).storage_domain_name == ""

@@ -20,7 +20,7 @@ from diskmigration.agent.node.table import (
     SILENT_SECONDS,
     VmTable,
 )
-from diskmigration.api.hypervisor import VirtualMachineState
+from diskmigration.api.libvirt_host import VirtualMachineState
 
 RUNNING, OFF = VirtualMachineState.RUNNING, VirtualMachineState.SHUT_OFF
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -71,12 +71,14 @@ def test_a_volume_of_another_domain_is_located(domains: tuple[StorageDomains, Ha
 
 
 def test_a_volume_of_its_own_is_not_located_until_it_answers(
-    domains: tuple[StorageDomains, HangingDriver], tmp_path: Path
+    domains: tuple[StorageDomains, HangingDriver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, driver = domains
     with pytest.raises(MigrationError, match="The storage of the StorageDomain hangs does not answer"):
         known.locate(tmp_path / "hangs" / "v")
     driver.answer.set()
+    for bound in ("ANSWER_SECONDS", "SOON_SECONDS"):
+        monkeypatch.setattr(domain_reads, bound, LONG_SECONDS)
     located = known.locate(tmp_path / "hangs" / "v")
     assert located is not None
     assert located[0].name == "hangs"

@@ -71,7 +71,7 @@ def begin(
     free = _free_disk(domain, description, migration, reader if is_running else None)
     found = _disk_in_use(domain, free, reader) if is_running else _unused_disk(node, domain, free)
     source = _source_domain(node, found.disk)
-    destination = node.domains.get(migration.spec.destination.storage_domain)
+    destination = node.domains.get(migration.spec.destination.storage_domain_name)
     require_nothing_left(
         migration,
         (source, destination),

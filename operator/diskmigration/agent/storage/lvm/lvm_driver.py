@@ -21,7 +21,7 @@ from diskmigration.agent.storage.lvm.logical_volumes import SHOWN_SECONDS, Logic
 from diskmigration.agent.storage.ownership import OWN, Ownership
 from diskmigration.agent.storage.paths import exists, resolved
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.api.hypervisor import VolumeGroup
+from diskmigration.api.libvirt_host import VolumeGroup
 from diskmigration.api.storage_domain import StorageType, WipeAfterDelete
 
 _log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class LvmDriver:
 
     def remove(self, volume: str) -> None:
         if lvm_removal.remove(self._volumes, volume, self.wipe_after_delete):
-            _log.info("removed a volume", extra={"storageDomain": self.name, "volume": volume})
+            _log.info("removed a volume", extra={"storageDomainName": self.name, "volume": volume})
 
     def leftovers(self, node: str) -> tuple[Leftover, ...]:
         """Return the volumes that are incomplete or being removed.

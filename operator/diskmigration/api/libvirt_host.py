@@ -1,4 +1,4 @@
-"""Hypervisor: what one node's agent sees there."""
+"""LibvirtHost: what one node's agent sees there."""
 
 from enum import StrEnum
 
@@ -23,13 +23,13 @@ class VirtualMachineState(StrEnum):
 
 
 class Disk(Model):
-    """One disk of a VM; an empty storageDomain means that it lies outside every domain of the node.
+    """One disk of a VM; an empty storageDomainName means that it lies outside every domain of the node.
 
     A size that the agent does not know at the moment is absent.
     """
 
     target: str
-    storage_domain: str = ""
+    storage_domain_name: str = ""
     volume: str = ""
     type: str
     format: str = ""
@@ -100,7 +100,7 @@ class NodeStorageDomain(Model):
     used_volumes: tuple[str, ...] | None = None
 
 
-class HypervisorStatus(Model):
+class LibvirtHostStatus(Model):
     """Written by the node's agent, on change only."""
 
     libvirt_version: str = ""
@@ -113,8 +113,8 @@ class HypervisorStatus(Model):
     unseen_volumes: tuple[UnseenVolume, ...] = ()
 
 
-class Hypervisor(Model):
+class LibvirtHost(Model):
     """One node with an agent, named as the node."""
 
     metadata: ObjectMeta
-    status: HypervisorStatus = HypervisorStatus()
+    status: LibvirtHostStatus = LibvirtHostStatus()
