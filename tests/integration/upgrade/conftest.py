@@ -11,21 +11,22 @@ import yaml
 from testbed.control_plane import ControlPlane, running_control_plane
 
 NAMESPACE = "vms"
-_PREVIOUS = Path(__file__).parent / "previous"
-PREVIOUS_PROGRAMS = _PREVIOUS / "diskmigration-0.1.0-py3-none-any.whl"
+FIRST = Path(__file__).parent / "first"
+PREVIOUS = Path(__file__).parent / "previous"
+PREVIOUS_PROGRAMS = PREVIOUS / "diskmigration-0.1.0-py3-none-any.whl"
 
 
-def install_previous(control_plane: ControlPlane) -> None:
-    """The previous version's CRDs, accounts and roles, as its README said: by server-side apply."""
-    control_plane.kubectl("apply", "--server-side", f"--filename={_PREVIOUS / 'manifests.yaml'}")
+def install(control_plane: ControlPlane, version: Path) -> None:
+    """An older version's CRDs, accounts and roles, as its README said: by server-side apply."""
+    control_plane.kubectl("apply", "--server-side", f"--filename={version / 'manifests.yaml'}")
     names = control_plane.kubectl("get", "customresourcedefinitions", "--output=name").split()
     control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     control_plane.kubectl("create", "namespace", NAMESPACE)
 
 
-def previous_objects() -> list[dict[str, Any]]:
+def objects_of(version: Path) -> list[dict[str, Any]]:
     """What was stored then."""
-    return list(yaml.safe_load_all((_PREVIOUS / "objects.yaml").read_text()))
+    return list(yaml.safe_load_all((version / "objects.yaml").read_text()))
 
 
 def store(control_plane: ControlPlane, body: dict[str, Any]) -> None:
@@ -41,5 +42,5 @@ def store(control_plane: ControlPlane, body: dict[str, Any]) -> None:
 def previous(scratch: Path) -> Iterator[ControlPlane]:
     """A control plane of its own, as the schemas that all others use are replaced on it."""
     with running_control_plane(scratch / "control-plane") as running:
-        install_previous(running)
+        install(running, PREVIOUS)
         yield running

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 @pytest.fixture
 def previous_operator(previous: ControlPlane, scratch: Path) -> Iterator[Program]:
     kubeconfig = previous.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator")
-    arguments = ["diskmigration.controller", f"--kubeconfig={kubeconfig}", "--liveness-port=0"]
+    arguments = ["diskmigration.controller", f"--kubeconfig={kubeconfig}", "--http-port=0", "--no-leader-elect"]
     program = Program(arguments, log=scratch / "previous-operator.log", source=PREVIOUS_PROGRAMS)
     program.start()
     yield program
@@ -36,7 +36,8 @@ def previous_agent(previous: ControlPlane, libvirt_host: LibvirtHost, scratch: P
         f"--node-name={NODE}",
         f"--libvirt-uri={libvirt_host.uri}",
         f"--lock-file={scratch / f'agent-{NODE}.lock'}",
-        "--health-port=0",
+        f"--state-directory={scratch / f'agent-{NODE}'}",
+        "--http-port=0",
     ]
     program = Program(arguments, log=scratch / "previous-agent.log", source=PREVIOUS_PROGRAMS)
     program.start()

@@ -9,7 +9,7 @@ from diskmigration.api.disk_migration import DiskMigration
 from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.storage_domain import StorageDomain
 from testbed.control_plane import ControlPlane
-from tests.integration.upgrade.conftest import previous_objects, store
+from tests.integration.upgrade.conftest import PREVIOUS, objects_of, store
 
 MODELS = {"DiskMigration": DiskMigration, "StorageDomain": StorageDomain, "LibvirtHost": LibvirtHost}
 
@@ -23,7 +23,7 @@ def stored(control_plane: ControlPlane) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.nightly
 def test_stored_objects_outlive_the_upgrade(previous: ControlPlane) -> None:
-    objects = previous_objects()
+    objects = objects_of(PREVIOUS)
     for body in objects:
         store(previous, body)
     before = stored(previous)
