@@ -118,6 +118,12 @@ class VirtualMachineReference(Model):
         return f"{named} (uuid {self.uuid})" if self.uuid else named
 
 
+class Source(Model):
+    """Where the disk has to be for it to be moved."""
+
+    storage_domain_name: str
+
+
 class Destination(Model):
     """Where the disk goes."""
 
@@ -138,6 +144,7 @@ class DiskMigrationSpec(Model):
 
     virtual_machine: VirtualMachineReference
     disk: str
+    source: Source | None = None
     destination: Destination
     backing_chain: BackingChain = BackingChain.PRESERVE
     strategy: Strategy = Strategy.SNAPSHOT
@@ -193,6 +200,13 @@ class Progress(Model):
     estimated_completion_time: Time | None = None
 
 
+class Estimate(Model):
+    """What a move would take; the time is absent where no rate between the two storage domains is known."""
+
+    bytes: int
+    seconds: int | None = None
+
+
 class Effective(Model):
     """What was resolved from the spec, the storage domains and the defaults."""
 
@@ -216,6 +230,7 @@ class Display(Model):
 
     progress: str | None = None
     allocated: str | None = None
+    rate: str | None = None
     retained: str | None = None
 
 
@@ -233,6 +248,7 @@ class DiskMigrationStatus(Model):
     last_progress_time: Time | None = None
     attempts: int = 0
     queue_position: int | None = None
+    estimate: Estimate | None = None
     effective: Effective | None = None
     allocated_bytes: int | None = None
     progress: Progress | None = None

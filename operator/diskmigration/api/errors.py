@@ -25,6 +25,7 @@ class Reason(StrEnum):
     DESTINATION_FULL = "DestinationFull"
     # Nothing to do.
     ALREADY_AT_DESTINATION = "AlreadyAtDestination"
+    NOT_ON_SOURCE = "NotOnSource"
     # Failures on the way; the VM stays on its source, or goes forward after the pivot.
     SOURCE_FULL = "SourceFull"
     STORAGE_FAILED = "StorageFailed"

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
+from diskmigration.controller.courses import Courses
 from diskmigration.controller.freshness import Freshness, version_of
 from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.liveness import Liveness
-from diskmigration.controller.records import read_domain, read_metadata
+from diskmigration.controller.records import Migration, read_domain, read_metadata, read_migration
 from diskmigration.controller.scheduler import Scheduler
+from diskmigration.controller.throughput import Throughput
 from diskmigration.controller.topics import Topic
 from diskmigration.controller.view import Change, MigrationView
 
@@ -40,6 +42,8 @@ class Books:
         """Start with nothing known; nothing is granted before the scheduler is opened."""
         self.view = MigrationView()
         self.inventory = Inventory()
+        self.throughput = Throughput()
+        self._courses = Courses(self.throughput)
         self.scheduler = Scheduler(self.view, self.inventory, system_namespace=system_namespace, wake=wake.migration)
         self._freshness = Freshness()
         self._wake = wake
@@ -48,11 +52,14 @@ class Books:
 
     def observe_migration(self, body: Mapping[str, Any]) -> None:
         """Takes in a DiskMigration as an event, a list or an answer has it."""
+        known = self.view.active.get(_key(body))
         if (change := self.view.observe(body)) is not None:
+            self._follow(known, body)
             self._take_in(change)
 
     def forget_migration(self, key: str, uid: str) -> None:
         """Takes in that a DiskMigration is deleted."""
+        self._courses.forget(uid)
         if (change := self.view.forget(key, uid)) is not None:
             self._take_in(change)
 
@@ -100,6 +107,12 @@ class Books:
 
     # How it is kept
 
+    def _follow(self, known: Migration | None, body: Mapping[str, Any]) -> None:
+        before = known if known is not None and known.uid == body["metadata"]["uid"] else None
+        self._courses.observe(
+            before, self.view.active.get(_key(body)) or read_migration(body), body.get("status") or {}
+        )
+
     def _take_in(self, change: Change) -> None:
         if change.replaced_uid:
             self.scheduler.release(change.replaced_uid, change.key)
@@ -121,3 +134,7 @@ class Books:
             self._wake.domain(name)
         self.scheduler.touch(changed)
         self.scheduler.grant()
+
+
+def _key(body: Mapping[str, Any]) -> str:
+    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"

@@ -29,7 +29,9 @@ class Refusal:
 class Placement:
     """Where it can run: the node, the disk under the names by which others may claim it, and both domains.
 
-    `needed_bytes` is what the destination has to take in on that node.
+    `needed_bytes` is what the destination has to take in on that node. `moves_nothing` tells that the disk is not where
+    it would be moved from, as far as the inventory knows. That may be older than the disk's last move, so its agent
+    looks, and ends the migration or moves the disk.
     """
 
     node: str
@@ -37,6 +39,7 @@ class Placement:
     source: Side
     destination: Side
     needed_bytes: int
+    moves_nothing: bool = False
     topics: frozenset[Topic] = field(default=frozenset())
 
 

@@ -120,9 +120,11 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail:
             "Wait until it has ended, or cancel it.",
             sides=(source_side, destination_side),
         )
-    if source.metadata.name == destination.metadata.name:
-        # The inventory may be older than the disk's last move: its agent looks, and is the one who says so.
-        return Placement(located.node, keys, source_side, source_side, needed_bytes=0, topics=frozenset(trail.topics))
+    expected = spec.source.storage_domain_name if spec.source is not None else source.metadata.name
+    if source.metadata.name != expected or source.metadata.name == destination.metadata.name:
+        return Placement(
+            located.node, keys, source_side, destination_side, 0, moves_nothing=True, topics=frozenset(trail.topics)
+        )
     for side in (source, destination):
         _check_ready(side, located.node, around.inventory)
     needed = needed_bytes(spec, disk, destination.spec.type)

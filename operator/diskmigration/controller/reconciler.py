@@ -89,7 +89,9 @@ class Reconciler:
             return
         if spec.suspend:
             self._scheduler.withdraw(migration)
-            await self._write(migration, statuses.held(migration, now))
+            outcome = self._scheduler.judge(migration)
+            if not (isinstance(outcome, Refusal) and outcome.is_provisional):
+                await self._write(migration, statuses.held(migration, outcome, self._books.throughput, now))
             return
         left = deadlines.seconds_to_deadline(migration, now)
         if left is not None and left <= 0:

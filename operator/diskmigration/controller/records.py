@@ -30,6 +30,7 @@ _STATUS_READ = (
     "startTime",
     "completionTime",
     "queuePosition",
+    "estimate",
     "allocatedBytes",
 )
 

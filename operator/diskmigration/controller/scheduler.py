@@ -93,6 +93,10 @@ class Scheduler:
         granted = self._grants.get(migration.uid)
         if granted is not None and granted != lane:
             self._give_back(migration.uid)
+        if placement.moves_nothing and self._claims.secure(migration.uid):
+            # It ends as soon as its agent has looked, so it waits for no place.
+            self._queue.remove(migration.uid)
+            self._grants[migration.uid] = lane
         if migration.uid not in self._grants:
             self._queue.add(_ticket(migration, lane))
             self.grant()

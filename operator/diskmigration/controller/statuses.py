@@ -9,27 +9,62 @@ from datetime import datetime
 from typing import Any
 
 from diskmigration.api.conditions import Condition, ConditionStatus, condition, find
-from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Failure, Phase
+from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Estimate, Failure, Phase
 from diskmigration.api.errors import Reason
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.api.quantity import human_readable
+from diskmigration.controller.outcomes import Outcome, Placement, Refusal
 from diskmigration.controller.records import Migration
+from diskmigration.controller.throughput import Throughput
 
 QUEUED = "Queued"
 SCHEDULED = "Scheduled"
 SUSPENDED = "Suspended"
 
+_HELD = " It is held by spec.suspend; set that to false to let it start."
+_ESTIMATE_TOLERANCE = 0.1
 _KEEPS_TURN = " It keeps its turn, and goes on by itself when this has passed."
 
 
-def held(migration: Migration, now: datetime) -> DiskMigrationStatus:
-    """Held by `suspend`. As with a Job, its time starts again when it is let go."""
-    message = "Held by spec.suspend; set it to false to let it start."
+def held(migration: Migration, outcome: Outcome, throughput: Throughput, now: datetime) -> DiskMigrationStatus:
+    """Held by `suspend`, with what would become of it. As with a Job, its time starts again when it is let go.
+
+    Accepted is Unknown also where it would be refused: once it is let go it has the whole grace.
+    """
+    source, destination = migration.status.source, migration.status.destination
+    estimate = None
+    if isinstance(outcome, Refusal):
+        reason, message = outcome.reason.value, f"{outcome.message}{_HELD}"
+    else:
+        reason, source, destination = SUSPENDED, outcome.source, outcome.destination
+        estimate = _estimate(migration.status.estimate, outcome, throughput)
+        message = f"{_would_do(outcome, estimate)}{_HELD}"
     return DiskMigrationStatus(
         observed_generation=migration.metadata.generation,
         phase=Phase.PENDING,
-        conditions=_active(migration, ConditionStatus.UNKNOWN, SUSPENDED, message, now),
-        source=migration.status.source,
-        destination=migration.status.destination,
+        conditions=_active(migration, ConditionStatus.UNKNOWN, reason, message, now),
+        estimate=estimate,
+        source=source,
+        destination=destination,
+    )
+
+
+def _estimate(before: Estimate | None, placement: Placement, throughput: Throughput) -> Estimate:
+    size = placement.needed_bytes
+    # The guest writes all the time, and each byte more is not worth a write.
+    if before is not None and abs(before.bytes - size) <= size * _ESTIMATE_TOLERANCE:
+        size = before.bytes
+    lane = (placement.source.storage_domain_name, placement.destination.storage_domain_name)
+    return Estimate(bytes=size, seconds=throughput.seconds_for(lane, size))
+
+
+def _would_do(placement: Placement, estimate: Estimate) -> str:
+    source, destination = placement.source.storage_domain_name, placement.destination.storage_domain_name
+    if placement.moves_nothing:
+        return f"There is nothing to move: the disk is in the StorageDomain {source}."
+    time = "" if estimate.seconds is None else f", which takes {estimate.seconds} s at the rate of the last such moves"
+    return (
+        f"The agent on node {placement.node} would copy {human_readable(estimate.bytes)} from the StorageDomain "
+        f"{source} to {destination}{time}."
     )
 
 
@@ -161,6 +196,7 @@ _COMPARED = (
     "start_time",
     "completion_time",
     "queue_position",
+    "estimate",
     "source",
     "destination",
 )

@@ -43,6 +43,18 @@ def editor(control_plane: ControlPlane, namespace: str) -> Path:
 
 
 @pytest.fixture(scope="module")
+def reader(control_plane: ControlPlane, namespace: str) -> Path:
+    """Who may see the storage domains."""
+    account = ("reader-of-storage", f"--namespace={namespace}")
+    control_plane.kubectl("create", "serviceaccount", *account)
+    role = "--clusterrole=diskmigration-catalog-view"
+    control_plane.kubectl(
+        "create", "clusterrolebinding", account[0], role, f"--serviceaccount={namespace}:{account[0]}"
+    )
+    return control_plane.account_kubeconfig(namespace, account[0])
+
+
+@pytest.fixture(scope="module")
 def administrator(control_plane: ControlPlane, namespace: str) -> Path:
     """Of the namespace, not of the cluster."""
     return user_with(control_plane, namespace, "admin")
@@ -118,6 +130,7 @@ NOT_A_USERS: dict[tuple[str, str], set[str]] = {
     ("leases.coordination.k8s.io", SYSTEM_NAMESPACE): set(),
 }
 VIEWER = {(DM, NAMESPACE): READ, **NOT_A_USERS}
+READER: dict[tuple[str, str], set[str]] = {(SD, ELSEWHERE): READ, (LVH, ELSEWHERE): set(), (DM, NAMESPACE): set()}
 EDITOR = {(DM, NAMESPACE): set(VERBS), **NOT_A_USERS}
 
 
@@ -131,6 +144,7 @@ EDITOR = {(DM, NAMESPACE): set(VERBS), **NOT_A_USERS}
             "viewer": VIEWER,
             "editor": EDITOR,
             "administrator": EDITOR,
+            "reader": READER,
         }.items()
         for what, expected in table.items()
     ],

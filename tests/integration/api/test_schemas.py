@@ -310,16 +310,26 @@ def test_the_columns_of_a_migration(apply: Apply, user: User, control_plane: Con
         "nodeName": "node-a",
         "phase": "Replicating",
         "source": {"storageDomainName": "san", "type": "Block"},
-        "display": {"progress": "87%", "allocated": "3.0Gi", "retained": "2"},
-        "failure": {"reason": "CopyFailed", "message": "No.", "phase": "CopyingChain"},
+        "display": {"progress": "87%", "allocated": "3.0Gi", "rate": "210.0Mi/s", "retained": "2"},
+        "progress": {"estimatedCompletionTime": "2026-01-01T00:00:00Z"},
+        "queuePosition": 7,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "CopyFailed",
+                "message": "No.",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
     }
     set_status(user, namespace, "web-1", status)
     header, row = columns(control_plane, "dm", f"--namespace={namespace}")
-    assert header == ["NAME", "VM", "DISK", "FROM", "TO", "PHASE", "PROGRESS", "ALLOCATED", "AGE"]
-    assert row[:-1] == ["web-1", "web-1", "vda", "san", "nfs", "Replicating", "87%", "3.0Gi"]
+    assert header == ["NAME", "VM", "DISK", "FROM", "TO", "PHASE", "PROGRESS", "ALLOCATED", "REASON", "AGE"]
+    assert row[:-1] == ["web-1", "web-1", "vda", "san", "nfs", "Replicating", "87%", "3.0Gi", "CopyFailed"]
     header, row = columns(control_plane, "dm", f"--namespace={namespace}", "--output=wide")
-    assert header[-3:] == ["NODE", "RETAINED", "REASON"]
-    assert row[-3:] == ["node-a", "2", "CopyFailed"]
+    assert header[-6:] == ["NODE", "RATE", "ETA", "QUEUE", "RETAINED", "MESSAGE"]
+    assert row[-6:] == ["node-a", "210.0Mi/s", "2026-01-01T00:00:00Z", "7", "2", "No."]
 
 
 def test_the_columns_of_a_storage_domain(apply: Apply, control_plane: ControlPlane) -> None:

@@ -151,6 +151,7 @@ def test_a_suspended_one_starts_when_it_is_let_go(stack: Stack, machines: Machin
     migration = stack.migrate(machine, "file-b", suspend=True)
     wait_until(lambda: migration.phase() == "Pending", "it is held")
     assert migration.condition("Accepted")["reason"] == "Suspended"
+    assert migration.status()["estimate"]["bytes"] >= MEBIBYTE
     assert machine.xml() == before
 
     migration.patch({"suspend": False})
@@ -301,6 +302,36 @@ def test_deleting_a_finished_one_touches_no_disk(stack: Stack, machines: Machine
     assert_moved(stack, machine, "loop-b")
 
 
+def test_one_that_is_suspended_while_it_runs_is_held_before_the_pivot(stack: Stack, machines: Machines) -> None:
+    machine = machines("file-a")
+    migration = stack.migrate(machine, "file-b", cutover={"policy": "Manual"})
+    migration.wait_for_phase("Synchronized")
+    migration.patch({"suspend": True, "cutover": {"policy": "Automatic"}})
+    wait_until(lambda: "spec.suspend to become false" in migration.condition("Ready")["message"], "it says so")
+    assert migration.phase() == "Synchronized"
+
+    migration.patch({"suspend": False})
+
+    migration.succeed()
+    assert_moved(stack, machine, "file-b")
+
+
+def test_two_manifests_there_and_back_that_are_replayed_move_nothing_to_and_fro(
+    stack: Stack, machines: Machines
+) -> None:
+    machine = machines("file-a")
+    stack.migrate(machine, "file-b", source={"storageDomainName": "file-a"}).succeed()
+    stack.migrate(machine, "file-a", source={"storageDomainName": "file-b"}).succeed()
+    before = machine.xml()
+
+    again = stack.migrate(machine, "file-a", source={"storageDomainName": "file-b"})
+
+    again.succeed()
+    assert again.condition("Succeeded")["reason"] == "NotOnSource"
+    assert machine.xml() == before
+    machine.verify()
+
+
 @pytest.mark.nightly
 def test_applied_again_it_stays_done(stack: Stack, machines: Machines) -> None:
     machine = machines("file-a")
@@ -364,10 +395,11 @@ def test_kubectl_get_prints_the_columns(stack: Stack, machines: Machines) -> Non
     assert len(seen) >= 3, "the figures move"
     migration.succeed()
     shown = columns("--output=wide")
-    columns_of_all = ["NAME", "VM", "DISK", "FROM", "TO", "PHASE", "PROGRESS", "ALLOCATED", "AGE"]
-    assert list(shown) == [*columns_of_all, "NODE", "RETAINED", "REASON"]
+    columns_of_all = ["NAME", "VM", "DISK", "FROM", "TO", "PHASE", "PROGRESS", "ALLOCATED", "REASON", "AGE"]
+    assert list(shown) == [*columns_of_all, "NODE", "RATE", "ETA", "QUEUE", "RETAINED", "MESSAGE"]
     assert (shown["VM"], shown["DISK"], shown["FROM"], shown["TO"]) == (machine.name, "vda", "file-a", "loop-b")
     assert (shown["PHASE"], shown["PROGRESS"], shown["NODE"]) == ("Succeeded", "100%", NODE)
+    assert (shown["REASON"], shown["RATE"]) == ("Migrated", "")
     assert shown["ALLOCATED"].endswith("Mi")
 
 

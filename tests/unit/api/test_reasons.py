@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import yaml
+
 from diskmigration.api.errors import RETRYABLE, Reason
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "reasons.md"
@@ -27,6 +29,16 @@ def test_each_says_what_it_means_and_what_to_do() -> None:
 def test_the_retried_ones_are_those_of_the_code() -> None:
     assert {row[3] for row in ROWS} == {"yes", "no"}
     assert {row[0].strip("`") for row in ROWS if row[3] == "yes"} == {reason.value for reason in RETRYABLE}
+
+
+def test_the_schema_names_every_reason() -> None:
+    crd = yaml.safe_load((DOCUMENT.parents[2] / "crds" / "diskmigrations.yaml").read_text())
+    status = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    of_failure = status["failure"]["properties"]["reason"]["description"]
+    of_condition = status["conditions"]["items"]["properties"]["reason"]["description"]
+    told = [set(re.findall(r"\b[A-Z]\w+\b", text)) for text in (of_failure, of_condition)]
+    assert {reason.value for reason in Reason} <= told[0] | told[1]
+    assert {reason.value for reason in RETRYABLE} <= told[0]
 
 
 def test_a_reason_is_one_word_in_camel_case() -> None:

@@ -7,6 +7,7 @@ from diskmigration.api.errors import Reason
 from diskmigration.api.storage_domain import StorageType
 from diskmigration.controller import deadlines, statuses
 from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.controller.throughput import Throughput
 from tests.unit.controller.builders import EPOCH, migration, moment
 
 FILES = (Side(storage_domain_name="a", type=StorageType.FILE), Side(storage_domain_name="b", type=StorageType.FILE))
@@ -60,7 +61,7 @@ def test_one_that_was_suspended_or_is_new_has_the_whole_grace() -> None:
 def test_one_that_was_accepted_once_is_never_refused_for_good(reason: Reason) -> None:
     queued = statuses.queued(migration(), PLACE, 1, EPOCH)
     waiting = statuses.waiting(migration(status=statuses.to_wire(queued)), FULL, EPOCH)
-    suspended = statuses.held(migration(status=statuses.to_wire(waiting)), EPOCH)
+    suspended = statuses.held(migration(status=statuses.to_wire(waiting)), FULL, Throughput(), EPOCH)
     for status in (queued, waiting, suspended):
         assert left(statuses.to_wire(status), Refusal(reason, "why")) is None
 

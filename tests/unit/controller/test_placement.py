@@ -404,3 +404,22 @@ def test_who_moves_a_disk_already_is_not_named_to_another_namespace() -> None:
         assert isinstance(outcome, Refusal)
         assert told in outcome.message
         assert "others" not in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("at", "expected", "moves_nothing"), [("a", "a", False), ("a", "c", True), ("b", "a", True), ("b", "b", True)]
+)
+def test_a_disk_that_is_not_on_the_source_that_is_named_is_not_moved(
+    at: str, expected: str, *, moves_nothing: bool
+) -> None:
+    found = host_body("n1", [machine("web-1", disks=[disk(domain=at)])], [report("a"), report("b", available=GIB)])
+    outcome = judged([found], spec={"source": {"storageDomainName": expected}})
+    assert isinstance(outcome, Placement)
+    assert outcome.moves_nothing is moves_nothing
+    assert outcome.source.storage_domain_name == at
+
+
+def test_where_nothing_is_moved_no_room_is_needed() -> None:
+    full = host_body("n1", [WEB], [report("a"), report("b", ready=False, available=0)])
+    assert isinstance(judged([full]), Refusal)
+    assert isinstance(judged([full], spec={"source": {"storageDomainName": "c"}}), Placement)

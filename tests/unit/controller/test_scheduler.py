@@ -152,3 +152,14 @@ def test_one_that_was_never_accepted_is_not_set_aside() -> None:
     books.observe_migration(migration_body("m", vm="nobody"))
     assert step(books, "vms/m") == "VirtualMachineNotFound"
     assert books.scheduler.set_aside_count == 0
+
+
+def test_one_that_moves_nothing_waits_for_no_place() -> None:
+    books = books_with({"n1": ["vm-0", "vm-1"]})
+    first, second = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(2))
+    assert (step(books, first), step(books, second)) == ("granted", "queued")
+    body = migration_body("m2", vm="vm-1", to="b", created=2, spec={"source": {"storageDomainName": "c"}})
+    books.observe_migration(body)
+    assert step(books, "vms/m2") == "DiskBusy", "the older one comes first to its disk"
+    books.forget_migration(second, "uid-vms-m1")
+    assert step(books, "vms/m2") == "granted"

@@ -1,14 +1,16 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from diskmigration.api.disk_migration import DiskMigrationStatus, Side
+from diskmigration.api.disk_migration import DiskMigrationStatus, Estimate, Side
 from diskmigration.api.errors import Reason
 from diskmigration.api.storage_domain import StorageType
 from diskmigration.controller import statuses
 from diskmigration.controller.outcomes import Placement, Refusal
 from diskmigration.controller.records import Migration
+from diskmigration.controller.throughput import Copied, Throughput
 from tests.unit.controller.builders import EPOCH, migration
 
 LATER = EPOCH + timedelta(seconds=100)
@@ -24,7 +26,8 @@ def after(status: DiskMigrationStatus, **said: Any) -> Migration:
 
 
 ALL = [
-    statuses.held(migration(), EPOCH),
+    statuses.held(migration(), PLACE, Throughput(), EPOCH),
+    statuses.held(migration(), REFUSAL, Throughput(), EPOCH),
     statuses.refused(migration(), REFUSAL, EPOCH),
     statuses.waiting(migration(), BUSY, EPOCH),
     statuses.queued(migration(), PLACE, 3, EPOCH),
@@ -77,9 +80,45 @@ def test_the_time_starts_when_it_is_accepted_and_again_after_a_suspension() -> N
     assert statuses.refused(migration(), REFUSAL, EPOCH).start_time is None
     waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
     assert statuses.scheduled(waiting, PLACE, LATER).start_time == EPOCH
-    held = statuses.held(waiting, LATER)
+    held = statuses.held(waiting, REFUSAL, Throughput(), LATER)
     assert held.start_time is None
     assert statuses.differs(waiting.status, held, is_whole=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "words"),
+    [
+        (PLACE, "Suspended", "The agent on node n1 would copy 1 from the StorageDomain a to b. It is held"),
+        (
+            replace(PLACE, moves_nothing=True),
+            "Suspended",
+            "There is nothing to move: the disk is in the StorageDomain a.",
+        ),
+        (REFUSAL, "VirtualMachineNotFound", "not there It is held by spec.suspend"),
+    ],
+)
+def test_one_that_is_suspended_tells_what_would_become_of_it(
+    outcome: Placement | Refusal, reason: str, words: str
+) -> None:
+    held = statuses.held(migration(), outcome, Throughput(), EPOCH)
+    assert {one.reason for one in held.conditions} == {reason}
+    assert all(one.message.startswith(words) for one in held.conditions)
+    assert states(held)["Accepted"] == "Unknown"
+    assert (held.estimate is None) == isinstance(outcome, Refusal)
+
+
+def test_the_estimate_has_the_time_of_the_last_moves_and_is_not_written_for_each_byte() -> None:
+    throughput = Throughput()
+    throughput.note(("a", "b"), Copied(10 * 2**30, 100))
+    held = statuses.held(migration(), replace(PLACE, needed_bytes=2**30), throughput, EPOCH)
+    assert held.estimate == Estimate(bytes=2**30, seconds=10)
+    assert held.conditions[0].message.startswith(
+        "The agent on node n1 would copy 1.0Gi from the StorageDomain a to b, which takes 10 s at the rate of the last"
+    )
+    more = statuses.held(after(held), replace(PLACE, needed_bytes=2**30 + 2**20), throughput, LATER)
+    assert not statuses.differs(after(held).status, more, is_whole=True)
+    much_more = statuses.held(after(held), replace(PLACE, needed_bytes=2**31), throughput, LATER)
+    assert much_more.estimate == Estimate(bytes=2**31, seconds=20)
 
 
 def test_a_refusal_that_lasts_keeps_the_time_at_which_it_began() -> None:
@@ -93,7 +132,7 @@ def test_one_that_was_accepted_keeps_its_start_and_its_sides_while_it_waits_or_i
     waiting = after(statuses.waiting(after(statuses.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER))
     assert waiting.status.start_time == EPOCH
     assert states(waiting.status)["Accepted"] == "False"
-    held = statuses.held(waiting, LATER)
+    held = statuses.held(waiting, REFUSAL, Throughput(), LATER)
     for status in (waiting.status, held):
         assert (status.source, status.destination, status.queue_position) == (PLACE.source, PLACE.destination, None)
     assert after(held).was_accepted

@@ -2,16 +2,18 @@
 
 from datetime import datetime, timedelta
 
-from diskmigration.api.disk_migration import Cutover, CutoverPolicy, DiskMigration
+from diskmigration.api.disk_migration import CutoverPolicy, DiskMigration, DiskMigrationSpec
 from diskmigration.backoff import Backoff
 
 BACKOFF = Backoff(first_seconds=2.0, longest_seconds=60.0)
 """Between two attempts, and between two tries of a step that has to succeed."""
 
 
-def cutover_is_open(cutover: Cutover, *, now: datetime) -> bool:
-    """Return whether the pivot may happen: the policy is Automatic and the window has begun."""
-    return cutover.policy is CutoverPolicy.AUTOMATIC and (cutover.not_before is None or now >= cutover.not_before)
+def cutover_is_open(spec: DiskMigrationSpec, *, now: datetime) -> bool:
+    """Return whether the pivot may happen: not suspended, the policy Automatic, and the window has begun."""
+    cutover = spec.cutover
+    is_automatic = cutover.policy is CutoverPolicy.AUTOMATIC and not spec.suspend
+    return is_automatic and (cutover.not_before is None or now >= cutover.not_before)
 
 
 def deadline_has_passed(migration: DiskMigration, *, started: datetime | None, now: datetime) -> bool:

@@ -8,7 +8,7 @@ from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.decision import Elsewhere
 from diskmigration.agent.migration.journal import Journal
 from diskmigration.agent.migration.run import LOOK_SECONDS, Run
-from diskmigration.agent.migration.steps.begin import begin
+from diskmigration.agent.migration.steps.begin import NothingToMove, begin
 from diskmigration.agent.migration.steps.find_vm import find_vm
 from diskmigration.agent.migration.whereabouts import of_domain
 from diskmigration.api.disk_migration import Phase
@@ -40,7 +40,7 @@ def open_attempt(run: Run) -> MigrationContext | None:
         if _ends_or_waits(run, domain):
             return None
         with run.operations.doing(f"Checking whether {run.latest.spec.disk} can be moved"):
-            journal = begin(
+            begun = begin(
                 run.node,
                 domain,
                 run.latest,
@@ -50,11 +50,10 @@ def open_attempt(run: Run) -> MigrationContext | None:
                 reader=run.reader,
                 on_wait=lambda wait: run.show(run.phase, wait=wait),
             )
-    if journal is None:
-        destination = run.latest.spec.destination.storage_domain_name
-        message = f"The disk lives in the storage domain {destination} already."
-        run.end(Phase.SUCCEEDED, Reason.ALREADY_AT_DESTINATION, message)
-        return None
+        if isinstance(begun, NothingToMove):
+            run.end(Phase.SUCCEEDED, begun.reason, begun.message)
+            return None
+        journal = begun
     run.note_answer()
     return _context_of(run, domain, journal)
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from diskmigration.agent.migration.decision import Step
 from diskmigration.agent.migration.journal import Journal
-from diskmigration.api.disk_migration import Cutover, CutoverPolicy, Phase
+from diskmigration.api.disk_migration import CutoverPolicy, DiskMigrationSpec, Phase
 from diskmigration.api.model import rfc3339
 
 _PHASES = {
@@ -53,10 +53,10 @@ def phase_of(step: Step, journal: Journal) -> Phase:
     return _PHASES.get(step, Phase.CLEANING_UP)
 
 
-def words_of(step: Step, journal: Journal, cutover: Cutover, *, now: datetime) -> str:
+def words_of(step: Step, journal: Journal, spec: DiskMigrationSpec, *, now: datetime) -> str:
     """Return what the step does, for `activity.Activity`; not of the waits that have a message of their own."""
     if step is Step.AWAIT_CUTOVER:
-        return _cutover_words(cutover, now=now)
+        return _cutover_words(spec, now=now)
     return _WORDS[step].format(
         disk=journal.migration.spec.disk,
         source=journal.source[-1].path,
@@ -68,7 +68,10 @@ def words_of(step: Step, journal: Journal, cutover: Cutover, *, now: datetime) -
     )
 
 
-def _cutover_words(cutover: Cutover, *, now: datetime) -> str:
+def _cutover_words(spec: DiskMigrationSpec, *, now: datetime) -> str:
+    cutover = spec.cutover
+    if spec.suspend:
+        return "Waiting for spec.suspend to become false"
     if cutover.policy is CutoverPolicy.MANUAL:
         return "Waiting for spec.cutover.policy to become Automatic"
     if cutover.not_before is not None and now < cutover.not_before:

@@ -132,7 +132,7 @@ class Run:
     def note_step(self, context: MigrationContext, step: Step) -> None:
         """Have the status say which step is under way, and since when."""
         now = datetime.now(UTC)
-        words = words_of(step, context.journal, self.latest.spec.cutover, now=now)
+        words = words_of(step, context.journal, self.latest.spec, now=now)
         if context.status.step is None or context.status.step.what != words:
             context.status.step = activity_of(words, shown=self.reporter.message, now=now)
         self.show(phase_of(step, context.journal))

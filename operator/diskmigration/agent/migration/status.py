@@ -129,6 +129,7 @@ def under_way(
             "display": Display(
                 progress=f"{progress.percent}%",
                 allocated=human_readable(allocated),
+                rate=f"{human_readable(progress.bytes_per_second)}/s" if progress.bytes_per_second else None,
                 retained=str(retained) if retained else None,
             ),
         }
@@ -176,7 +177,9 @@ def ended(
             "attempts": max(before.attempts, 1),
             "progress": progress,
             "failure": failure,
-            "display": (before.display or Display()).model_copy(update={"progress": "100%"} if success else {}),
+            "display": (before.display or Display()).model_copy(
+                update={"rate": None, **({"progress": "100%"} if success else {})}
+            ),
         }
     )
 

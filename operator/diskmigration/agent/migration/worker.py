@@ -188,8 +188,7 @@ class Worker:
         observation = DiskObservation(
             active_path=seen.active_path,
             job=job,
-            cutover_is_open=doubt(context) is None
-            and limits.cutover_is_open(run.latest.spec.cutover, now=datetime.now(UTC)),
+            cutover_is_open=doubt(context) is None and limits.cutover_is_open(run.latest.spec, now=datetime.now(UTC)),
             was_in_step=context.was_in_step,
             falls_behind=context.convergence.falls_behind,
             is_running=is_running,

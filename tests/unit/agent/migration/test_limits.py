@@ -11,6 +11,7 @@ from tests.unit.agent.builders import EPOCH, migration
 SECOND = timedelta(seconds=1)
 
 
+@pytest.mark.parametrize("suspend", [False, True])
 @pytest.mark.parametrize(
     ("policy", "not_before", "is_open"),
     [
@@ -22,15 +23,20 @@ SECOND = timedelta(seconds=1)
         (CutoverPolicy.MANUAL, EPOCH - SECOND, False),
     ],
 )
-def test_the_window_for_the_pivot(policy: CutoverPolicy, not_before: datetime | None, is_open: bool) -> None:
-    assert limits.cutover_is_open(Cutover(policy=policy, not_before=not_before), now=EPOCH) is is_open
+def test_the_window_for_the_pivot(
+    policy: CutoverPolicy, not_before: datetime | None, *, is_open: bool, suspend: bool
+) -> None:
+    spec = migration().spec.model_copy(
+        update={"cutover": Cutover(policy=policy, not_before=not_before), "suspend": suspend}
+    )
+    assert limits.cutover_is_open(spec, now=EPOCH) is (is_open and not suspend)
 
 
 def test_a_window_in_another_time_zone_is_the_same_moment() -> None:
-    cutover = Cutover.from_wire({"notBefore": "2026-01-01T02:00:00+02:00"})
-    assert limits.cutover_is_open(cutover, now=EPOCH)
-    assert not limits.cutover_is_open(cutover, now=EPOCH - SECOND)
-    assert cutover.not_before == EPOCH.astimezone(timezone(timedelta(hours=2)))
+    spec = migration(spec={"cutover": {"notBefore": "2026-01-01T02:00:00+02:00"}}).spec
+    assert limits.cutover_is_open(spec, now=EPOCH)
+    assert not limits.cutover_is_open(spec, now=EPOCH - SECOND)
+    assert spec.cutover.not_before == EPOCH.astimezone(timezone(timedelta(hours=2)))
     assert EPOCH.tzinfo is UTC
 
 

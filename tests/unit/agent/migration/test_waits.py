@@ -25,7 +25,7 @@ from diskmigration.agent.migration.turns import Turn, TurnTakenError
 from diskmigration.agent.other_hosts import HostsUnknownError
 from diskmigration.agent.storage.process_limit import Wait
 from diskmigration.api import conditions
-from diskmigration.api.disk_migration import ConditionType, Cutover, DiskMigration, DiskMigrationStatus, Phase
+from diskmigration.api.disk_migration import ConditionType, DiskMigration, DiskMigrationStatus, Phase
 from diskmigration.api.errors import MigrationError, Reason
 from tests.unit.agent.builders import EPOCH, copy_job, journal, migration
 
@@ -157,7 +157,7 @@ def test_every_step_has_a_phase_a_message_and_since_when(step: Step, *, with_job
 @pytest.mark.parametrize("step", [step for step in Step if step not in WAITS | STOPS])
 def test_every_step_has_words_of_its_own(step: Step, strategy: str) -> None:
     def words(step: Step) -> str:
-        return words_of(step, journal(strategy=strategy), Cutover(), now=NOW)
+        return words_of(step, journal(strategy=strategy), migration().spec, now=NOW)
 
     assert words(step)
     assert words(step) not in [words(other) for other in Step if other not in WAITS | STOPS and other is not step]
@@ -226,8 +226,13 @@ def test_whatever_else_is_waited_for_has_a_phase_a_message_and_since_when(
     ],
 )
 def test_the_cutover_that_is_waited_for_is_named(cutover: dict[str, str], words: str) -> None:
-    asked = Cutover.model_validate(cutover)
+    asked = migration(spec={"cutover": cutover}).spec
     assert words in words_of(Step.AWAIT_CUTOVER, journal(), asked, now=NOW)
+
+
+def test_one_that_is_suspended_before_its_pivot_says_so() -> None:
+    asked = migration(spec={"suspend": True, "cutover": {"policy": "Manual"}}).spec
+    assert words_of(Step.AWAIT_CUTOVER, journal(), asked, now=NOW) == "Waiting for spec.suspend to become false"
 
 
 def test_a_wait_that_goes_on_keeps_its_begin_and_another_has_its_own() -> None:

@@ -1,6 +1,7 @@
 """Begin: read what can be checked before anything is touched, have it judged, then write the journal."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,14 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
 
+@dataclass(frozen=True)
+class NothingToMove:
+    """Why a migration succeeds before anything is touched."""
+
+    reason: Reason
+    message: str
+
+
 def begin(
     node: NodeServices,
     domain: Domain,
@@ -56,8 +65,8 @@ def begin(
     keep_on: Callable[[], bool],
     reader: LibvirtReader,
     on_wait: Callable[[Activity | None], None],
-) -> Journal | None:
-    """Write the journal of a migration that may start, and return it; None if the disk is at its destination already.
+) -> Journal | NothingToMove:
+    """Write the journal of a migration that may start, and return it; or why there is nothing to move.
 
     `on_wait` is told what is waited for, or None, each time that `keep_on` is asked meanwhile.
     `settled_attempt` is the last attempt that has ended: what it has left was seen to be nobody's last writes.
@@ -79,8 +88,16 @@ def begin(
         what=f"The VM has its disk {free.target} on {found.disk.chain[0].path}.",
         keep_on=keep_on,
     )
+    if (expected := migration.spec.source) is not None and source.name != expected.storage_domain_name:
+        return NothingToMove(
+            Reason.NOT_ON_SOURCE,
+            f"The disk is in the storage domain {source.name}, and not in {expected.storage_domain_name}, where "
+            "spec.source has it; nothing was moved.",
+        )
     if source.name == destination.name:
-        return None
+        return NothingToMove(
+            Reason.ALREADY_AT_DESTINATION, f"The disk lives in the storage domain {destination.name} already."
+        )
     sides = (source.domain, destination.domain)
     require_may_move(description, sides, migration.metadata.namespace, system_namespace=node.system_namespace)
     for side in (source, destination):
