@@ -80,12 +80,28 @@ class StorageDomainSpec(Model):
         return StorageType.FILE if self.file is not None else StorageType.BLOCK
 
 
-class StorageDomainStatus(Model):
-    """Written by the operator from what the LibvirtHosts report."""
+class StorageDomainDisplay(Model):
+    """What kubectl's columns print, as a column cannot format a number; programs read the numbers."""
 
+    available: str | None = None
+    capacity: str | None = None
+    active: str | None = None
+
+
+class StorageDomainStatus(Model):
+    """Written by the operator from what the LibvirtHosts report.
+
+    Sizes are those of the ready node with the least room; absent while no node is ready.
+    """
+
+    observed_generation: int = -1
     conditions: tuple[Condition, ...] = ()
     ready_nodes: int = 0
     type: StorageType | None = None
+    capacity_bytes: int | None = None
+    available_bytes: int | None = None
+    active_migrations: int = 0
+    display: StorageDomainDisplay | None = None
 
 
 class StorageDomain(Model):

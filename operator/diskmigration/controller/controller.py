@@ -16,9 +16,9 @@ from diskmigration.cluster.client import Cluster, JsonObjects
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
 from diskmigration.cluster.events import Reporter
 from diskmigration.cluster.leases import list_leases
-from diskmigration.controller import liveness, metrics
+from diskmigration.controller import domain_pacing, liveness, metrics
 from diskmigration.controller.books import Books, Wake
-from diskmigration.controller.domain_reconciler import reconcile_domain
+from diskmigration.controller.domain_reconciler import DomainReconciler
 from diskmigration.controller.freshness import StoreWentBackError, require_no_step_back
 from diskmigration.controller.reconciler import Reconciler
 from diskmigration.controller.reporting import Reporting
@@ -85,6 +85,7 @@ class Controller:
             look_again=self._work.add_after,
             acceptance_grace_seconds=options.acceptance_grace_seconds,
         )
+        self._domain_reconciler = DomainReconciler(cluster, self.books, request=self._request)
         self._leases: dict[str, liveness.Seen] = {}
         self._looked_at_leases: float | None = None
         self._failures: dict[str, int] = {}
@@ -99,8 +100,7 @@ class Controller:
         await self._look_at_leases()
         await self.relist()
         self.books.scheduler.open()
-        for name in self.books.inventory.domain_names():
-            self._work.add(_DOMAIN_PREFIX + name)
+        await self._look_at_domains()
         found = {"migrations": len(self.books.view.active), "queued": self.books.scheduler.queue_length}
         _log.info("everything is read", extra=found)
 
@@ -112,6 +112,7 @@ class Controller:
             tasks.create_task(_every(self._options.lease_poll_seconds, self._look_at_leases), name="leases")
             tasks.create_task(_every(self._options.relist_seconds, self.relist, share=RELIST_SHARE), name="relist")
             tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
+            tasks.create_task(_every(domain_pacing.COUNTS_SECONDS, self._look_at_domains), name="storage domains")
             tasks.create_task(self._reporting.run(), name="events")
 
     def close(self) -> None:
@@ -194,6 +195,11 @@ class Controller:
     async def _refresh_positions(self) -> None:
         self.books.scheduler.refresh_positions(at_most=POSITIONS_AT_ONCE)
 
+    async def _look_at_domains(self) -> None:
+        """Room and counts change all the time and wake nobody."""
+        for name in self.books.inventory.domain_names():
+            self._work.add(_DOMAIN_PREFIX + name)
+
     async def _worker(self, number: int) -> None:
         while True:
             key = await self._work.get()
@@ -210,7 +216,7 @@ class Controller:
         try:
             if key.startswith(_DOMAIN_PREFIX):
                 name = key.removeprefix(_DOMAIN_PREFIX)
-                await reconcile_domain(name, cluster=self._cluster, books=self.books, request=self._request)
+                await self._domain_reconciler.reconcile_domain(name)
             else:
                 await self._reconcile_migration(key)
         except ClusterError as error:

@@ -1,39 +1,62 @@
-"""One step for one StorageDomain: its status says what the nodes report."""
+"""Keep the statuses of StorageDomains: each says what the nodes report."""
 
+import time
 from datetime import UTC, datetime
 
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
-from diskmigration.controller import domain_statuses
+from diskmigration.controller import domain_pacing, domain_statuses
 from diskmigration.controller.books import Books
+from diskmigration.controller.domain_statuses import DomainUse
 from diskmigration.controller.request import Request
 
 
-async def reconcile_domain(name: str, *, cluster: Cluster, books: Books, request: Request) -> None:
-    """Write a StorageDomain's status if it is not what the nodes report.
+class DomainReconciler:
+    """Not thread-safe: one event loop owns it."""
 
-    Raises:
-        ClusterError: the step could not be made; make it again.
-    """
-    record = books.inventory.domain(name)
-    if record is None:
-        return
-    reports = books.inventory.reports(name)
-    sharers = {
-        node: books.inventory.unlocked_sharers(report.volume_group.uuid)
-        for node, report in reports.items()
-        if report.volume_group is not None
-    }
-    now = datetime.now(UTC).replace(microsecond=0)
-    wanted = domain_statuses.status_of(record, reports, now, unlocked_sharers=sharers)
-    if wanted == record.status:
-        return
-    body = await request(
-        cluster.apply_status,
-        names.STORAGE_DOMAINS,
-        name,
-        wanted.to_wire(),
-        uid=record.metadata.uid,
-        field_manager=names.OPERATOR_FIELD_MANAGER,
-    )
-    books.observe_domain(body)
+    def __init__(self, cluster: Cluster, books: Books, *, request: Request) -> None:
+        """`request` makes a request beside the event loop."""
+        self._cluster = cluster
+        self._books = books
+        self._request = request
+        self._written_at: dict[str, float] = {}
+
+    async def reconcile_domain(self, name: str) -> None:
+        """Write a StorageDomain's status if what the nodes report is worth a write by now.
+
+        The caller looks again every `domain_pacing.COUNTS_SECONDS`.
+
+        Raises:
+            ClusterError: the step could not be made; make it again.
+        """
+        record = self._books.inventory.domain(name)
+        if record is None:
+            self._written_at.pop(name, None)
+            return
+        now = datetime.now(UTC).replace(microsecond=0)
+        wanted = domain_statuses.status_of(record, self._use_of(name), now)
+        seconds = domain_pacing.interval(record.status, wanted)
+        written_at = self._written_at.get(name)
+        if seconds is None or (written_at is not None and time.monotonic() - written_at < seconds):
+            return
+        body = await self._request(
+            self._cluster.apply_status,
+            names.STORAGE_DOMAINS,
+            name,
+            wanted.to_wire(),
+            uid=record.metadata.uid,
+            field_manager=names.OPERATOR_FIELD_MANAGER,
+        )
+        self._written_at[name] = time.monotonic()
+        self._books.observe_domain(body)
+
+    def _use_of(self, name: str) -> DomainUse:
+        inventory = self._books.inventory
+        reports = inventory.reports(name)
+        groups = {node: report.volume_group.uuid for node, report in reports.items() if report.volume_group is not None}
+        sharers = {uuid: inventory.unlocked_sharers(uuid) for uuid in set(groups.values())}
+        return DomainUse(
+            reports=reports,
+            unlocked_sharers={node: sharers[uuid] for node, uuid in groups.items()},
+            active_migrations=self._books.scheduler.active_on(name),
+        )

@@ -1,35 +1,53 @@
-"""A StorageDomain's status, from what the nodes' agents report. Pure."""
+"""A StorageDomain's status, from what the nodes' agents report. Pure.
+
+The conditions are those of kstatus (sigs.k8s.io/cli-utils), by which GitOps tools wait for an object.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
+from enum import StrEnum
 
 from diskmigration.api.conditions import condition
 from diskmigration.api.errors import Reason
 from diskmigration.api.libvirt_host import NodeStorageDomain
-from diskmigration.api.storage_domain import StorageDomainStatus
+from diskmigration.api.quantity import human_readable
+from diskmigration.api.storage_domain import StorageDomainDisplay, StorageDomainStatus
 from diskmigration.controller.records import DomainRecord
 
-READY = "Ready"
 _NAMED_NODES = 3
 
 
-def status_of(
-    record: DomainRecord,
-    reports: Mapping[str, NodeStorageDomain],
-    now: datetime,
-    *,
-    unlocked_sharers: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> StorageDomainStatus:
-    """Ready on at least one node, with the number of nodes and the first reasons of those that are not.
+class DomainCondition(StrEnum):
+    """The conditions of a StorageDomain."""
 
-    `unlocked_sharers` has, by the node that reports it, the nodes that share its volume group with no lock manager.
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+@dataclass(frozen=True)
+class DomainUse:
+    """What is known of a storage domain besides its spec.
+
+    `reports` has what the nodes' agents say, by node. `unlocked_sharers` has, by the node that reports it, the nodes
+    that share its volume group with no lock manager. `active_migrations` occupy a place in it.
     """
-    shared = {node: sharers for node, sharers in unlocked_sharers.items() if node in reports and sharers}
-    ready = sum(report.ready for node, report in reports.items() if node not in shared)
+
+    reports: Mapping[str, NodeStorageDomain] = field(default_factory=dict)
+    unlocked_sharers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    active_migrations: int = 0
+
+
+def status_of(record: DomainRecord, use: DomainUse, now: datetime) -> StorageDomainStatus:
+    """Return its status: ready on at least one node, with the first reasons of the nodes that are not."""
+    reports = use.reports
+    shared = {node: sharers for node, sharers in use.unlocked_sharers.items() if node in reports and sharers}
+    usable = [report for node, report in reports.items() if report.ready and node not in shared]
+    ready = len(usable)
     if record.domain is None:
         reason, message = "InvalidSpec", f"The spec cannot be read: {record.error}. Correct it."
-        ready = 0
+        usable, ready = [], 0
     elif not reports:
         reason = "NoNode"
         message = "No node with a live agent reports it: check spec.nodeSelector and the agents' pods."
@@ -39,21 +57,49 @@ def status_of(
     else:
         reason = "NodesReady" if ready else "NoNodeReady"
         message = f"Ready on {ready} of {len(reports)} nodes.{_complaints(reports)}{_sharing(shared)}"
+    states = {
+        DomainCondition.READY: ready > 0,
+        # A node may reach it any moment; a spec that cannot be read stays so until somebody corrects it.
+        DomainCondition.RECONCILING: record.domain is not None and not ready,
+        DomainCondition.STALLED: record.domain is None,
+    }
+    available, capacity = _room(usable)
+    limit = f"/{record.domain.spec.max_concurrent_migrations}" if record.domain is not None else ""
     return StorageDomainStatus(
-        conditions=(
+        observed_generation=record.metadata.generation,
+        conditions=tuple(
             condition(
                 record.status.conditions,
-                READY,
-                ready > 0,
+                kind.value,
+                state,
                 reason=reason,
                 message=message,
                 generation=record.metadata.generation,
                 now=now,
-            ),
+            )
+            for kind, state in states.items()
         ),
         ready_nodes=ready,
         type=record.domain.spec.type if record.domain is not None else None,
+        capacity_bytes=capacity,
+        available_bytes=available,
+        active_migrations=use.active_migrations,
+        display=StorageDomainDisplay(
+            available=human_readable(available) if available is not None else None,
+            capacity=human_readable(capacity) if capacity is not None else None,
+            active=f"{use.active_migrations}{limit}",
+        ),
     )
+
+
+def _room(reports: Sequence[NodeStorageDomain]) -> tuple[int | None, int | None]:
+    """Return what the node with the least room reports: its available bytes, and its capacity."""
+    known = [
+        (report.available_bytes, report.capacity_bytes)
+        for report in reports
+        if report.available_bytes is not None and report.capacity_bytes is not None
+    ]
+    return min(known, default=(None, None))
 
 
 def _sharing(shared: Mapping[str, Sequence[str]]) -> str:

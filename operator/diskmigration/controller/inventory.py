@@ -63,10 +63,13 @@ class Inventory:
         return self._replace_machines(node, before, None) | self._replace_reports(node, before, None)
 
     def put_domain(self, record: DomainRecord) -> set[Topic]:
-        """Takes in a StorageDomain; its topic if anything but its status changed."""
+        """Takes in a StorageDomain; its topic if anything but its status changed.
+
+        A new generation counts although its spec reads the same (`1Gi` for `1024Mi`): the status has to observe it.
+        """
         before = self._domains.get(record.metadata.name)
         self._domains[record.metadata.name] = record
-        if before is not None and _spec_of(before) == _spec_of(record) and before.error == record.error:
+        if before is not None and _identity_of(before) == _identity_of(record) and before.error == record.error:
             return set()
         return {topics.domain(record.metadata.name)}
 
@@ -229,8 +232,9 @@ def _complaint(host: LibvirtHost | None) -> str:
     return ready.message or ready.reason
 
 
-def _spec_of(record: DomainRecord) -> object:
-    return record.domain.spec if record.domain is not None else None
+def _identity_of(record: DomainRecord) -> tuple[object, ...]:
+    spec = record.domain.spec if record.domain is not None else None
+    return record.metadata.uid, record.metadata.generation, spec
 
 
 def _shape(machine: VirtualMachine) -> tuple[object, ...]:

@@ -37,7 +37,9 @@ def test_a_migration_gets_its_defaults(apply: Apply) -> None:
 
 def test_a_storage_domain_gets_its_defaults(apply: Apply) -> None:
     defaults = {"maxConcurrentMigrations": 4, "allowManagedElsewhere": False}
-    assert apply(domain(file=FILE))["spec"] == {"file": FILE, **defaults}
+    made = apply(domain(file=FILE))
+    assert made["spec"] == {"file": FILE, **defaults}
+    assert made["status"] == {"observedGeneration": -1}
     found = apply(domain("san", loop=FILE, thinProvisioning={}))
     assert found["spec"]["thinProvisioning"] == {
         "highWatermark": "512Mi",
@@ -335,13 +337,14 @@ def test_the_columns_of_a_migration(apply: Apply, user: User, control_plane: Con
 def test_the_columns_of_a_storage_domain(apply: Apply, control_plane: ControlPlane) -> None:
     apply(domain("columns", loop=FILE))
     ready = {"type": "Ready", "status": "True", "reason": "R", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    status = {"status": {"type": "Block", "readyNodes": 3, "conditions": [ready]}}
+    display = {"available": "3.0Gi", "capacity": "10.0Gi", "active": "3/4"}
+    status = {"status": {"type": "Block", "readyNodes": 3, "conditions": [ready], "display": display}}
     control_plane.kubectl(
         "patch", "sd", "columns", "--subresource=status", "--type=merge", f"--patch={json.dumps(status)}"
     )
     header, row = columns(control_plane, "sd", "columns")
-    assert header == ["NAME", "TYPE", "READY", "NODES", "AGE"]
-    assert row[:-1] == ["columns", "Block", "True", "3"]
+    assert header == ["NAME", "TYPE", "READY", "NODES", "FREE", "CAPACITY", "ACTIVE", "AGE"]
+    assert row[:-1] == ["columns", "Block", "True", "3", "3.0Gi", "10.0Gi", "3/4"]
 
 
 def test_the_columns_of_a_libvirt_host(apply: Apply, control_plane: ControlPlane) -> None:

@@ -21,11 +21,12 @@ def moment(seconds: float = 0) -> str:
 
 
 def domain_body(
-    name: str, *, kind: str = "file", limit: int = 4, namespaces: tuple[str, ...] = ("vms",)
+    name: str, *, kind: str = "file", limit: int = 4, namespaces: tuple[str, ...] = ("vms",), generation: int = 1
 ) -> dict[str, Any]:
     place = {"volumeGroup": "vg"} if kind == "lvm" else {"path": f"/srv/{name}"}
+    metadata = {"name": name, "uid": f"uid-{name}", "generation": generation, "resourceVersion": str(next(_versions))}
     return {
-        "metadata": {"name": name, "uid": f"uid-{name}", "generation": 1, "resourceVersion": str(next(_versions))},
+        "metadata": metadata,
         "spec": {kind: place, "maxConcurrentMigrations": limit, "allowedNamespaces": list(namespaces)},
     }
 

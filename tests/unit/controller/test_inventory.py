@@ -2,12 +2,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.api.libvirt_host import LibvirtHost
-from diskmigration.controller import domain_statuses, topics
+from diskmigration.controller import topics
 from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import read_domain
 from diskmigration.controller.waiters import Waiters
-from tests.unit.controller.builders import EPOCH, domain_body, host_body, inventory, machine, report
+from tests.unit.controller.builders import domain_body, host_body, inventory, machine, report
 
 machines = st.lists(
     st.tuples(st.sampled_from(("v1", "v2", "v3")), st.sampled_from(("u1", "u2", "u3"))),
@@ -47,35 +47,10 @@ def test_a_change_touches_what_it_concerns_and_no_more() -> None:
     assert made.put_host(full) == {topics.space("a", "n1")}
     assert made.put_domain(read_domain(domain_body("a"))) == set()
     assert made.put_domain(read_domain(domain_body("a", limit=9))) == {topics.domain("a")}
+    # The status has to observe a new generation also where the spec reads the same.
+    assert made.put_domain(read_domain(domain_body("a", limit=9, generation=2))) == {topics.domain("a")}
     assert made.set_liveness(Liveness()) >= {topics.machine_name("v2"), topics.domain("a")}
     assert made.set_liveness(Liveness()) == set()
-
-
-def test_a_domain_is_ready_where_a_live_node_says_so() -> None:
-    made = inventory(
-        [
-            host_body("n1", [], [report("a")]),
-            host_body("n2", [], [report("a", ready=False, reason="no mount")]),
-            host_body("n3", [], [report("a")]),
-        ],
-        [domain_body("a")],
-        live={"n1", "n2"},
-    )
-    record = made.domain("a")
-    assert record is not None
-    status = domain_statuses.status_of(record, made.reports("a"), EPOCH)
-    assert (status.ready_nodes, status.conditions[0].status.value) == (1, "True")
-    assert status.conditions[0].message == "Ready on 1 of 2 nodes. Not ready on n2: no mount."
-
-
-def test_a_domain_that_no_node_reports_or_nobody_can_read_is_not_ready() -> None:
-    record = read_domain(domain_body("a"))
-    status = domain_statuses.status_of(record, {}, EPOCH)
-    assert (status.ready_nodes, status.conditions[0].reason) == (0, "NoNode")
-    body = domain_body("b", kind="loop")
-    body["spec"]["thinProvisioning"] = {"chunkSize": "-1"}
-    unreadable = domain_statuses.status_of(read_domain(body), {}, EPOCH)
-    assert (unreadable.conditions[0].status.value, unreadable.conditions[0].reason) == ("False", "InvalidSpec")
 
 
 sets = st.frozensets(st.sampled_from(("t1", "t2", "t3")))
@@ -152,27 +127,3 @@ def test_a_node_that_is_not_judged_yet_takes_nothing_from_a_storage_domain() -> 
     touched = made.set_liveness(Liveness(frozenset({"live"})))
     assert {topics.node("early"), topics.domain("a")} <= touched
     assert set(made.reports("a")) == {"live"}
-
-
-def test_a_domain_whose_group_is_shared_unlocked_is_ready_nowhere() -> None:
-    record = read_domain(domain_body("a", kind="lvm"))
-    reports = {
-        "n1": seen("n1", "a", "g1").status.storage_domains[0],
-        "n2": seen("n2", "a", "g1").status.storage_domains[0],
-    }
-    shared = {"n1": ["n1", "n2"], "n2": ["n1", "n2"]}
-    status = domain_statuses.status_of(record, reports, EPOCH, unlocked_sharers=shared)
-    assert status.ready_nodes == 0
-    (ready,) = status.conditions
-    assert (ready.status, ready.reason) == ("False", "SharedVolumeGroupUnlocked")
-    assert "n1, n2" in ready.message
-    assert "lvmlockd" in ready.message
-
-
-def test_a_domain_stays_ready_on_the_nodes_whose_groups_are_their_own() -> None:
-    record = read_domain(domain_body("a", kind="lvm"))
-    reports = {node: seen(node, "a", f"g-{node}").status.storage_domains[0] for node in ("n1", "n2", "n3")}
-    status = domain_statuses.status_of(record, reports, EPOCH, unlocked_sharers={"n1": ["n1", "x"], "n2": [], "n3": []})
-    assert status.ready_nodes == 2
-    assert status.conditions[0].reason == "NodesReady"
-    assert "lvmlockd" in status.conditions[0].message
