@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
+from diskmigration.api.available_floor import AvailableFloor, MinAvailable
 from diskmigration.api.conditions import Condition
 from diskmigration.api.model import Model, ObjectMeta
 from diskmigration.api.quantity import PositiveBytes
@@ -67,6 +68,7 @@ class StorageDomainSpec(Model):
     allowed_namespaces: tuple[str, ...] = ()
     allow_managed_elsewhere: bool = False
     max_concurrent_migrations: int = Field(default=4, ge=1)
+    min_available: MinAvailable | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "StorageDomainSpec":
@@ -78,6 +80,11 @@ class StorageDomainSpec(Model):
     def type(self) -> StorageType:
         """Block for loop and lvm, File for file."""
         return StorageType.FILE if self.file is not None else StorageType.BLOCK
+
+    @property
+    def available_floor(self) -> AvailableFloor:
+        """How much of it no migration may take as its destination; nothing where minAvailable is not set."""
+        return self.min_available or AvailableFloor()
 
 
 class StorageDomainDisplay(Model):

@@ -231,11 +231,14 @@ def _check_space(destination: StorageDomain, node: str, needed: int, around: Sur
     name = destination.metadata.name
     report = around.inventory.report(node, name)
     available = (report.available_bytes or 0) if report is not None else 0
+    floor = destination.spec.available_floor
+    kept = floor.of((report.capacity_bytes or 0) if report is not None else 0)
     reserved = around.reserved_bytes(name, node)
-    if needed > available - reserved:
+    if needed > available - reserved - kept:
+        floor_part = f" and {human_readable(kept)} have to stay free (spec.minAvailable: {floor})" if kept else ""
         raise NotPlaceableError(
             Reason.DESTINATION_FULL,
             f"StorageDomain {name} on node {node} has {human_readable(available)} free, of which other migrations need "
-            f"{human_readable(reserved)}; this disk needs {human_readable(needed)}. "
+            f"{human_readable(reserved)}{floor_part}; this disk needs {human_readable(needed)}. "
             "Free or add space, or choose another StorageDomain.",
         )

@@ -139,6 +139,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a negative chunk": (domain(loop=FILE, thinProvisioning={"chunkSize": "-1Gi"}), "chunkSize must be between"),
     "an absurd watermark": (domain(loop=FILE, thinProvisioning={"highWatermark": "1Ei"}), "highWatermark must be"),
     "a chunk in no unit": (domain(loop=FILE, thinProvisioning={"chunkSize": "1GB"}), "must be a quantity of bytes"),
+    "a floor of nothing": (domain(file=FILE, minAvailable="0"), "minAvailable must be between 1Mi and 1Ei"),
+    "a floor of all": (domain(file=FILE, minAvailable="100%"), "minAvailable must be a quantity of bytes"),
+    "a floor of some bytes": (domain(file=FILE, minAvailable=5), "minAvailable must be between 1Mi and 1Ei"),
+    "an absurd floor": (domain(file=FILE, minAvailable="2Ei"), "minAvailable must be between 1Mi and 1Ei"),
+    "a floor with an absurd exponent": (
+        domain(file=FILE, minAvailable="1e999999999"),
+        "minAvailable must be a quantity of bytes",
+    ),
+    "a floor of a fraction": (domain(file=FILE, minAvailable="1.5%"), "minAvailable must be a quantity of bytes"),
     "no migrations at once": (domain(file=FILE, maxConcurrentMigrations=0), "maxConcurrentMigrations"),
     "a namespace that cannot be": (domain(file=FILE, allowedNamespaces=["VMs"]), "allowedNamespaces"),
     "a name that is too long": (domain("a" * 64, file=FILE), "metadata.name"),
@@ -230,6 +239,11 @@ def test_a_storage_domain_stays_where_it_is(apply: Apply, before: dict[str, Any]
     apply(domain(**before))
     with pytest.raises(TestbedError, match="cannot be changed; make another StorageDomain"):
         apply(domain(**after))
+
+
+@pytest.mark.parametrize("floor", ["1%", "99%", "100Gi", "1Ei", "200M", 1048576])
+def test_a_floor_is_a_quantity_or_a_percentage(apply: Apply, floor: object) -> None:
+    assert apply(domain(file=FILE, minAvailable=floor), dry_run=True)["spec"]["minAvailable"] == floor
 
 
 def test_a_storage_domains_limits_may_change(apply: Apply) -> None:

@@ -230,3 +230,14 @@ def test_groups_of_one_name_on_two_nodes_are_two_groups(world: World) -> None:
     world.node("n2", [], [ready("dst", group=world.name("two"))])
     handle = world.migrate("m", world.name("vm"))
     assert handle.until_phase("Scheduled")["nodeName"] == world.name("n1")
+
+
+def test_a_floor_keeps_a_migration_away_until_it_is_lowered(world: World) -> None:
+    world.domain("src")
+    world.domain("dst", minAvailable="30%")
+    world.node("n1", [machine(world.name("vm"))], [ready("src"), ready("dst", available=300 * GIB)])
+    handle = world.migrate("m", world.name("vm"))
+    refused = handle.until_accepted("False", "DestinationFull")
+    assert "300.0Gi have to stay free (spec.minAvailable: 30%)" in refused["message"]
+    world.domain("dst", minAvailable="10Gi")
+    handle.until_phase("Scheduled")

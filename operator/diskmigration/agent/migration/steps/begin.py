@@ -29,7 +29,7 @@ from diskmigration.agent.migration.checks.occupation import (
     require_no_journal,
     require_no_saved_state,
 )
-from diskmigration.agent.migration.checks.room import require_room, require_volume_size
+from diskmigration.agent.migration.checks.room import require_room_above_floor, require_volume_size
 from diskmigration.agent.migration.checks.snapshots import require_carried_bitmaps, require_no_snapshots
 from diskmigration.agent.migration.checks.storage_domains import require_may_move, source_domain
 from diskmigration.agent.migration.journal import Journal
@@ -114,7 +114,7 @@ def begin(
         on_wait(Activity(wait.what, wait.since) if wait is not None else None)
         return keep_on()
 
-    _require_room(journal, source.driver, destination.driver, keep_on_waiting)
+    _require_room(journal, source.driver, destination, keep_on_waiting)
     _require_access(node, domain, journal, source.driver, destination.driver)
     journal = journal.model_copy(
         update={"libvirt_changes_owners": libvirt_changes_owners(domain, journal, node.running)}
@@ -238,31 +238,24 @@ def _capacities(domain: Domain, disk: DomainDisk, reader: LibvirtReader) -> tupl
     return sizes
 
 
-def _require_room(
-    journal: Journal, source: StorageDriver, destination: StorageDriver, keep_on: Callable[[], bool]
-) -> None:
+def _require_room(journal: Journal, source: StorageDriver, side: OpenDomain, keep_on: Callable[[], bool]) -> None:
     """Raise if the data of now does not fit; volumes are extended for what the guest adds.
 
     Raises:
         MigrationError: DestinationFull, DiskNotSupported, InvalidSpec, StorageFailed.
     """
-    spec = journal.migration.spec
+    spec, destination = journal.migration.spec, side.driver
     whole_size = journal.source[-1].capacity_bytes
     allocated = [source.allocated_bytes(volume.name) for volume in journal.source]
     is_thick = spec.destination.provisioning is Provisioning.THICK
     is_raw = spec.destination.format is VolumeFormat.RAW
     is_whole = is_thick or (is_raw and destination.type is StorageType.BLOCK)
-    available = destination.space().available_bytes
+    space = destination.space()
+    available = space.available_bytes - side.domain.spec.available_floor.of(space.capacity_bytes)
     needed = whole_size if is_whole else sum(allocated)
     if needed > available and not is_whole:
         needed = min(needed, _measured_bytes(journal, destination.type, keep_on))
-    require_room(
-        Reason.DESTINATION_FULL,
-        subject=f"The disk {spec.disk}",
-        storage_domain=destination.name,
-        needed=needed,
-        available=available,
-    )
+    require_room_above_floor(subject=f"The disk {spec.disk}", destination=side, needed=needed)
     largest = whole_size if is_thick or is_raw else sum(allocated) if journal.flattens else max(allocated)
     require_volume_size(
         spec.disk, destination.name, size_bytes=largest, is_possible=destination.can_hold(destination.rounded(largest))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
-from diskmigration.agent.migration.checks.room import require_room
+from diskmigration.agent.migration.checks.room import require_room_above_floor
 from diskmigration.agent.migration.context import SIDE_BY_SIDE, MigrationContext
 from diskmigration.agent.migration.full_domain import lacking_room
 from diskmigration.agent.migration.journal import JournalVolume, Stage
@@ -138,12 +138,8 @@ def _require_room_for_chain(context: MigrationContext, needed: int) -> None:
     destination = context.destination
     ours = {volume.name for volume in context.journal.at_destination}
     already = sum(destination.driver.allocated_bytes(name) for name in destination.driver.volumes() if name in ours)
-    require_room(
-        Reason.DESTINATION_FULL,
-        subject=f"The chain of {context.target}",
-        storage_domain=destination.name,
-        needed=needed,
-        available=destination.driver.space().available_bytes + already,
+    require_room_above_floor(
+        subject=f"The chain of {context.target}", destination=destination, needed=needed, already=already
     )
 
 
