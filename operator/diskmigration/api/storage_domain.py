@@ -68,6 +68,7 @@ class StorageDomainSpec(Model):
     allowed_namespaces: tuple[str, ...] = ()
     allow_managed_elsewhere: bool = False
     max_concurrent_migrations: int = Field(default=4, ge=1)
+    max_synchronized_migrations: int = Field(default=20, ge=0)
     min_available: MinAvailable | None = None
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """What a migration occupies that a node's agent has. Pure."""
 
-from diskmigration.api.disk_migration import DiskMigrationSpec
+from diskmigration.api.disk_migration import CutoverPolicy, DiskMigrationSpec, Phase
 from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.placement import disk_keys, find_disk, needed_bytes
 from diskmigration.controller.records import Migration
@@ -18,6 +18,14 @@ def hold_of(migration: Migration, inventory: Inventory) -> Hold | None:
         disk = find_disk(located.machine, migration.spec.disk)
         needed = needed_bytes(migration.spec, disk, status.destination.type) if disk is not None else 0
     return Hold(status.source.storage_domain_name, status.destination.storage_domain_name, node, needed)
+
+
+def awaits_cutover(migration: Migration) -> bool:
+    """Return whether it is in step and waits for its cutover, not just for its agent to begin with it."""
+    spec = migration.spec
+    if spec is None or migration.status.phase is not Phase.SYNCHRONIZED:
+        return False
+    return spec.suspend or spec.cutover.policy is CutoverPolicy.MANUAL or spec.cutover.not_before is not None
 
 
 def disk_keys_of(migration: Migration, inventory: Inventory) -> tuple[str, ...]:

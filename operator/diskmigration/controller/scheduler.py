@@ -18,7 +18,7 @@ from diskmigration.controller.outcomes import Outcome, Placement, Refusal
 from diskmigration.controller.placement import Surroundings, place
 from diskmigration.controller.queueing import FairQueue, Lane, Ticket, is_position_worth_writing
 from diskmigration.controller.records import Migration
-from diskmigration.controller.slots import Claim, DiskClaims, Hold, Rank, Slots
+from diskmigration.controller.slots import Claim, DiskClaims, Hold, Limits, Rank, Slots, limits_of
 from diskmigration.controller.topics import Topic
 from diskmigration.controller.view import MigrationView
 from diskmigration.controller.waiters import Waiters
@@ -155,7 +155,8 @@ class Scheduler:
                 _log.warning("a delegated migration does not say its storage domains", extra=extra)
             else:
                 self._slots.hold(uid, hold)
-        self._slots.progress(uid, migration.status.allocated_bytes or 0)
+        awaits_cutover = delegations.awaits_cutover(migration)
+        self._slots.progress(uid, migration.status.allocated_bytes or 0, awaits_cutover=awaits_cutover)
         self._claim(migration, delegations.disk_keys_of(migration, self._inventory))
 
     def release(self, uid: str, key: str) -> None:
@@ -201,7 +202,7 @@ class Scheduler:
 
     def active_on(self, domain: str) -> int:
         """Return how many places of a storage domain are taken or promised."""
-        return self._slots.active(domain)
+        return self._slots.active(domain, most_awaiting=self._limits(domain).synchronized)
 
     # How it is kept
 
@@ -257,11 +258,11 @@ class Scheduler:
         self._grants.pop(uid, None)
 
     def _has_room(self, source: str, destination: str) -> bool:
-        return all(self._slots.active(name) < self._limit(name) for name in (source, destination))
+        return all(self.active_on(name) < self._limits(name).concurrent for name in (source, destination))
 
-    def _limit(self, name: str) -> int:
+    def _limits(self, name: str) -> Limits:
         record = self._inventory.domain(name)
-        return record.domain.spec.max_concurrent_migrations if record is not None and record.domain is not None else 0
+        return limits_of(record.domain if record is not None else None)
 
 
 def _may_wait(migration: Migration) -> bool:

@@ -36,7 +36,7 @@ def test_a_migration_gets_its_defaults(apply: Apply) -> None:
 
 
 def test_a_storage_domain_gets_its_defaults(apply: Apply) -> None:
-    defaults = {"maxConcurrentMigrations": 4, "allowManagedElsewhere": False}
+    defaults = {"maxConcurrentMigrations": 4, "maxSynchronizedMigrations": 20, "allowManagedElsewhere": False}
     made = apply(domain(file=FILE))
     assert made["spec"] == {"file": FILE, **defaults}
     assert made["status"] == {"observedGeneration": -1}

@@ -10,7 +10,7 @@ import pytest
 
 from diskmigration.api import names
 from tests.integration.controller.conftest import Operator
-from tests.integration.controller.world import FINAL, Handle, World, disk, machine, ready
+from tests.integration.controller.world import FINAL, Handle, World, agent_status, disk, machine, ready
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -154,3 +154,15 @@ def test_a_limit_that_is_raised_lets_more_go(world: World) -> None:
     for name in ("src", "dst"):
         world.domain(name, maxConcurrentMigrations=2)
     wait_until(lambda: sum(is_active(one) for one in world.statuses().values()) == 2, "two are active")
+
+
+def test_one_that_waits_for_its_cutover_gives_its_place_to_the_next(world: World) -> None:
+    for name in ("src", "dst"):
+        world.domain(name, maxConcurrentMigrations=1)
+    world.node("n1", [machine(world.name(f"vm-{n}")) for n in range(2)])
+    first = world.migrate("m0", world.name("vm-0"), cutover={"policy": "Manual"})
+    first.until_phase("Scheduled")
+    second = world.migrate("m1", world.name("vm-1"))
+    second.until_accepted("True", "Queued")
+    first.agent_writes(agent_status(first.status(), "Synchronized"))
+    second.until_phase("Scheduled")

@@ -163,3 +163,30 @@ def test_one_that_moves_nothing_waits_for_no_place() -> None:
     assert step(books, "vms/m2") == "DiskBusy", "the older one comes first to its disk"
     books.forget_migration(second, "uid-vms-m1")
     assert step(books, "vms/m2") == "granted"
+
+
+@pytest.mark.parametrize(
+    ("phase", "spec", "frees"),
+    [
+        ("Replicating", {"cutover": {"policy": "Manual"}}, False),
+        ("Synchronized", {}, False),
+        ("Synchronized", {"cutover": {"policy": "Manual"}}, True),
+        ("Synchronized", {"cutover": {"notBefore": "2030-01-01T00:00:00Z"}}, True),
+        ("Synchronized", {"suspend": True}, True),
+        ("Pivoting", {"cutover": {"policy": "Manual"}}, False),
+    ],
+)
+@pytest.mark.parametrize("limit", [20, 0])
+def test_one_that_waits_for_its_cutover_gives_its_place_to_the_next(
+    phase: str, spec: dict[str, Any], limit: int, *, frees: bool
+) -> None:
+    books = books_with({"n1": ["vm-0", "vm-1"]})
+    for name in "ab":
+        body = domain_body(name, limit=1)
+        body["spec"]["maxSynchronizedMigrations"] = limit
+        books.observe_domain(body)
+    first, second = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(2))
+    assert (step(books, first), step(books, second)) == ("granted", "queued")
+    running = migration_body("m0", vm="vm-0", created=0, spec=spec, status={**SIDES, "nodeName": "n1", "phase": phase})
+    books.observe_migration(running)
+    assert step(books, second) == ("granted" if frees and limit else "queued")

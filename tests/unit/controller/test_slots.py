@@ -14,6 +14,7 @@ holds = st.builds(
     node=st.sampled_from(("n1", "n2")),
     needed_bytes=st.integers(0, 100),
     written_bytes=st.integers(0, 150),
+    awaits_cutover=st.booleans(),
 )
 
 
@@ -33,7 +34,10 @@ def test_the_counts_are_those_of_the_holds(acts: list[tuple[str, Hold | int | No
                 old = held[uid]
                 held[uid] = Hold(old.source, old.destination, old.node, old.needed_bytes, act)
         for name in "abcdef":
-            assert slots.active(name) == sum(name in (hold.source, hold.destination) for hold in held.values())
+            there = [hold for hold in held.values() if name in (hold.source, hold.destination)]
+            awaiting = sum(hold.awaits_cutover for hold in there)
+            for most in range(4):
+                assert slots.active(name, most_awaiting=most) == len(there) - min(awaiting, most)
         for name in "def":
             for node in ("n1", "n2"):
                 for but in ("", *UIDS):
