@@ -1,15 +1,17 @@
 """What a user may ask of a migration while it runs, and what its object says from the first second to the last."""
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.migrations.machines import MEBIBYTE, Machine
-from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack
+from tests.integration.migrations.stack import NAMESPACE, NODE, Migration, Stack, make_domain
 from tests.integration.migrations.volumes import made_volume
 from tests.variants import first_by_day
 from tests.waiting import wait_until
@@ -158,6 +160,29 @@ def test_a_suspended_one_starts_when_it_is_let_go(stack: Stack, machines: Machin
 
     migration.succeed()
     assert_moved(stack, machine, "file-b")
+
+
+def test_one_that_was_handed_over_waits_for_a_storage_domain_that_is_away(
+    stack: Stack, machines: Machines, scratch: Path
+) -> None:
+    machine = machines("file-a")
+    away = make_domain(scratch, f"away-{uuid.uuid4().hex[:8]}", "file")
+    stack.make_ready({away.name: away})
+    stack.agent.kill()
+    migration = stack.migrate(machine, away.name, backoffLimit=0)
+    migration.wait_for_phase("Scheduled")
+    unmounted = away.root.rename(scratch / "unmounted")
+    stack.agent.start()
+    wait_until(lambda: "is not ready" in migration.condition("Ready")["message"], "it says what it waits for")
+    assert migration.phase() == "Scheduled"
+
+    unmounted.rename(away.root)
+
+    status = migration.succeed()
+    assert status["attempts"] == 1
+    machine.verify()
+    stack.migrate(machine, "file-a").succeed()
+    stack.control_plane.kubectl("delete", "storagedomain", away.name)
 
 
 @pytest.mark.nightly

@@ -18,6 +18,9 @@ from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
 
 _log = logging.getLogger(__name__)
 
+_PASSES = frozenset({Reason.STORAGE_DOMAIN_NOT_READY, Reason.STORAGE_DOMAIN_NOT_FOUND})
+"""What an attempt that has touched nothing waits for: an outage of the storage, or a watch that is behind."""
+_PASSES_SECONDS = 2.0
 _RESUME_SECONDS = 10.0
 """How long to wait for the event that a VM was resumed before the step that needs it is tried anyway."""
 
@@ -92,6 +95,11 @@ def _show_obstacle(run: Run, error: MigrationError) -> None:
 
 
 def _fail_before_begin(run: Run, error: MigrationError) -> bool:
+    if error.reason in _PASSES:
+        # As the operator does with one that waits for its turn: only its deadline ends it.
+        run.show(run.phase, wait=error.message)
+        run.wait(_PASSES_SECONDS)
+        return False
     if error.reason in RETRYABLE and run.attempt_number <= run.latest.spec.backoff_limit:
         wait_for_next_attempt(run, error.message)
         return False

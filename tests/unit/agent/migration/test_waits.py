@@ -195,6 +195,16 @@ OTHERS: dict[str, tuple[dict[str, Any], Callable[[World], None], str]] = {
     "paused": ({}, fail(VirtualMachinePausedError("Resume it.")), "Resume it."),
     "paused before": ({"with_context": False}, fail(VirtualMachinePausedError("Resume it.")), "Resume it."),
     "tried again": ({"found": GIVEN_UP}, fail(MigrationError(Reason.MERGE_FAILED, "lvm said: no")), "lvm said: no. "),
+    "not ready": (
+        {"with_context": False},
+        fail(MigrationError(Reason.STORAGE_DOMAIN_NOT_READY, "Mount it.")),
+        "Mount it.",
+    ),
+    "not found": (
+        {"with_context": False},
+        fail(MigrationError(Reason.STORAGE_DOMAIN_NOT_FOUND, "Make it.")),
+        "Make it.",
+    ),
     "suspended": ({"of": SUSPENDED, "with_context": False}, open_one, "spec.suspend"),
     "hosts before": ({"with_context": False}, open_one, "node-b does not answer"),
     "next attempt": ({"with_context": False}, next_attempt, "Attempt 2 follows"),

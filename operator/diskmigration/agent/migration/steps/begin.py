@@ -81,6 +81,9 @@ def begin(
     found = _disk_in_use(domain, free, reader) if is_running else _unused_disk(node, domain, free)
     source = _source_domain(node, found.disk)
     destination = node.domains.get(migration.spec.destination.storage_domain_name)
+    nothing = _nothing_to_move(migration, source.name, destination.name)
+    if nothing is None:
+        _require_ready(source, destination)
     require_nothing_left(
         migration,
         (source, destination),
@@ -88,20 +91,10 @@ def begin(
         what=f"The VM has its disk {free.target} on {found.disk.chain[0].path}.",
         keep_on=keep_on,
     )
-    if (expected := migration.spec.source) is not None and source.name != expected.storage_domain_name:
-        return NothingToMove(
-            Reason.NOT_ON_SOURCE,
-            f"The disk is in the storage domain {source.name}, and not in {expected.storage_domain_name}, where "
-            "spec.source has it; nothing was moved.",
-        )
-    if source.name == destination.name:
-        return NothingToMove(
-            Reason.ALREADY_AT_DESTINATION, f"The disk lives in the storage domain {destination.name} already."
-        )
+    if nothing is not None:
+        return nothing
     sides = (source.domain, destination.domain)
     require_may_move(description, sides, migration.metadata.namespace, system_namespace=node.system_namespace)
-    for side in (source, destination):
-        side.driver.check()
     require_not_managed_elsewhere(description, source.domain, destination.domain)
     journal = plan(found, migration, source, destination, attempt=attempt, may_take_snapshot=is_running)
     require_possible(journal, found.disk)
@@ -121,6 +114,32 @@ def begin(
     )
     journals.write(domain, journal)
     return journal
+
+
+def _nothing_to_move(migration: DiskMigration, source: str, destination: str) -> NothingToMove | None:
+    """Return why the disk stays where it is, None where it moves; the two are the names of the storage domains."""
+    if (expected := migration.spec.source) is not None and source != expected.storage_domain_name:
+        return NothingToMove(
+            Reason.NOT_ON_SOURCE,
+            f"The disk is in the storage domain {source}, and not in {expected.storage_domain_name}, where spec.source "
+            "has it; nothing was moved.",
+        )
+    if source == destination:
+        return NothingToMove(
+            Reason.ALREADY_AT_DESTINATION, f"The disk lives in the storage domain {destination} already."
+        )
+    return None
+
+
+def _require_ready(*sides: OpenDomain) -> None:
+    """Raise StorageDomainNotReady, which is waited for, where the storage of one is away."""
+    for side in sides:
+        try:
+            side.driver.check()
+        except MigrationError as error:
+            raise MigrationError(
+                Reason.STORAGE_DOMAIN_NOT_READY, f"The StorageDomain {side.name} is not ready: {error.message}"
+            ) from error
 
 
 def _free_disk(
