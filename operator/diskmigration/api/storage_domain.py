@@ -88,6 +88,14 @@ class StorageDomainSpec(Model):
         return self.min_available or AvailableFloor()
 
 
+class StorageDomainUse(Model):
+    """The migrations between it and another one, the thin volumes of running VMs in it, and the first of the VMs."""
+
+    migrations: int = 0
+    thin_volumes: int = 0
+    virtual_machines: tuple[str, ...] = ()
+
+
 class StorageDomainDisplay(Model):
     """What kubectl's columns print, as a column cannot format a number; programs read the numbers."""
 
@@ -109,6 +117,7 @@ class StorageDomainStatus(Model):
     capacity_bytes: int | None = None
     available_bytes: int | None = None
     active_migrations: int = 0
+    in_use: StorageDomainUse | None = None
     display: StorageDomainDisplay | None = None
 
 

@@ -3,12 +3,15 @@
 Each write is a request, and an event for the agent of every node; free space moves on all nodes all the time.
 """
 
-from diskmigration.api.storage_domain import StorageDomainStatus
+from diskmigration.api.storage_domain import StorageDomainStatus, StorageDomainUse
 
 COUNTS_SECONDS = 10.0
-"""How often counts are written: a migration of some seconds costs no write at its start and end."""
+"""How often the number of active migrations is written, and whether there are thin volumes and migrations at all.
+
+A migration of some seconds so costs no write at its start and end.
+"""
 FIGURES_SECONDS = 60.0
-"""How often sizes are written."""
+"""How often sizes are written, and how many thin volumes there are, and whose."""
 CAPACITY_SHARE = 0.01
 AVAILABLE_SHARE = 0.05
 """Free space that has moved by less than both, of the capacity and of itself, is not worth a write."""
@@ -20,7 +23,7 @@ def interval(written: StorageDomainStatus, status: StorageDomainStatus) -> float
         return 0.0
     if _counts(written) != _counts(status):
         return COUNTS_SECONDS
-    return FIGURES_SECONDS if _have_sizes_moved(written, status) else None
+    return FIGURES_SECONDS if written.in_use != status.in_use or _have_sizes_moved(written, status) else None
 
 
 def _facts(status: StorageDomainStatus) -> tuple[object, ...]:
@@ -29,7 +32,8 @@ def _facts(status: StorageDomainStatus) -> tuple[object, ...]:
 
 
 def _counts(status: StorageDomainStatus) -> tuple[object, ...]:
-    return (status.active_migrations,)
+    used = status.in_use or StorageDomainUse()
+    return status.active_migrations, used.migrations > 0, used.thin_volumes > 0
 
 
 def _have_sizes_moved(written: StorageDomainStatus, status: StorageDomainStatus) -> bool:

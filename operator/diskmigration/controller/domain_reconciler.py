@@ -59,4 +59,7 @@ class DomainReconciler:
             reports=reports,
             unlocked_sharers={node: sharers[uuid] for node, uuid in groups.items()},
             active_migrations=self._books.scheduler.active_on(name),
+            in_use=inventory.thin_volumes.use_of(name).model_copy(
+                update={"migrations": self._books.scheduler.migrations_on(name)}
+            ),
         )

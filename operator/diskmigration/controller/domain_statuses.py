@@ -12,7 +12,7 @@ from diskmigration.api.conditions import condition
 from diskmigration.api.errors import Reason
 from diskmigration.api.libvirt_host import NodeStorageDomain
 from diskmigration.api.quantity import human_readable
-from diskmigration.api.storage_domain import StorageDomainDisplay, StorageDomainStatus
+from diskmigration.api.storage_domain import StorageDomainDisplay, StorageDomainStatus, StorageDomainUse
 from diskmigration.controller.records import DomainRecord
 
 _NAMED_NODES = 3
@@ -31,12 +31,14 @@ class DomainUse:
     """What is known of a storage domain besides its spec.
 
     `reports` has what the nodes' agents say, by node. `unlocked_sharers` has, by the node that reports it, the nodes
-    that share its volume group with no lock manager. `active_migrations` occupy a place in it.
+    that share its volume group with no lock manager. `active_migrations` occupy a place in it. `in_use` is what
+    keeps it from being deleted.
     """
 
     reports: Mapping[str, NodeStorageDomain] = field(default_factory=dict)
     unlocked_sharers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     active_migrations: int = 0
+    in_use: StorageDomainUse = field(default_factory=StorageDomainUse)
 
 
 def status_of(record: DomainRecord, use: DomainUse, now: datetime) -> StorageDomainStatus:
@@ -84,6 +86,7 @@ def status_of(record: DomainRecord, use: DomainUse, now: datetime) -> StorageDom
         capacity_bytes=capacity,
         available_bytes=available,
         active_migrations=use.active_migrations,
+        in_use=use.in_use,
         display=StorageDomainDisplay(
             available=human_readable(available) if available is not None else None,
             capacity=human_readable(capacity) if capacity is not None else None,

@@ -16,6 +16,7 @@ from diskmigration.api.model import ObjectMeta
 from diskmigration.controller import topics
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import DomainRecord
+from diskmigration.controller.thin_volumes import ThinVolumes
 from diskmigration.controller.topics import Topic
 
 _K = TypeVar("_K")
@@ -46,12 +47,14 @@ class Inventory:
         self._groups: defaultdict[str, dict[_Sight, VolumeGroup]] = defaultdict(dict)
         self._domains: dict[str, DomainRecord] = {}
         self._liveness = Liveness()
+        self.thin_volumes = ThinVolumes()
 
     def put_host(self, host: LibvirtHost) -> set[Topic]:
         """Takes in what a node's agent reports; the topics that it changes."""
         node = host.metadata.name
         before = self._hosts.get(node)
         self._hosts[node] = host
+        self.thin_volumes.replace(node, host.status.virtual_machines)
         touched = self._replace_machines(node, before, host) | self._replace_reports(node, before, host)
         if _complaint(before) != _complaint(host):
             touched.add(topics.node(node))
@@ -60,6 +63,7 @@ class Inventory:
     def remove_host(self, node: str) -> set[Topic]:
         """Forgets a node; the topics that this changes."""
         before = self._hosts.pop(node, None)
+        self.thin_volumes.replace(node, ())
         return self._replace_machines(node, before, None) | self._replace_reports(node, before, None)
 
     def put_domain(self, record: DomainRecord) -> set[Topic]:

@@ -204,6 +204,10 @@ class Scheduler:
         """Return how many places of a storage domain are taken or promised."""
         return self._slots.active(domain, most_awaiting=self._limits(domain).synchronized)
 
+    def migrations_on(self, domain: str) -> int:
+        """Return how many migrations use a storage domain, also of those that take no place in it."""
+        return self._slots.active(domain, most_awaiting=0)
+
     # How it is kept
 
     def _consider(self, ticket: Ticket) -> None:

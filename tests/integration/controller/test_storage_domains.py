@@ -8,8 +8,9 @@ import pytest
 
 from diskmigration.api import names
 from diskmigration.controller.domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS
+from testbed.processes import TestbedError
 from tests.integration.controller.conftest import Operator
-from tests.integration.controller.world import GIB, World, machine, ready
+from tests.integration.controller.world import GIB, World, disk, machine, ready
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -67,8 +68,8 @@ def test_a_domain_shows_the_migrations_that_occupy_a_place(world: World) -> None
     world.node("n1", [machine("web-1")])
     handle = world.migrate("m", "web-1")
     handle.until_phase("Scheduled")
-    wait_until(lambda: shown(world, "src")["active"] == "1/3", "it shows", seconds=2 * COUNTS_SECONDS)
-    wait_until(lambda: shown(world, "dst")["active"] == "1/4", "it shows", seconds=2 * COUNTS_SECONDS)
+    wait_until(lambda: shown(world, "src").get("active") == "1/3", "it shows", seconds=2 * COUNTS_SECONDS)
+    wait_until(lambda: shown(world, "dst").get("active") == "1/4", "it shows", seconds=2 * COUNTS_SECONDS)
     assert body_of(world, "src")["status"]["activeMigrations"] == 1
 
 
@@ -92,3 +93,23 @@ def test_free_space_that_moves_costs_a_write_a_minute(world: World, operator: Op
     wait_until(has_shown_other, "the free space is shown", seconds=FIGURES_SECONDS + 2 * COUNTS_SECONDS)
     assert len(versions) - 1 <= 1 + (time.monotonic() - began_at) / FIGURES_SECONDS
     assert operator.is_ready()
+
+
+def test_a_domain_with_thin_volumes_of_a_running_vm_is_not_deleted(world: World) -> None:
+    world.domain("src", kind="lvm")
+    thin = disk(kind="Block")
+    node = world.node("n1", [machine("web-1", disks=[thin])], [ready("src")])
+
+    def is_refused() -> str:
+        try:
+            world.control_plane.kubectl("delete", "sd", world.name("src"), "--dry-run=server")
+        except TestbedError as refused:
+            return str(refused)
+        return ""
+
+    message = wait_until(is_refused, "it is refused", seconds=3 * COUNTS_SECONDS)
+    assert "running VMs have 1 thin volumes in it (web-1)" in message
+
+    world.report(node, [machine("web-1", disks=[thin], state="ShutOff")], [ready("src")])
+    wait_until(lambda: not is_refused(), "it may be deleted", seconds=3 * COUNTS_SECONDS)
+    world.control_plane.kubectl("delete", "sd", world.name("src"))

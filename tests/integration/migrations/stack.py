@@ -203,7 +203,8 @@ def storage_domain(domain: Domain, *, allowed: tuple[str, ...] = (NAMESPACE,), *
     return {
         "apiVersion": "diskmigration.dev/v1alpha1",
         "kind": "StorageDomain",
-        "metadata": {"name": domain.name},
+        # Tests delete it while VMs and migrations use it.
+        "metadata": {"name": domain.name, "annotations": {"diskmigration.dev/delete-in-use": "true"}},
         "spec": {
             domain.kind: domain.place,
             "allowedNamespaces": list(allowed),
