@@ -5,7 +5,7 @@ until it goes on. The call is left to itself then, on a thread of its own, and i
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from diskmigration.agent import background
@@ -41,8 +41,7 @@ class LibvirtReader:
         return answer.result()
 
     def _await(self, answer: Future[Any], doing: str) -> None:
-        wait([answer], timeout=self._seconds)
-        if not answer.done():
+        if not background.ends_within(answer, self._seconds):
             raise _unanswered(doing, self._seconds)
         self._pending = None
 
@@ -59,7 +58,7 @@ def act(
     `on_wait` is called again and again as long as there is no answer, and may raise; `doing` is for its message.
     """
     answer = background.start(call, name=doing)
-    while not wait([answer], timeout=seconds).done:
+    while not background.ends_within(answer, seconds):
         on_wait(_unanswered(doing, seconds))
     return answer.result()
 

@@ -1,12 +1,12 @@
 """Reads that may never return, as a mount whose server is away lets them wait for ever.
 
-Each runs in a thread of its own. One that does not return in time keeps its thread, and nothing else.
+Each has a thread of its own until it returns. One that does not return in time keeps its thread, and nothing else.
 """
 
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -55,7 +55,7 @@ class BoundedReads:
                 earlier = self._pending.get(key)
                 own = earlier or self._begin(key, call)
             left = own.begun_at + seconds - time.monotonic()
-            if not wait([own.future], max(left, 0.0)).done:
+            if not background.ends_within(own.future, max(left, 0.0)):
                 raise NoAnswerError(own.since, time.monotonic() - own.begun_at)
             # What was read before it was asked for may have changed since: it is read again.
             if earlier is None:
