@@ -16,6 +16,7 @@ from diskmigration.agent.storage import command, directory, loop_devices, owners
 from diskmigration.agent.storage.driver import Leftover, Owner, Space, StoredImage
 from diskmigration.agent.storage.failures import os_errors, raises_migration_errors
 from diskmigration.agent.storage.ownership import OWN, Ownership
+from diskmigration.agent.storage.paths import found_at
 from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.storage_domain import StorageType
 
@@ -140,10 +141,12 @@ class LoopDriver:
         is_planted = (self.root / volume).is_symlink()
         if not is_planted:
             link = self._link(volume)
-            if link.is_symlink():
-                link.unlink(missing_ok=True)
             with self._attaching:
-                if (device := self._device(volume)) is not None:
+                # Found by the link, while there is one: to ask all devices of the node takes long.
+                device = self._device(volume)
+                if link.is_symlink():
+                    link.unlink(missing_ok=True)
+                if device is not None:
                     _take_back(device)
                     doing = f"detaching {device} of the volume {volume}"
                     command.run(["losetup", "--detach", str(device)], doing=doing)
@@ -164,6 +167,9 @@ class LoopDriver:
         """Return the loop device of the volume's file, as the kernel tells it."""
         file = directory.file_of(self.root, volume)
         link = self._link(volume)
+        if found_at(file) is None:
+            # No device is found by a file that is not there.
+            return None
         if link.is_symlink() and (backing := loop_devices.backing_of(link)) is not None and backing.is_file(file):
             return link.resolve(strict=True)
         named = loop_devices.devices_named(file.name)

@@ -86,7 +86,7 @@ def file_within(device: Path, root: Path) -> Path | None:
 
 def devices_named(name: str) -> Iterator[tuple[Path, Backing]]:
     """Return the loop devices with a file of that name behind them, whichever directory it is in."""
-    for entry in sorted(SYSFS.glob("loop*")):
+    for entry in _attached_entries():
         device = Path("/dev") / entry.name
         if _shown(entry).name == name and (backing := _backing(device, entry)) is not None:
             yield device, backing
@@ -104,13 +104,11 @@ class Attached:
 def attached() -> Iterator[Attached]:
     """Yield every loop device that has a file behind it."""
     seconds = _ANSWER_SECONDS
-    for entry in SYSFS.glob("loop*"):
+    for entry in _attached_entries():
         device = Path("/dev") / entry.name
         try:
             major, minor = map(int, (entry / "dev").read_text().split(":"))
         except OSError:
-            continue
-        if not (entry / "loop").exists():
             continue
         try:
             backing = _backing(device, entry, seconds=seconds)
@@ -122,6 +120,14 @@ def attached() -> Iterator[Attached]:
         else:
             if backing is not None:
                 yield Attached(device, os.makedev(major, minor), backing)
+
+
+def _attached_entries() -> Iterator[Path]:
+    """Yield the entry in sysfs of every loop device that has a file. The kernel keeps those that have none any more."""
+    for name in sorted(os.listdir(SYSFS)):  # noqa: PTH208 - see below
+        # Hundreds may have no file, and a Path for each would take longer than all the rest.
+        if name.startswith("loop") and os.path.exists(f"{SYSFS}/{name}/loop"):  # noqa: PTH110 - see above
+            yield SYSFS / name
 
 
 def refresh_size(device: Path) -> None:
