@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from diskmigration.agent.agent import Agent
+from diskmigration.agent.allocator import use_few_arenas
 from diskmigration.agent.heartbeat import KUBERNETES_API
 from diskmigration.agent.hypervisor.connection import sockets_of
 from diskmigration.agent.node.probe import LIBVIRT
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     It ends with 1 on a defect of its own, and for nothing that the API server answers.
     """
     options = _parse(arguments)
+    use_few_arenas()
     logs.set_up(level=options.log_level)
     lock = _lock_host(options.lock_file)
     cluster = client.connect(options.kubeconfig)
