@@ -116,6 +116,7 @@ def parse(xml: str) -> DomainDescription:
 
 _TAG = re.compile(r"<[^<>!?][^<>]*>")
 _VALUE = re.compile(r"""=(?:"[^"]*"|'[^']*')""")
+_BREAK_IN_TAG = re.compile(r"<(?![<>!?])[^<>\t\n\r]*[\t\n\r]")
 _BREAKS = {ord(character): f"&#{ord(character)};" for character in "\t\n\r"}
 
 
@@ -125,8 +126,9 @@ def root_of(xml: str) -> ET.Element:
     libvirt writes a path's line breaks and tabs as they are, and an XML parser has to read a space for each: another
     path, and maybe somebody else's volume.
     """
-    exact = _TAG.sub(lambda tag: _VALUE.sub(lambda value: value[0].translate(_BREAKS), tag[0]), xml)
-    return ET.fromstring(exact)  # noqa: S314 - libvirt's own output, from the node's own daemon
+    if _BREAK_IN_TAG.search(xml) is not None:
+        xml = _TAG.sub(lambda tag: _VALUE.sub(lambda value: value[0].translate(_BREAKS), tag[0]), xml)
+    return ET.fromstring(xml)  # noqa: S314 - libvirt's own output, from the node's own daemon
 
 
 def _owner(root: ET.Element) -> str:
