@@ -28,6 +28,7 @@ OF_THREADS = (
     "task",
     "fd",
     "libvirt.",
+    "diskmigration.agent.background.",
     *(f"{HYPERVISOR}.{name}" for name in ("connection.Connection", "vm_reader.VmReader", "qemu_calls.")),
 )
 """Those pools of threads that are not full yet make more of, as each thread may have a connection of its own."""

@@ -12,6 +12,11 @@ _SECONDS = 1.0
 def show_what_lasts(workers: Callable[[], Iterable[Worker]], stopping: threading.Event) -> None:
     """Have the statuses of all workers say what their threads are in the midst of, until `stopping` is set."""
     while not stopping.wait(_SECONDS):
-        for worker in workers():
-            with surviving("the messages of migrations", pause=stopping.wait):
-                worker.show_what_lasts()
+        _show(workers(), stopping)
+
+
+def _show(workers: Iterable[Worker], stopping: threading.Event) -> None:
+    # A function of its own: a worker that has ended is not kept until the next turn.
+    for worker in workers:
+        with surviving("the messages of migrations", pause=stopping.wait):
+            worker.show_what_lasts()
