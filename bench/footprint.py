@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
-from bench import fleet, moves, processor
+from bench import fleet, migrating, processor
 from bench.figures import Compared, Figure, Goal
 from bench.guests import empty
 from bench.plan import Plan
@@ -13,7 +13,6 @@ from bench.previous import BESIDE, await_ready, previous_agent, running_instead,
 from bench.stage import MIGRATIONS_AT_ONCE, Stage, running_stage
 from bench.statistics import spread
 from testbed.programs import Program
-from tests.integration.migrations.machines import Machine
 
 GROUP = "agent"
 _SETTLE_SECONDS = 15
@@ -21,7 +20,6 @@ _SETTLE_SECONDS = 15
 _CALLS_SECONDS = 2
 _CALLS_WINDOWS = 4
 _ONE_PERCENT = Goal(Compared.OURS, 1)
-_THIRTY_PERCENT = Goal(Compared.OURS, 30)
 _TWENTY_CALLS = Goal(Compared.OURS, 20)
 
 
@@ -45,7 +43,7 @@ def measure(plan: Plan) -> Iterator[Figure]:
         for load in (fleet.WITHIN, fleet.GROWING):
             with fleet.writing(stage, plan.writers, load, plan.thin.chunk):
                 yield from _with_guests(stage, plan, previous, load.name)
-        yield from _with_migrations(stage, plan, previous, machines[:MIGRATIONS_AT_ONCE])
+        yield from migrating.measure(GROUP, stage, plan, previous, machines[:MIGRATIONS_AT_ONCE])
 
 
 def _with_guests(stage: Stage, plan: Plan, previous: Program, load: str) -> Iterator[Figure]:
@@ -87,26 +85,3 @@ def _footprint(stage: Stage, plan: Plan, agent: Program, running: AbstractContex
 
 def _all(footprints: Sequence[Footprint], of: Callable[[Footprint], float]) -> tuple[float, ...]:
     return tuple(of(each) for each in footprints)
-
-
-def _with_migrations(stage: Stage, plan: Plan, previous: Program, machines: list[Machine]) -> Iterator[Figure]:
-    ours: list[processor.Taken] = []
-    others: list[processor.Taken] = []
-    for _ in range(plan.rounds):
-        # There and back, so that both agents move the same disks the same way.
-        ours += [_move_many(stage, machines, to, stage.stack.agent) for to in ("loop-b", "loop-a")]
-        with running_instead(stage, previous):
-            others += [_move_many(stage, machines, to, previous) for to in ("loop-b", "loop-a")]
-    what = f"{len(machines)} migrations at once beside {plan.machines - plan.writers} VMs"
-    percents, beside = ([each.percents[0] for each in side] for side in (ours, others))
-    yield Figure(GROUP, f"Processor, {what}", "%", tuple(percents), tuple(beside), BESIDE, _THIRTY_PERCENT)
-    memory, before = (tuple(each.greatest_rss for each in side) for side in (ours, others))
-    yield Figure(GROUP, f"Greatest RSS, {what}", "MiB", memory, before, BESIDE)
-
-
-def _move_many(stage: Stage, machines: list[Machine], to: str, agent: Program) -> processor.Taken:
-    begun = [moves.begin(stage, machine, to, strategy="Snapshot") for machine in machines]
-    taken = processor.watch((agent.pid,), lambda: all(migration.phase() == "Succeeded" for migration in begun))
-    for machine in machines:
-        moves.await_known(stage, machine, to)
-    return taken

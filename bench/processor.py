@@ -12,22 +12,41 @@ _LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Taken:
-    """The processes' shares of one processor, in percent, and the greatest memory of the first one, in MiB."""
+class Spent:
+    """Processor time in seconds: a process's own, and that of the programs that it ran."""
 
-    percents: tuple[float, ...]
+    own: float
+    programs: float
+
+    @property
+    def all(self) -> float:
+        """Both."""
+        return self.own + self.programs
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What processes took in a time of so many seconds, and the greatest memory of the first one, in MiB."""
+
+    seconds: float
+    spent: tuple[Spent, ...]
     greatest_rss: float
+
+    @property
+    def percents(self) -> tuple[float, ...]:
+        """Return their shares of one processor, in percent, with the programs that they ran."""
+        return tuple(100 * each.all / self.seconds for each in self.spent)
 
 
 def watch(pids: tuple[int, ...], is_over: Callable[[], bool]) -> Taken:
     """Measure until it is over."""
-    started, before, greatest = time.monotonic(), [ticks(pid) for pid in pids], 0
+    started, before, greatest = time.monotonic(), [_spent(pid) for pid in pids], 0
     while not is_over():
         greatest = max(greatest, _rss_bytes(pids[0]))
         time.sleep(_LOOK_SECONDS)
-    seconds = time.monotonic() - started
-    percents = [100 * (ticks(pid) - old) / _TICKS / seconds for pid, old in zip(pids, before, strict=True)]
-    return Taken(tuple(percents), greatest / MEBIBYTE)
+    seconds, after = time.monotonic() - started, [_spent(pid) for pid in pids]
+    spent = (Spent(new.own - old.own, new.programs - old.programs) for new, old in zip(after, before, strict=True))
+    return Taken(seconds, tuple(spent), greatest / MEBIBYTE)
 
 
 def for_seconds(seconds: float) -> Callable[[], bool]:
@@ -36,10 +55,11 @@ def for_seconds(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= until
 
 
-def ticks(pid: int) -> int:
-    """Return its user and system time and that of the programs it ran, fields 14 to 17 of proc_pid_stat(5)."""
+def _spent(pid: int) -> Spent:
+    """Read user and system time, of its own and of its ended children: fields 14 to 17 of proc_pid_stat(5)."""
     fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15])
+    user, system, children_user, children_system = (int(field) / _TICKS for field in fields[11:15])
+    return Spent(user + system, children_user + children_system)
 
 
 def _rss_bytes(pid: int) -> int:
