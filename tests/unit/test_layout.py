@@ -32,6 +32,18 @@ def test_one_module_alone_has_a_driver_remove_a_volume() -> None:
     assert calls == {"removal.py"}
 
 
+def test_one_module_alone_reads_the_machines_clock() -> None:
+    source = REPOSITORY / "operator" / "diskmigration"
+    readers = {
+        path.name
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and (ast.unparse(node.value), node.attr) in {("datetime", "now"), ("datetime", "utcnow"), ("time", "time")}
+    }
+    assert readers == {"clock.py"}
+
+
 def _calls_of_remove(path: Path) -> Iterator[str]:
     """What `remove` is called on, wherever it is called."""
     for node in ast.walk(ast.parse(path.read_text())):

@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
+from diskmigration import clock
 from diskmigration.agent.inventory_pacing import FACTS_SECONDS, interval
 from diskmigration.agent.node.probe import LIBVIRT
 from diskmigration.api import conditions
@@ -27,6 +27,8 @@ SURVEY_LATE_SECONDS = 900.0
 
 LABELS_SECONDS = 30.0
 """How long the Node's labels are taken for the same."""
+
+_SKEW_STEP_SECONDS = 10
 
 
 class HostPublisher:
@@ -88,7 +90,7 @@ class HostPublisher:
         self._labels_until = time.monotonic() + LABELS_SECONDS
 
     def _look(self) -> LibvirtHostStatus:
-        now = datetime.now(UTC)
+        now = clock.now()
         try:
             found = self._survey()
         except MigrationError as error:
@@ -100,7 +102,7 @@ class HostPublisher:
                 self._conditions, "Ready", ready, reason=reason, message=message, generation=None, now=now
             ),
         )
-        return found.model_copy(update={"conditions": self._conditions})
+        return found.model_copy(update={"conditions": self._conditions, "clock_skew_seconds": _shown_skew()})
 
     def _write(self, status: LibvirtHostStatus) -> None:
         seconds = interval(self._written, status)
@@ -129,3 +131,8 @@ class HostPublisher:
             LIBVIRT_HOSTS, self._node_name, {"metadata": metadata}, field_manager=AGENT_FIELD_MANAGER
         )
         return str(made["metadata"]["uid"])
+
+
+def _shown_skew() -> int | None:
+    """Return the node's clock skew, so roughly that it is not written again and again."""
+    return round(clock.skew_seconds() / _SKEW_STEP_SECONDS) * _SKEW_STEP_SECONDS or None

@@ -7,8 +7,9 @@ of the VM, or where it was defined on both.
 import logging
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from diskmigration import clock
 from diskmigration.api import conditions
 from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.names import LIBVIRT_HOSTS
@@ -67,7 +68,7 @@ class OtherHosts:
             raise HostsUnknownError(f"the API server cannot be asked what the other nodes have: {error}") from error
         with self._lock:
             self._is_alone = not others
-        now = datetime.now(UTC)
+        now = clock.now()
         return tuple(OtherHost(host, is_current(host, leases.get(host.metadata.name), now=now)) for host in others)
 
     def running(self, uuid: str) -> str | None:

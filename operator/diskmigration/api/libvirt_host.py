@@ -106,6 +106,7 @@ class LibvirtHostStatus(Model):
     libvirt_version: str = ""
     qemu_version: str = ""
     agent_version: str = ""
+    clock_skew_seconds: int | None = None
     conditions: tuple[Condition, ...] = ()
     virtual_machine_count: int = 0
     storage_domains: tuple[NodeStorageDomain, ...] = ()

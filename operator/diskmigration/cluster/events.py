@@ -5,9 +5,9 @@ import queue
 import threading
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
+from diskmigration import clock
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster import resources
 from diskmigration.cluster.client import Cluster
@@ -107,7 +107,7 @@ def _body(reporter: Reporter, event: Event) -> JsonObject:
     }
     return {
         "metadata": {"name": f"{metadata.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
-        "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "eventTime": clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "reportingController": reporter.controller,
         "reportingInstance": _cut(reporter.instance, INSTANCE_LIMIT_BYTES),
         "action": event.action,

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from diskmigration import clock
 from diskmigration.cluster import resources
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
@@ -147,7 +147,7 @@ class Leadership:
     def _write(self, found: dict[str, Any] | None, *, holder: str | None = None) -> None:
         holder = self.identity if holder is None else holder
         before = (found or {}).get("spec") or {}
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
         is_same = before.get("holderIdentity") == holder
         spec = {
             "holderIdentity": holder,

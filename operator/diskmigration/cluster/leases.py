@@ -1,8 +1,9 @@
 """Leases (coordination.k8s.io/v1): how one program knows that another is alive."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from diskmigration import clock
 from diskmigration.cluster import resources
 from diskmigration.cluster.client import Cluster
 
@@ -25,7 +26,7 @@ def renew_lease(cluster: Cluster, namespace: str, name: str, *, holder: str, dur
     spec = {
         "holderIdentity": holder,
         "leaseDurationSeconds": duration_seconds,
-        "renewTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "renewTime": clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
     cluster.apply(resources.LEASES, name, {"spec": spec}, namespace=namespace, field_manager=holder)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 
-from diskmigration.cluster import wire
+from diskmigration import clock
+from diskmigration.cluster import request_metrics, wire
 from diskmigration.cluster.errors import ClusterUnavailableError
 from diskmigration.cluster.retry_after import Pauses
 from diskmigration.cluster.text import printable_object
@@ -75,11 +77,18 @@ class Transport:
                 body=wire.encoded(printable_object(body), is_apply=content_type == APPLY_PATCH),
                 auth_settings=["BearerToken"],
             )
+            asked = clock.steady_seconds()
             response = self.client.call_api(*request, _request_timeout=self.timeouts)
+            answered = clock.steady_seconds()
             content = response.read()
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            request_metrics.API_FAILURES.inc()
             # Without an HTTP status: TLS, connection, time-out, or the service account's token cannot be read.
             raise ClusterUnavailableError(f"{doing}: no answer from the Kubernetes API: {error}") from error
+        clock.note(response.headers.get("Date"), asked=asked, answered=answered)
+        request_metrics.API_REQUEST_SECONDS.observe(clock.steady_seconds() - asked)
+        if response.status == HTTPStatus.TOO_MANY_REQUESTS or "Retry-After" in response.headers:
+            request_metrics.API_THROTTLED.inc()
         self.pauses.note(plural, response.status, response.headers.get("Retry-After"))
         return wire.answer(doing, response.status, content, is_object=is_object)
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
+from diskmigration import clock
 from diskmigration.api import names
 from diskmigration.backoff import Backoff
 from diskmigration.cluster.client import Cluster, JsonObjects
@@ -189,7 +189,7 @@ class Controller:
         gap = now - self._looked_at_leases if self._looked_at_leases is not None else 0.0
         self._looked_at_leases = now
         looked_for = min(gap, 2 * self._options.lease_poll_seconds)
-        self._leases = liveness.look(self._leases, leases, looked_for_seconds=looked_for, now=datetime.now(UTC))
+        self._leases = liveness.look(self._leases, leases, looked_for_seconds=looked_for, now=clock.now())
         self.books.set_liveness(liveness.judge(self._leases, stale_seconds=self._options.lease_stale_seconds))
 
     async def _refresh_positions(self) -> None:

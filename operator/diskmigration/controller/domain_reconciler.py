@@ -1,8 +1,8 @@
 """Keep the statuses of StorageDomains: each says what the nodes report."""
 
 import time
-from datetime import UTC, datetime
 
+from diskmigration import clock
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
 from diskmigration.controller import domain_pacing, domain_statuses
@@ -33,7 +33,7 @@ class DomainReconciler:
         if record is None:
             self._written_at.pop(name, None)
             return
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = clock.now().replace(microsecond=0)
         wanted = domain_statuses.status_of(record, self._use_of(name), now)
         seconds = domain_pacing.interval(record.status, wanted)
         written_at = self._written_at.get(name)

@@ -5,8 +5,9 @@ Level-triggered: nothing here knows why it was called. A step that fails half-wa
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
+from diskmigration import clock
 from diskmigration.api import names
 from diskmigration.api.disk_migration import DiskMigrationStatus, Phase
 from diskmigration.api.errors import Reason
@@ -295,4 +296,4 @@ class Reconciler:
 
 def _now() -> datetime:
     """To the second, as times are written: what was written and what is wanted compare equal."""
-    return datetime.now(UTC).replace(microsecond=0)
+    return clock.now().replace(microsecond=0)

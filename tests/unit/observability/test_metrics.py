@@ -9,6 +9,7 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from diskmigration.agent import metrics as agent_metrics
+from diskmigration.cluster import request_metrics
 from diskmigration.controller import metrics as operator_metrics
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,9 @@ def defined(module: ModuleType) -> set[tuple[str, str, tuple[str, ...], str]]:
 
 
 @pytest.mark.parametrize(
-    ("heading", "module"), [("The operator", operator_metrics), ("The agent", agent_metrics)], ids=["operator", "agent"]
+    ("heading", "module"),
+    [("The operator", operator_metrics), ("The agent", agent_metrics), ("Both", request_metrics)],
+    ids=["operator", "agent", "both"],
 )
 def test_the_document_and_the_program_agree(heading: str, module: ModuleType) -> None:
     metrics = defined(module)
@@ -54,7 +57,9 @@ def test_no_label_is_a_users_word(module: ModuleType) -> None:
 
 def test_alerts_ask_for_metrics_that_there_are_and_are_documented() -> None:
     alerts = {rule["alert"]: rule["expr"] for rule in yaml.safe_load(RULES.read_text())["spec"]["groups"][0]["rules"]}
-    metrics = {name for module in (operator_metrics, agent_metrics) for name, _, _, _ in defined(module)}
+    metrics = {
+        name for module in (operator_metrics, agent_metrics, request_metrics) for name, _, _, _ in defined(module)
+    }
     for expression in alerts.values():
         asked = {name.removesuffix("_bucket") for name in re.findall(r"diskmigration_\w+", expression)}
         assert asked <= metrics

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from diskmigration import clock
 from diskmigration.api.model import rfc3339
 
 Doing = Callable[[str], AbstractContextManager[object]]
@@ -69,7 +70,7 @@ class Operations:
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """Have the status say `what` if the block takes long: words as "Extending a"."""
-        operation = _Operation(Activity(what, datetime.now(UTC)), time.monotonic())
+        operation = _Operation(Activity(what, clock.now()), time.monotonic())
         with self._guard:
             self._current.append(operation)
         try:

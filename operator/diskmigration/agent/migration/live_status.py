@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
+from diskmigration import clock
 from diskmigration.agent import metrics
 from diskmigration.agent.migration.activity import Activity, Operations, sentence
 from diskmigration.agent.migration.progress import MergeProgress, Meter
@@ -99,7 +100,7 @@ class LiveStatus:
         self._merge = before.advanced(
             now=time.monotonic(),
             what=what,
-            since=since or (self.step.since if self.step is not None else datetime.now(UTC)),
+            since=since or (self.step.since if self.step is not None else clock.now()),
             share=copied / total if is_known else share,
             copied=copied,
             total=total if is_known else 0,
@@ -115,7 +116,7 @@ class LiveStatus:
         """Record that a step has failed that has to end well some time; it is told until it does."""
         self.failures += 1
         self.trouble = error
-        self._trouble_since = self._trouble_since or datetime.now(UTC)
+        self._trouble_since = self._trouble_since or clock.now()
         self.forget_merge()
 
     def note_success(self) -> None:

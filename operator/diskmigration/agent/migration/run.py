@@ -7,8 +7,8 @@ from other threads, and wake it.
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from diskmigration import clock
 from diskmigration.agent.hypervisor.bounded_calls import ANSWER_SECONDS, LibvirtReader
 from diskmigration.agent.hypervisor.errors import HypervisorUnavailableError
 from diskmigration.agent.migration import limits
@@ -36,7 +36,7 @@ class Unanswered:
     @classmethod
     def of(cls, error: HypervisorUnavailableError, before: "Unanswered | None") -> "Unanswered":
         """Return it with its newest error; `before` is what it was until now."""
-        at, since = (before.at, before.activity.since) if before is not None else (time.monotonic(), datetime.now(UTC))
+        at, since = (before.at, before.activity.since) if before is not None else (time.monotonic(), clock.now())
         return cls(at, Activity(sentence(error.message), since))
 
 
@@ -63,7 +63,7 @@ class Run:
         self.operations = Operations()
         self._unanswered: Unanswered | None = None
         self._wait: Activity | None = None
-        self._wait_shown_at = datetime.now(UTC)
+        self._wait_shown_at = clock.now()
 
     @property
     def phase(self) -> Phase:
@@ -83,7 +83,7 @@ class Run:
     def passed_deadline(self) -> Failure | None:
         """Return the failure of a migration whose activeDeadlineSeconds are over."""
         started = self.reporter.status.start_time
-        if not limits.deadline_has_passed(self.latest, started=started, now=datetime.now(UTC)):
+        if not limits.deadline_has_passed(self.latest, started=started, now=clock.now()):
             return None
         seconds = self.latest.spec.active_deadline_seconds
         return Failure(
@@ -121,7 +121,7 @@ class Run:
         Without `wait` it says what libvirt or QEMU is waited for, what takes long, which step has failed and has not
         ended well since, or what the step does.
         """
-        now = datetime.now(UTC)
+        now = clock.now()
         if isinstance(wait, str):
             wait = activity_of(sentence(wait), shown=self.reporter.message, now=now)
         self._wait, self._wait_shown_at = wait, now
@@ -131,7 +131,7 @@ class Run:
 
     def note_step(self, context: MigrationContext, step: Step) -> None:
         """Have the status say which step is under way, and since when."""
-        now = datetime.now(UTC)
+        now = clock.now()
         words = words_of(step, context.journal, self.latest.spec, now=now)
         if context.status.step is None or context.status.step.what != words:
             context.status.step = activity_of(words, shown=self.reporter.message, now=now)

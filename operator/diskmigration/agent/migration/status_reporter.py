@@ -3,8 +3,8 @@
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 
+from diskmigration import clock
 from diskmigration.agent.migration import status
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import Journal
@@ -76,7 +76,7 @@ class StatusReporter:
         self, migration: DiskMigration, context: MigrationContext | None, *, is_past_pivot: bool, message: str
     ) -> None:
         """Under the guard: hand over the status of this moment."""
-        now, before = datetime.now(UTC), self.status
+        now, before = clock.now(), self.status
         if context is None and not message:
             return
         self.message = message
@@ -112,7 +112,7 @@ class StatusReporter:
                 phase=phase,
                 reason=reason,
                 message=message,
-                now=datetime.now(UTC),
+                now=clock.now(),
                 given_up_in=given_up_in,
             )
             self._statuses.show(migration, self.status)

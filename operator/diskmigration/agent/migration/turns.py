@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from diskmigration import clock
 from diskmigration.agent.migration.activity import Activity
 
 
@@ -51,7 +52,7 @@ class Turns:
             if (turn := self._taken.get(uuid)) is not None:
                 self._waiting.setdefault(uuid, set()).add(wake)
                 raise TurnTakenError(turn)
-            self._taken[uuid] = Turn(holder, datetime.now(UTC))
+            self._taken[uuid] = Turn(holder, clock.now())
         try:
             yield
         finally:

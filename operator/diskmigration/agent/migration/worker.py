@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
+from diskmigration import clock
 from diskmigration.agent.hypervisor.events import DomainEvent, LifecycleChanged
 from diskmigration.agent.migration import limits
 from diskmigration.agent.migration.context import MigrationContext
@@ -188,7 +188,7 @@ class Worker:
         observation = DiskObservation(
             active_path=seen.active_path,
             job=job,
-            cutover_is_open=doubt(context) is None and limits.cutover_is_open(run.latest.spec, now=datetime.now(UTC)),
+            cutover_is_open=doubt(context) is None and limits.cutover_is_open(run.latest.spec, now=clock.now()),
             was_in_step=context.was_in_step,
             falls_behind=context.convergence.falls_behind,
             is_running=is_running,

@@ -2,7 +2,9 @@
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+
+from diskmigration import clock
 
 
 @dataclass(frozen=True)
@@ -15,4 +17,4 @@ class Instant:
     @classmethod
     def now(cls) -> "Instant":
         """Return the present moment."""
-        return cls(time.monotonic(), datetime.now(UTC))
+        return cls(time.monotonic(), clock.now())

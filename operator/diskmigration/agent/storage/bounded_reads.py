@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from diskmigration import clock
 from diskmigration.agent import background
 from diskmigration.api.model import rfc3339
 
@@ -65,7 +66,7 @@ class BoundedReads:
     def _begin(self, key: Hashable, call: Callable[[], Any]) -> _Pending:
         """Under the guard, so that the read cannot end before it is noted."""
         future = background.start(partial(self._run, key, call), name=self._name)
-        self._pending[key] = _Pending(time.monotonic(), datetime.now(UTC), future)
+        self._pending[key] = _Pending(time.monotonic(), clock.now(), future)
         return self._pending[key]
 
     def _run(self, key: Hashable, call: Callable[[], Any]) -> Any:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from diskmigration import clock
 from diskmigration.agent.storage.long_command import KeepOn, StoppedError
 
 DEFAULT_LIMIT = 8
@@ -125,7 +126,7 @@ class ProcessLimit:
         Raises:
             StoppedError: `keep_on` said no.
         """
-        waiter = _Waiter(work, datetime.now(UTC))
+        waiter = _Waiter(work, clock.now())
         with self._changed:
             self._waiters.append(waiter)
         try:

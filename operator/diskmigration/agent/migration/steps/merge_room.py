@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from diskmigration import clock
 from diskmigration.agent.extender.watermark import ALIGNMENT_BYTES
 from diskmigration.agent.migration.context import MigrationContext
 from diskmigration.agent.migration.journal import JournalVolume
@@ -47,7 +47,7 @@ def note_begin(context: MigrationContext, base: JournalVolume, home: OpenDomain)
     if end is None:
         home.driver.activate(base.name)
         end = base_end(base)
-    context.record(merge_since=datetime.now(UTC), merge_base_end=end)
+    context.record(merge_since=clock.now(), merge_base_end=end)
 
 
 def make_room(
