@@ -8,7 +8,7 @@ from typing import Any
 
 from diskmigration.cluster import resources
 from diskmigration.cluster.errors import ClusterError, ObjectGoneError
-from diskmigration.cluster.transport import APPLY_PATCH, MERGE_PATCH, Transport, open_transport
+from diskmigration.cluster.transport import APPLY_PATCH, JSON, MERGE_PATCH, Transport, open_transport
 from testbed.processes import TestbedError
 
 _STRICT = {"fieldValidation": "Strict"}
@@ -39,6 +39,13 @@ class User:
         query = {"fieldManager": "kubectl-patch", **_STRICT}
         with _as_refusal():
             return self.transport.request("PATCH", plural, path, query=query, body=body, content_type=MERGE_PATCH)
+
+    def create_namespace(self, name: str) -> None:
+        """`kubectl create namespace`."""
+        with _as_refusal():
+            self.transport.request(
+                "POST", "namespaces", "/api/v1/namespaces", body={"metadata": {"name": name}}, content_type=JSON
+            )
 
     def delete(self, plural: str, name: str, namespace: str = "") -> None:
         """`kubectl delete --wait=false --ignore-not-found`."""

@@ -19,6 +19,7 @@ from diskmigration.cluster.client import Cluster
 from testbed.control_plane import ControlPlane
 from tests.integration.controller.outages import Heartbeats
 from tests.integration.controller.world import World, connect_admin, making
+from tests.integration.user import User, user_of
 from tests.waiting import PATIENCE, wait_until
 
 GRACE_SECONDS = 3
@@ -123,6 +124,12 @@ def admin(control_plane: ControlPlane) -> Cluster:
     return connect_admin(control_plane)
 
 
+@pytest.fixture(scope="session")
+def user(control_plane: ControlPlane) -> User:
+    """The administrator, as one who writes."""
+    return user_of(control_plane.admin_kubeconfig)
+
+
 @pytest.fixture(scope="module")
 def operator(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     made = Operator(control_plane, tmp_path_factory.mktemp("operator") / "operator.log")
@@ -137,8 +144,8 @@ def operator(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def world(control_plane: ControlPlane, admin: Cluster) -> Iterator[World]:
-    with making(control_plane, admin) as made:
+def world(control_plane: ControlPlane, user: User, admin: Cluster) -> Iterator[World]:
+    with making(control_plane, user, admin) as made:
         yield made
 
 

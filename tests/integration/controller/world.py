@@ -5,7 +5,6 @@ by nothing but its LibvirtHost, its Lease and the statuses that it writes.
 """
 
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from diskmigration.api import names
 from diskmigration.cluster import leases
 from diskmigration.cluster.client import Cluster, connect
 from testbed.control_plane import ControlPlane
+from tests.integration.user import User
 from tests.waiting import wait_until
 
 GIB = 2**30
@@ -57,6 +57,7 @@ class World:
     """One test's storage domains, nodes and VMs, with names that no other test uses."""
 
     control_plane: ControlPlane
+    user: User
     admin: Cluster
     agent: Cluster
     tag: str
@@ -72,7 +73,7 @@ class World:
         """A namespace of this test's own, made on first use."""
         name = self.name(short)
         if name not in self.namespaces:
-            self.control_plane.kubectl("create", "namespace", name)
+            self.user.create_namespace(name)
             self.namespaces.append(name)
         return name
 
@@ -242,20 +243,11 @@ class Handle:
 
     def patch(self, **spec: Any) -> None:
         """A user's change of the spec."""
-        self.world.control_plane.kubectl(
-            "patch",
-            "diskmigrations.diskmigration.dev",
-            self.name,
-            f"--namespace={self.namespace}",
-            "--type=merge",
-            f"--patch={json.dumps({'spec': spec})}",
-        )
+        self.world.user.patch(names.DISK_MIGRATIONS, self.name, {"spec": spec}, namespace=self.namespace)
 
     def delete(self) -> None:
         """A user's `kubectl delete` that does not wait."""
-        self.world.control_plane.kubectl(
-            "delete", "diskmigrations.diskmigration.dev", self.name, f"--namespace={self.namespace}", "--wait=false"
-        )
+        self.world.user.delete(names.DISK_MIGRATIONS, self.name, self.namespace)
 
     def agent_writes(self, status: dict[str, Any]) -> None:
         """The agent of its node writes its part of the status."""
@@ -302,9 +294,9 @@ def agent_status(before: dict[str, Any], phase: str, *, is_final: bool = False) 
 
 
 @contextmanager
-def making(control_plane: ControlPlane, admin: Cluster) -> Iterator[World]:
+def making(control_plane: ControlPlane, user: User, admin: Cluster) -> Iterator[World]:
     """A world of one test's own; what it made is deleted after it."""
-    world = World(control_plane, admin, admin, f"t{next(_numbers)}")
+    world = World(control_plane, user, admin, admin, f"t{next(_numbers)}")
     try:
         yield world
     finally:
@@ -312,14 +304,8 @@ def making(control_plane: ControlPlane, admin: Cluster) -> Iterator[World]:
             for body in admin.list(names.DISK_MIGRATIONS, namespace=namespace):
                 metadata = body["metadata"]
                 if metadata.get("finalizers"):
-                    control_plane.kubectl(
-                        "patch",
-                        "diskmigrations.diskmigration.dev",
-                        metadata["name"],
-                        f"--namespace={namespace}",
-                        "--type=merge",
-                        '--patch={"metadata":{"finalizers":null}}',
-                    )
+                    freed = {"metadata": {"finalizers": None}}
+                    user.patch(names.DISK_MIGRATIONS, metadata["name"], freed, namespace=namespace)
                 admin.delete(names.DISK_MIGRATIONS, metadata["name"], namespace, uid=metadata["uid"])
         for node in world.machines:
             host = admin.get(names.LIBVIRT_HOSTS, node)
