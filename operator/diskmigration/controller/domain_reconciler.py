@@ -5,7 +5,7 @@ import time
 from diskmigration import clock
 from diskmigration.api import names
 from diskmigration.cluster.client import Cluster
-from diskmigration.controller import domain_pacing, domain_statuses
+from diskmigration.controller import domain_pacing, domain_statuses, metrics
 from diskmigration.controller.books import Books
 from diskmigration.controller.domain_statuses import DomainUse
 from diskmigration.controller.request import Request
@@ -32,9 +32,13 @@ class DomainReconciler:
         record = self._books.inventory.domain(name)
         if record is None:
             self._written_at.pop(name, None)
+            metrics.forget_domain(name)
             return
         now = clock.now().replace(microsecond=0)
-        wanted = domain_statuses.status_of(record, self._use_of(name), now)
+        use = self._use_of(name)
+        wanted = domain_statuses.status_of(record, use, now)
+        orphans = sum(len(report.orphaned_volumes) for report in use.reports.values())
+        metrics.describe_domain(name, wanted, orphans=orphans)
         seconds = domain_pacing.interval(record.status, wanted)
         written_at = self._written_at.get(name)
         if seconds is None or (written_at is not None and time.monotonic() - written_at < seconds):

@@ -105,6 +105,10 @@ class Inventory:
         """Whether the node's agent is known not to be alive."""
         return not self.is_live(node) and not self.is_unjudged(node)
 
+    def count_away(self) -> int:
+        """Return how many nodes have agents that are known not to be alive."""
+        return sum(self.is_away(node) for node in list(self._hosts))
+
     def complaint(self, node: str) -> str:
         """Return why the node's agent does not know its VMs at the moment, say as libvirtd does not answer; or nothing.
 
