@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from testbed.binaries import cluster_binaries, control_plane_binaries
+from testbed.binaries import cluster_binaries, control_plane_binaries, kstatus_binary
 from testbed.control_plane import running_control_plane
 from testbed.guest.image import guest_image
 from testbed.images import build_images
@@ -28,6 +28,7 @@ def main() -> None:
         if arguments.command == "build":
             control_plane_binaries()
             cluster_binaries()
+            kstatus_binary()
             guest_image()
             build_images()
         else:

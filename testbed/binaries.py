@@ -1,4 +1,4 @@
-"""The programs of Kubernetes: built once from the Go modules beside this file, kept outside the checkout."""
+"""The programs of Kubernetes, and kstatus: built once from the Go modules beside this file, outside the checkout."""
 
 import fcntl
 import hashlib
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ KUBERNETES_VERSION = "1.34.4"
 _HERE = Path(__file__).resolve().parent
 _KUBERNETES_MODULE = _HERE / "kubernetes"
 _ETCD_MODULE = _HERE / "etcd"
+_KSTATUS_MODULE = _HERE / "kstatus"
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
 # Without these a client sees version v0.0.0.
 _VERSION_FLAGS = " ".join(
@@ -24,6 +26,8 @@ _VERSION_FLAGS = " ".join(
     for name, value in (("gitVersion", f"v{KUBERNETES_VERSION}"), ("gitMajor", _MAJOR), ("gitMinor", _MINOR))
 )
 _CONTROL_PLANE_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+_Source = tuple[Path, str]
+"""A Go module's directory, and the package in it that is the program."""
 _CLUSTER_PROGRAMS = ("kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
 
 
@@ -93,30 +97,52 @@ def cluster_binaries() -> ClusterBinaries:
     )
 
 
+def kstatus_binary() -> Path:
+    """Return the program that says of objects what kstatus computes of them; builds it where it is missing.
+
+    Raises:
+        TestbedError: its build failed.
+    """
+    digest = _digest(_KSTATUS_MODULE / "go.sum", _KSTATUS_MODULE / "main.go")
+    directory = cache_directory() / f"kstatus-{digest}"
+    _build_missing({"kstatus": (_KSTATUS_MODULE, ".")}, directory)
+    return directory / "kstatus"
+
+
 def _built(names: tuple[str, ...]) -> Path:
-    directory = cache_directory() / f"kubernetes-{KUBERNETES_VERSION}-{_modules_digest()}"
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in names:
-            if not (directory / name).exists():
-                _build(name, directory)
+    digest = _digest(*(module / "go.sum" for module in (_KUBERNETES_MODULE, _ETCD_MODULE)))
+    directory = cache_directory() / f"kubernetes-{KUBERNETES_VERSION}-{digest}"
+    _build_missing({name: _source_of(name) for name in names}, directory)
     return directory
 
 
-def _modules_digest() -> str:
+def _source_of(name: str) -> _Source:
+    if name == "etcd":
+        return _ETCD_MODULE, "go.etcd.io/etcd/server/v3"
+    return _KUBERNETES_MODULE, f"k8s.io/kubernetes/cmd/{name}"
+
+
+def _digest(*files: Path) -> str:
     digest = hashlib.sha256()
-    for module in (_KUBERNETES_MODULE, _ETCD_MODULE):
-        digest.update((module / "go.sum").read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _build(name: str, directory: Path) -> None:
-    module, package = _KUBERNETES_MODULE, f"k8s.io/kubernetes/cmd/{name}"
-    if name == "etcd":
-        module, package = _ETCD_MODULE, "go.etcd.io/etcd/server/v3"
+def _build_missing(sources: Mapping[str, _Source], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name, source in sources.items():
+            if not (directory / name).exists():
+                _build(name, source, directory)
+
+
+def _build(name: str, source: _Source, directory: Path) -> None:
+    module, package = source
     if shutil.which("go") is None:
-        raise TestbedError(f"Go is needed to build {name}: install it, or set KUBEBUILDER_ASSETS.")
+        alternative = "" if name == "kstatus" else ", or set KUBEBUILDER_ASSETS"
+        raise TestbedError(f"Go is needed to build {name}: install it{alternative}.")
     print(f"Building {name} (once; a few minutes when Go's own cache is cold)", file=sys.stderr, flush=True)
     # Renamed into its place when whole: an interrupted build leaves nothing that looks done.
     with tempfile.TemporaryDirectory(dir=directory) as unfinished:

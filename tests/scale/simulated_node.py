@@ -158,6 +158,7 @@ class SimulatedNode:
                 for name, number in self._machines.items()
             )
         return LibvirtHostStatus(
+            observed_generation=1,
             libvirt_version="9.0.0",
             qemu_version="7.2.22",
             agent_version="simulated",

@@ -52,6 +52,7 @@ class HostPublisher:
         self._wake = threading.Event()
         self._conditions: tuple[Condition, ...] = ()
         self._uid = ""
+        self._generation = -1
         self._written = LibvirtHostStatus()
         self._written_at = 0.0
         self._labels_until = 0.0
@@ -105,11 +106,13 @@ class HostPublisher:
         return found.model_copy(update={"conditions": self._conditions, "clock_skew_seconds": _shown_skew()})
 
     def _write(self, status: LibvirtHostStatus) -> None:
+        is_new = not self._uid
+        if is_new:
+            self._uid, self._generation = self._create()
+        status = status.model_copy(update={"observed_generation": self._generation})
         seconds = interval(self._written, status)
-        if self._uid and (seconds is None or time.monotonic() - self._written_at < seconds):
+        if not is_new and (seconds is None or time.monotonic() - self._written_at < seconds):
             return
-        if not self._uid:
-            self._uid = self._create()
         try:
             self._cluster.apply_status(
                 LIBVIRT_HOSTS, self._node_name, status.to_wire(), uid=self._uid, field_manager=AGENT_FIELD_MANAGER
@@ -120,8 +123,11 @@ class HostPublisher:
             raise
         self._written, self._written_at = status, time.monotonic()
 
-    def _create(self) -> str:
-        """Return the uid of the LibvirtHost. Make it where it is missing, owned by the Node so that it goes with it."""
+    def _create(self) -> tuple[str, int]:
+        """Return the uid and the generation of the LibvirtHost.
+
+        Make it where it is missing, owned by the Node so that it goes with it.
+        """
         node = self._cluster.get_node(self._node_name)
         metadata = {}
         if node is not None:
@@ -130,7 +136,7 @@ class HostPublisher:
         made = self._cluster.apply(
             LIBVIRT_HOSTS, self._node_name, {"metadata": metadata}, field_manager=AGENT_FIELD_MANAGER
         )
-        return str(made["metadata"]["uid"])
+        return str(made["metadata"]["uid"]), int(made["metadata"]["generation"])
 
 
 def _shown_skew() -> int | None:

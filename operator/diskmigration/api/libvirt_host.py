@@ -103,6 +103,7 @@ class NodeStorageDomain(Model):
 class LibvirtHostStatus(Model):
     """Written by the node's agent, on change only."""
 
+    observed_generation: int = -1
     libvirt_version: str = ""
     qemu_version: str = ""
     agent_version: str = ""

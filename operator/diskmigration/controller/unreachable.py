@@ -7,7 +7,7 @@ agent's again as soon as that writes its status.
 
 from datetime import datetime
 
-from diskmigration.api.conditions import Condition, ConditionStatus, condition, find
+from diskmigration.api.conditions import Condition, ConditionStatus, condition, find, is_true
 from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Phase
 from diskmigration.api.errors import Reason
 from diskmigration.controller import deadlines, statuses
@@ -16,7 +16,6 @@ from diskmigration.controller.records import Migration
 _TAKEN_OVER = {
     ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
     ConditionType.READY: ConditionStatus.UNKNOWN,
-    ConditionType.RECONCILING: ConditionStatus.TRUE,
 }
 
 
@@ -29,11 +28,16 @@ def is_told(migration: Migration) -> bool:
 def status(migration: Migration, now: datetime) -> DiskMigrationStatus:
     """Return the operator's part of the status, with what is told of an agent that is away.
 
-    From the deadline on Stalled is True, so that nobody waits any longer.
+    From the deadline on Stalled is True, so that nobody waits any longer. Reconciling is False then, and where the
+    agent has left it Stalled: kstatus goes by the first of the two that is True.
     """
     message = _message(migration, now)
-    made = [_condition(migration, kind, value, message, now) for kind, value in _TAKEN_OVER.items()]
-    if _is_late(migration, now):
+    is_late = _is_late(migration, now)
+    is_stalled = is_late or is_true(migration.status.conditions, ConditionType.STALLED)
+    reconciling = ConditionStatus.FALSE if is_stalled else ConditionStatus.TRUE
+    states = {**_TAKEN_OVER, ConditionType.RECONCILING: reconciling}
+    made = [_condition(migration, kind, value, message, now) for kind, value in states.items()]
+    if is_late:
         late = Reason.DEADLINE_EXCEEDED
         made.append(_condition(migration, ConditionType.STALLED, ConditionStatus.TRUE, message, now, reason=late))
     return _with(statuses.delegated(migration, now), made)
@@ -47,7 +51,7 @@ def status_after(migration: Migration, now: datetime) -> DiskMigrationStatus:
     if migration.status.phase is Phase.SCHEDULED:
         return statuses.delegated(migration, now)
     told = (Reason.AGENT_UNREACHABLE.value, Reason.DEADLINE_EXCEEDED.value)
-    kinds = (*_TAKEN_OVER, ConditionType.STALLED)
+    kinds = (*_TAKEN_OVER, ConditionType.RECONCILING, ConditionType.STALLED)
     kept = [one for kind in kinds if (one := find(migration.status.conditions, kind)) and one.reason in told]
     return _with(statuses.delegated(migration, now), kept)
 

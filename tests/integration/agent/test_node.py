@@ -103,6 +103,11 @@ class Node:
         ready = [each["status"] for each in self.status().get("conditions", []) if each["type"] == "Ready"]
         return ready == ["True"]
 
+    def is_observed(self) -> bool:
+        """Whether the status is of the object as it is, which kstatus asks."""
+        body = self._cluster.get(names.LIBVIRT_HOSTS, NODE) or {}
+        return bool(body["status"]["observedGeneration"] == body["metadata"]["generation"])
+
     def vm(self, vm: Vm) -> dict[str, Any]:
         return next((each for each in self.status().get("virtualMachines", []) if each["uuid"] == vm.uuid), {})
 
@@ -134,6 +139,7 @@ def test_an_idle_node_asks_libvirtd_little(make_vm: MakeVm, node: Node, probes: 
     vms = [make_vm() for _ in range(VMS)]
     for vm in vms:
         wait_until(partial(node.has, vm, "Paused"), "it is in the inventory")
+    assert node.is_observed()
     rates = [probes.calls_in_two_seconds() for _ in range(WINDOWS)]
     # Who needs which volumes is read at once of all VMs, twice a minute, so not in each of the windows.
     assert min(rate.total() for rate in rates) <= MOST_CALLS, rates

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from testbed.control_plane import ControlPlane, running_control_plane
+from tests.integration.api.manifests import domain
 from tests.integration.api.overlays import ROOT, write_documented
 
 OVERLAYS = ROOT / "deploy" / "overlays"
@@ -71,6 +72,10 @@ def test_it_is_installed_once_and_removed_whole(own_control_plane: ControlPlane)
     # yet ("storage is (re)initializing"), and then may forget the definition that it was to remove, for minutes
     # (operator-framework/operator-controller#1437).
     kubectl("get", "diskmigrations,storagedomains,libvirthosts", "--all-namespaces")
+    # One that nobody may delete by itself goes with its definition.
+    kubectl("apply", "--filename=-", stdin=json.dumps(domain("in-use", loop={"path": "/srv/in-use"})))
+    in_use = json.dumps({"status": {"inUse": {"thinVolumes": 1, "virtualMachines": ["web-1"]}}})
+    kubectl("patch", "storagedomain", "in-use", "--subresource=status", "--type=merge", f"--patch={in_use}")
     kubectl("delete", DEV, "--wait=false")
     kubectl("wait", "--for=delete", "customresourcedefinitions", "--all", "--timeout=60s")
     # Namespaces are emptied and removed by the controller-manager, which does not run here.

@@ -89,6 +89,7 @@ def test_its_deadline_ends_the_waiting_and_not_the_migration(
     until_ready(handle, "Unknown", "AgentUnreachable")
     wait_until(lambda: handle.condition("Stalled")["status"] == "True", "it is Stalled", seconds=60)
     assert handle.condition("Stalled")["reason"] == "DeadlineExceeded"
+    assert handle.condition("Reconciling")["status"] == "False", "kstatus: Failed"
     status = handle.status()
     assert (status["phase"], "failure" in status, "completionTime" in status) == ("Replicating", False, False)
     handle.agent_ends("Failed")

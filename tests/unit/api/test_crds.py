@@ -200,7 +200,7 @@ def test_the_phases_are_listed_in_their_order_wherever_they_are() -> None:
     assert status["failure"]["properties"]["phase"]["enum"] == order
 
 
-@pytest.mark.parametrize("plural", ["diskmigrations", "storagedomains"])
+@pytest.mark.parametrize("plural", ["diskmigrations", "libvirthosts", "storagedomains"])
 def test_a_new_status_is_never_called_current(plural: str) -> None:
     default = properties(schema_of(plural))["status"]["default"]
     assert default == {"observedGeneration": -1}

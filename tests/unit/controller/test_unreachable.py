@@ -1,8 +1,10 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from diskmigration.api.conditions import ConditionStatus
 from diskmigration.controller import statuses, unreachable
 from diskmigration.controller.records import Migration
 from tests.unit.controller.builders import EPOCH, migration, moment
@@ -78,7 +80,23 @@ def test_the_message_says_what_to_do_and_the_deadline_ends_the_waiting(
     (ready,) = [one for one in written["conditions"] if one["type"] == "Ready"]
     assert words in ready["message"]
     assert "delete the Node object" in ready["message"]
-    assert (said(written["conditions"]).get("Stalled") == ("True", "DeadlineExceeded")) == is_late
+    states = said(written["conditions"])
+    assert (states.get("Stalled") == ("True", "DeadlineExceeded")) == is_late
+    assert states["Reconciling"][0] == ("False" if is_late else "True")
+
+
+def test_one_that_its_agent_has_left_stalled_stays_so_and_does_not_reconcile_as_well() -> None:
+    before = at_work()
+    stalled = {"Stalled": "True", "Reconciling": "False"}
+    conditions = [
+        one.model_copy(update={"status": ConditionStatus(stalled.get(one.type, one.status))})
+        for one in before.status.conditions
+    ]
+    left = replace(before, status=before.status.model_copy(update={"conditions": tuple(conditions)}))
+    written = statuses.to_wire(unreachable.status(left, LATER))
+    states = said(written["conditions"])
+    assert states["Reconciling"] == ("False", "AgentUnreachable")
+    assert "Stalled" not in states, "it is its agent's"
 
 
 def test_it_is_told_until_the_agent_has_written_over_it() -> None:
