@@ -59,11 +59,11 @@ class Event:
 class EventRecorder:
     """Records Events on a thread of its own, so that nobody waits for them; under load it drops them."""
 
-    def __init__(self, cluster: Cluster, reporter: Reporter) -> None:
-        """Nothing is recorded before `start`."""
+    def __init__(self, cluster: Cluster, reporter: Reporter, *, backlog: int = BACKLOG) -> None:
+        """Nothing is recorded before `start`. Of those that wait, `backlog` are kept."""
         self._cluster = cluster
         self._reporter = reporter
-        self._backlog: queue.Queue[Event] = queue.Queue(BACKLOG)
+        self._backlog: queue.Queue[Event] = queue.Queue(backlog)
 
     def start(self) -> None:
         """Start recording."""

@@ -14,14 +14,13 @@ from diskmigration.api import names
 from diskmigration.backoff import Backoff
 from diskmigration.cluster.client import Cluster, JsonObjects
 from diskmigration.cluster.errors import ClusterError, ConflictError, ObjectGoneError
-from diskmigration.cluster.events import Reporter
+from diskmigration.cluster.events import EventRecorder, Reporter
 from diskmigration.cluster.leases import list_leases
-from diskmigration.controller import domain_pacing, liveness, metrics
-from diskmigration.controller.books import Books, Wake
-from diskmigration.controller.domain_reconciler import DomainReconciler
+from diskmigration.controller import liveness, metrics, storage_domain_pacing
 from diskmigration.controller.freshness import StoreWentBackError, require_no_step_back
 from diskmigration.controller.reconciler import Reconciler
-from diskmigration.controller.reporting import Reporting
+from diskmigration.controller.state import ControllerState, Wake
+from diskmigration.controller.storage_domain_reconciler import DomainReconciler
 from diskmigration.controller.workqueue import WorkQueue
 from diskmigration.observability.health import Health
 
@@ -49,6 +48,9 @@ KUBERNETES_API = "the Kubernetes API"
 
 _DOMAIN_PREFIX = "storagedomain:"
 
+EVENTS_BACKLOG = 1000
+"""Events beyond are dropped: the statuses have what matters."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -72,20 +74,20 @@ class Controller:
         self._options = options
         self._executor = ThreadPoolExecutor(max_workers=WORKERS + 4, thread_name_prefix="request")
         self._work = WorkQueue()
-        self._reporting = Reporting(cluster, Reporter(f"{names.GROUP}/operator", instance), self._executor)
-        self.books = Books(
+        self._events = EventRecorder(cluster, Reporter(f"{names.GROUP}/operator", instance), backlog=EVENTS_BACKLOG)
+        self.state = ControllerState(
             system_namespace=options.namespace,
             wake=Wake(migration=self._work.add, domain=self._write_domain_soon),
         )
         self._reconciler = Reconciler(
             cluster,
-            self.books,
-            self._reporting,
+            self.state,
+            self._events,
             request=self._request,
             look_again=self._work.add_after,
             acceptance_grace_seconds=options.acceptance_grace_seconds,
         )
-        self._domain_reconciler = DomainReconciler(cluster, self.books, request=self._request)
+        self._domain_reconciler = DomainReconciler(cluster, self.state, request=self._request)
         self._leases: dict[str, liveness.Seen] = {}
         self._looked_at_leases: float | None = None
         self._failures: dict[str, int] = {}
@@ -99,21 +101,23 @@ class Controller:
         """
         await self._look_at_leases()
         await self.relist()
-        self.books.scheduler.open()
+        self.state.scheduler.open()
         await self._look_at_domains()
-        found = {"migrations": len(self.books.view.active), "queued": self.books.scheduler.queue_length}
+        found = {"migrations": len(self.state.migrations.active), "queued": self.state.scheduler.queue_length}
         _log.info("everything is read", extra=found)
 
     async def run(self) -> None:
         """Works until it is cancelled; whatever it raises is a defect of this program."""
+        self._events.start()
         async with asyncio.TaskGroup() as tasks:
             for number in range(WORKERS):
                 tasks.create_task(self._worker(number), name=f"worker {number}")
             tasks.create_task(_every(self._options.lease_poll_seconds, self._look_at_leases), name="leases")
             tasks.create_task(_every(self._options.relist_seconds, self.relist, share=RELIST_SHARE), name="relist")
             tasks.create_task(_every(POSITIONS_SECONDS, self._refresh_positions), name="positions")
-            tasks.create_task(_every(domain_pacing.COUNTS_SECONDS, self._look_at_domains), name="storage domains")
-            tasks.create_task(self._reporting.run(), name="events")
+            tasks.create_task(
+                _every(storage_domain_pacing.COUNTS_SECONDS, self._look_at_domains), name="storage domains"
+            )
 
     def close(self) -> None:
         """Waits for the requests that are under way, after `run` was cancelled; no new one begins."""
@@ -133,12 +137,14 @@ class Controller:
             ClusterError: the API server does not answer; what was read before that counts.
             StoreWentBackError: all that is kept is wrong.
         """
-        books = self.books
+        state = self.state
         await self._relist(
-            names.STORAGE_DOMAINS, books.inventory.domain_names, books.observe_domain, books.forget_domain
+            names.STORAGE_DOMAINS, state.inventory.domain_names, state.observe_domain, state.forget_domain
         )
-        await self._relist(names.LIBVIRT_HOSTS, books.inventory.host_names, books.observe_host, books.forget_host)
-        await self._relist(names.DISK_MIGRATIONS, books.view.keys, books.observe_migration, self._forget_migration)
+        await self._relist(names.LIBVIRT_HOSTS, state.inventory.host_names, state.observe_host, state.forget_host)
+        await self._relist(
+            names.DISK_MIGRATIONS, state.migrations.keys, state.observe_migration, self._forget_migration
+        )
 
     async def _relist(
         self,
@@ -147,7 +153,7 @@ class Controller:
         observe: Callable[[Mapping[str, Any]], None],
         forget: Callable[[str], None],
     ) -> None:
-        missing, versions = set(known()), self.books.versions()
+        missing, versions = set(known()), self.state.versions()
         async for page in self._pages(plural):
             for body in page:
                 require_no_step_back(versions, body)
@@ -169,12 +175,12 @@ class Controller:
             yield page
 
     def _write_domain_soon(self, name: str) -> None:
-        delay = DOMAIN_DELAY_SECONDS + len(self.books.inventory.host_names()) / NODES_PER_SECOND
+        delay = DOMAIN_DELAY_SECONDS + len(self.state.inventory.host_names()) / NODES_PER_SECOND
         self._work.add_after(_DOMAIN_PREFIX + name, min(delay, LONGEST_DOMAIN_DELAY_SECONDS))
 
     def _forget_migration(self, key: str) -> None:
-        if (uid := self.books.view.uid_of(key)) is not None:
-            self.books.forget_migration(key, uid)
+        if (uid := self.state.migrations.uid_of(key)) is not None:
+            self.state.forget_migration(key, uid)
 
     async def _look_at_leases(self) -> None:
         self._health.turned("the task that reads the agents' Leases", within_seconds=STUCK_SECONDS)
@@ -190,14 +196,14 @@ class Controller:
         self._looked_at_leases = now
         looked_for = min(gap, 2 * self._options.lease_poll_seconds)
         self._leases = liveness.look(self._leases, leases, looked_for_seconds=looked_for, now=clock.now())
-        self.books.set_liveness(liveness.judge(self._leases, stale_seconds=self._options.lease_stale_seconds))
+        self.state.set_liveness(liveness.judge(self._leases, stale_seconds=self._options.lease_stale_seconds))
 
     async def _refresh_positions(self) -> None:
-        self.books.scheduler.refresh_positions(at_most=POSITIONS_AT_ONCE)
+        self.state.scheduler.refresh_positions(at_most=POSITIONS_AT_ONCE)
 
     async def _look_at_domains(self) -> None:
         """Room and counts change all the time and wake nobody."""
-        for name in self.books.inventory.domain_names():
+        for name in self.state.inventory.domain_names():
             self._work.add(_DOMAIN_PREFIX + name)
 
     async def _worker(self, number: int) -> None:
@@ -241,13 +247,13 @@ class Controller:
             # What was known is older than what is: take that in, which wakes the object again.
             _log.debug("the object has changed meanwhile", extra={"migration": key, "error": str(stale)})
             namespace, _, name = key.rpartition("/")
-            versions = self.books.view.version_of(key)
+            versions = self.state.migrations.version_of(key)
             body = await self._request(self._cluster.get, names.DISK_MIGRATIONS, name, namespace)
             if body is None:
                 self._forget_migration(key)
             else:
                 require_no_step_back(versions, body)
-                self.books.observe_migration(body)
+                self.state.observe_migration(body)
                 self._work.add_after(key, self._next_delay(key))
 
     def _next_delay(self, key: str) -> float:

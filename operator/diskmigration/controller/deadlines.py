@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from diskmigration.api import conditions
 from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import ConditionType
-from diskmigration.controller.outcomes import Refusal
+from diskmigration.controller.placement_outcome import Refusal
 from diskmigration.controller.records import Migration
 
 

@@ -1,13 +1,13 @@
 """What a migration occupies that a node's agent has. Pure."""
 
 from diskmigration.api.disk_migration import CutoverPolicy, DiskMigrationSpec, Phase
-from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.cluster_inventory import ClusterInventory
 from diskmigration.controller.placement import disk_keys, find_disk, needed_bytes
 from diskmigration.controller.records import Migration
-from diskmigration.controller.slots import Hold
+from diskmigration.controller.reservations import Reservation
 
 
-def hold_of(migration: Migration, inventory: Inventory) -> Hold | None:
+def hold_of(migration: Migration, inventory: ClusterInventory) -> Reservation | None:
     """Return its places and the room that it needs; None where its status does not name its storage domains."""
     status, node = migration.status, migration.status.node_name or ""
     if status.source is None or status.destination is None:
@@ -17,7 +17,7 @@ def hold_of(migration: Migration, inventory: Inventory) -> Hold | None:
     if migration.spec is not None and located is not None:
         disk = find_disk(located.machine, migration.spec.disk)
         needed = needed_bytes(migration.spec, disk, status.destination.type) if disk is not None else 0
-    return Hold(status.source.storage_domain_name, status.destination.storage_domain_name, node, needed)
+    return Reservation(status.source.storage_domain_name, status.destination.storage_domain_name, node, needed)
 
 
 def awaits_cutover(migration: Migration) -> bool:
@@ -28,7 +28,7 @@ def awaits_cutover(migration: Migration) -> bool:
     return spec.suspend or spec.cutover.policy is CutoverPolicy.MANUAL or spec.cutover.not_before is not None
 
 
-def disk_keys_of(migration: Migration, inventory: Inventory) -> tuple[str, ...]:
+def disk_keys_of(migration: Migration, inventory: ClusterInventory) -> tuple[str, ...]:
     """Return the names of its disk; see `placement.disk_keys`."""
     spec, node = migration.spec, migration.status.node_name or ""
     if spec is None:

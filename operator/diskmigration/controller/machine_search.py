@@ -8,21 +8,21 @@ from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.errors import Reason
 from diskmigration.api.libvirt_host import VirtualMachine
 from diskmigration.api.vm_owner import Right, how_to_own
-from diskmigration.controller import topics
-from diskmigration.controller.inventory import Inventory, LocatedMachine
-from diskmigration.controller.outcomes import NotPlaceableError
-from diskmigration.controller.topics import Topic
+from diskmigration.controller import dependencies
+from diskmigration.controller.cluster_inventory import ClusterInventory, LocatedMachine
+from diskmigration.controller.dependencies import Dependency
+from diskmigration.controller.placement_outcome import NotPlaceableError
 
 
 def find_machine(
     spec: DiskMigrationSpec,
-    inventory: Inventory,
-    watched: set[Topic],
+    inventory: ClusterInventory,
+    watched: set[Dependency],
     *,
     namespace: str,
     right_to: Callable[[VirtualMachine], Right],
 ) -> LocatedMachine:
-    """Return the VM and its node, and add to `watched` the topics that this was judged by.
+    """Return the VM and its node, and add to `watched` the dependencies that this was judged by.
 
     `right_to` tells what the migration's namespace may do with a VM: it is looked for among those that it may move, and
     of no other one anything is told.
@@ -38,7 +38,7 @@ def find_machine(
     if not matching and _meant(spec, by_right[Right.KNOW]):
         name = wanted.name or wanted.uuid or ""
         raise NotPlaceableError(Reason.NAMESPACE_NOT_ALLOWED, belongs_to_nobody(name, namespace))
-    watched |= {topics.node(one.node) for one in matching}
+    watched |= {dependencies.node(one.node) for one in matching}
     if not matching:
         raise NotPlaceableError(Reason.VIRTUAL_MACHINE_NOT_FOUND, _not_found(spec, by_right[Right.MOVE]))
     if unjudged := [one.node for one in matching if inventory.is_unjudged(one.node)]:
@@ -73,13 +73,13 @@ def find_machine(
     return located
 
 
-def _called_so(spec: DiskMigrationSpec, inventory: Inventory, watched: set[Topic]) -> list[LocatedMachine]:
+def _called_so(spec: DiskMigrationSpec, inventory: ClusterInventory, watched: set[Dependency]) -> list[LocatedMachine]:
     """Return the VMs of the wanted uuid, or of the wanted name where no uuid is given."""
     wanted = spec.virtual_machine
     if wanted.uuid:
-        watched.add(topics.machine_uuid(wanted.uuid))
+        watched.add(dependencies.machine_uuid(wanted.uuid))
         return inventory.machines_with_uuid(wanted.uuid)
-    watched.add(topics.machine_name(wanted.name or ""))
+    watched.add(dependencies.machine_name(wanted.name or ""))
     return inventory.machines_named(wanted.name or "")
 
 
@@ -102,7 +102,7 @@ def belongs_to_nobody(vm: str, namespace: str) -> str:
     )
 
 
-def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[LocatedMachine]:
+def _where_it_is(machines: list[LocatedMachine], inventory: ClusterInventory) -> list[LocatedMachine]:
     """Return where one VM is that several nodes report: where it runs, and not where a node that is away saw it last.
 
     Two VMs that share a name stay ambiguous, whatever they do and whether or not their nodes are there.
@@ -115,7 +115,7 @@ def _where_it_is(machines: list[LocatedMachine], inventory: Inventory) -> list[L
     return running if len(running) == 1 else known
 
 
-def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | None:
+def _where_it_runs_else(located: LocatedMachine, inventory: ClusterInventory) -> str | None:
     """Another node on which the VM runs, if it is shut off on this one."""
     if located.machine.state.has_process:
         return None
@@ -123,7 +123,7 @@ def _where_it_runs_else(located: LocatedMachine, inventory: Inventory) -> str | 
     return next((one.node for one in known if one.machine.state.has_process), None)
 
 
-def _runs_elsewhere(spec: DiskMigrationSpec, node: str, other: str, inventory: Inventory) -> str:
+def _runs_elsewhere(spec: DiskMigrationSpec, node: str, other: str, inventory: ClusterInventory) -> str:
     what = f"VM {spec.virtual_machine} is shut off on node {node}"
     if inventory.is_live(other):
         return (

@@ -29,7 +29,7 @@ LATE_SECONDS = 60.0
 """An event loop that did not turn for so long hangs."""
 
 
-_BOOKS = "the books"
+_BOOKS = "the state"
 
 
 def main() -> None:
@@ -191,7 +191,7 @@ async def _win(leadership: Leadership, health: Health) -> None:
 
 async def _lead(cluster: Cluster, options: Options, health: Health) -> None:
     controller = Controller(cluster, options, instance=socket.gethostname(), health=health)
-    metrics.describe(controller.books.view, controller.books.scheduler, controller.books.inventory)
+    metrics.describe(controller.state.migrations, controller.state.scheduler, controller.state.inventory)
     health.check(controller.why_stuck)
     health.lacks(_BOOKS, "the operator leads, and has not read everything yet")
     await _load(controller)

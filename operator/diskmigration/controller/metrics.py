@@ -9,9 +9,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from diskmigration.api.conditions import is_true
 from diskmigration.api.disk_migration import ConditionType, Phase
 from diskmigration.api.storage_domain import StorageDomainStatus
-from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.cluster_inventory import ClusterInventory
+from diskmigration.controller.migration_cache import MigrationCache
 from diskmigration.controller.scheduler import Scheduler
-from diskmigration.controller.view import MigrationView
 
 LEADER = Gauge("diskmigration_leader", "1 while this operator leads, 0 while it stands by.")
 RECONCILE_SECONDS = Histogram("diskmigration_reconcile_seconds", "How long one step on one object took.")
@@ -44,15 +44,15 @@ SET_ASIDE = Gauge("diskmigration_set_aside", "Accepted migrations that wait for 
 MIGRATIONS = Gauge("diskmigration_migrations", "Migrations that have not ended, by phase.", ["phase"])
 
 
-def describe(view: MigrationView, scheduler: Scheduler, inventory: Inventory) -> None:
+def describe(migrations: MigrationCache, scheduler: Scheduler, inventory: ClusterInventory) -> None:
     """Have the gauges read whenever they are asked for."""
     AGENTS_AWAY.set_function(inventory.count_away)
-    STALLED.set_function(lambda: _stalled(view))
+    STALLED.set_function(lambda: _stalled(migrations))
     QUEUED.set_function(lambda: scheduler.queue_length)
     SET_ASIDE.set_function(lambda: scheduler.set_aside_count)
     for phase in Phase:
         if not phase.is_final:
-            MIGRATIONS.labels(phase.value).set_function(functools.partial(_in_phase, view, phase))
+            MIGRATIONS.labels(phase.value).set_function(functools.partial(_in_phase, migrations, phase))
 
 
 def describe_domain(name: str, status: StorageDomainStatus, *, orphans: int) -> None:
@@ -76,11 +76,11 @@ def _forget(gauge: Gauge, name: str) -> None:
         gauge.remove(name)
 
 
-def _stalled(view: MigrationView) -> int:
-    active = list(view.active.values())
+def _stalled(migrations: MigrationCache) -> int:
+    active = list(migrations.active.values())
     return sum(is_true(migration.status.conditions, ConditionType.STALLED) for migration in active)
 
 
-def _in_phase(view: MigrationView, phase: Phase) -> int:
+def _in_phase(migrations: MigrationCache, phase: Phase) -> int:
     # A copy in one go, as Prometheus asks from another thread.
-    return Count(migration.status.phase or Phase.PENDING for migration in list(view.active.values()))[phase]
+    return Count(migration.status.phase or Phase.PENDING for migration in list(migrations.active.values()))[phase]

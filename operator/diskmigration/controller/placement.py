@@ -10,11 +10,11 @@ from diskmigration.api.libvirt_host import Disk, VirtualMachine
 from diskmigration.api.quantity import human_readable
 from diskmigration.api.storage_domain import StorageDomain, StorageType
 from diskmigration.api.vm_owner import Right, right_of
-from diskmigration.controller import topics
-from diskmigration.controller.inventory import Inventory, LocatedMachine
+from diskmigration.controller import dependencies
+from diskmigration.controller.cluster_inventory import ClusterInventory, LocatedMachine
+from diskmigration.controller.dependencies import Dependency
 from diskmigration.controller.machine_search import belongs_to_nobody, find_machine
-from diskmigration.controller.outcomes import NotPlaceableError, Outcome, Placement, Refusal
-from diskmigration.controller.topics import Topic
+from diskmigration.controller.placement_outcome import NotPlaceableError, Outcome, Placement, Refusal
 
 _MOVABLE_TYPES = frozenset({"File", "Block"})
 
@@ -27,7 +27,7 @@ class Surroundings:
     `reserved_bytes` is what other migrations have yet to write to a domain on a node.
     """
 
-    inventory: Inventory
+    inventory: ClusterInventory
     system_namespace: str
     blocked_by: Callable[[tuple[str, ...]], str | None]
     reserved_bytes: Callable[[str, str], int]
@@ -35,19 +35,19 @@ class Surroundings:
 
 @dataclass
 class _Trail:
-    """What the checks have come by so far: the topics that they judged by, and the disk."""
+    """What the checks have come by so far: the dependencies that they judged by, and the disk."""
 
-    topics: set[Topic]
+    depends_on: set[Dependency]
     disk_keys: tuple[str, ...] = ()
 
 
 def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outcome:
     """Find the VM's node and disk, and judge both storage domains.
 
-    The outcome's topics are those whose change may lead to another outcome. No refusal is permanent: all
+    The outcome's dependencies are those whose change may lead to another outcome. No refusal is permanent: all
     rest on what nodes and administrators say at the moment.
     """
-    trail = _Trail({topics.domain(spec.destination.storage_domain_name)})
+    trail = _Trail({dependencies.domain(spec.destination.storage_domain_name)})
     try:
         return _place(namespace, spec, around, trail)
     except NotPlaceableError as refused:
@@ -57,7 +57,7 @@ def place(namespace: str, spec: DiskMigrationSpec, around: Surroundings) -> Outc
             disk_keys=trail.disk_keys,
             sides=refused.sides,
             is_provisional=refused.is_provisional,
-            topics=frozenset(trail.topics),
+            depends_on=frozenset(trail.depends_on),
         )
 
 
@@ -97,18 +97,18 @@ def _may_hold_less(disk: Disk, source: StorageDomain) -> bool:
 
 def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail: _Trail) -> Placement:
     destination = _usable_domain(spec.destination.storage_domain_name, "destination", namespace, around)
-    right_to = partial(_right_to, namespace=namespace, around=around, watched=trail.topics)
-    located = find_machine(spec, around.inventory, trail.topics, namespace=namespace, right_to=right_to)
+    right_to = partial(_right_to, namespace=namespace, around=around, watched=trail.depends_on)
+    located = find_machine(spec, around.inventory, trail.depends_on, namespace=namespace, right_to=right_to)
     disk = _movable_disk(spec, located)
     keys = trail.disk_keys = disk_keys(located, spec.disk)
-    trail.topics |= {topics.disk(key) for key in keys}
+    trail.depends_on |= {dependencies.disk(key) for key in keys}
     if not disk.storage_domain_name:
         raise NotPlaceableError(
             Reason.SOURCE_NOT_IN_STORAGE_DOMAIN,
             f"Disk {spec.disk} of VM {spec.virtual_machine} on node {located.node} lies in no StorageDomain. "
             "Ask an administrator for a StorageDomain that holds its volume.",
         )
-    trail.topics.add(topics.domain(disk.storage_domain_name))
+    trail.depends_on.add(dependencies.domain(disk.storage_domain_name))
     source = _usable_domain(disk.storage_domain_name, "source", namespace, around)
     _check_owner(located.machine, namespace, (source, destination), around)
     source_side = Side(storage_domain_name=source.metadata.name, type=source.spec.type)
@@ -123,17 +123,23 @@ def _place(namespace: str, spec: DiskMigrationSpec, around: Surroundings, trail:
     expected = spec.source.storage_domain_name if spec.source is not None else source.metadata.name
     if source.metadata.name != expected or source.metadata.name == destination.metadata.name:
         return Placement(
-            located.node, keys, source_side, destination_side, 0, moves_nothing=True, topics=frozenset(trail.topics)
+            located.node,
+            keys,
+            source_side,
+            destination_side,
+            0,
+            moves_nothing=True,
+            depends_on=frozenset(trail.depends_on),
         )
     for side in (source, destination):
         _check_ready(side, located.node, around.inventory)
     needed = needed_bytes(spec, disk, destination.spec.type)
     may_fit = not _takes_whole_disk(spec, destination.spec.type) and _may_hold_less(disk, source)
     # Once it is placed, the space is judged again when its turn has come, and not at each change of a byte count.
-    judged_once = frozenset(trail.topics)
-    trail.topics.add(topics.space(destination.metadata.name, located.node))
+    judged_once = frozenset(trail.depends_on)
+    trail.depends_on.add(dependencies.space(destination.metadata.name, located.node))
     _check_space(destination, located.node, 0 if may_fit else needed, around)
-    return Placement(located.node, keys, source_side, destination_side, needed, topics=judged_once)
+    return Placement(located.node, keys, source_side, destination_side, needed, depends_on=judged_once)
 
 
 def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -> StorageDomain:
@@ -158,10 +164,10 @@ def _usable_domain(name: str, role: str, namespace: str, around: Surroundings) -
     return record.domain
 
 
-def _right_to(machine: VirtualMachine, namespace: str, around: Surroundings, watched: set[Topic]) -> Right:
+def _right_to(machine: VirtualMachine, namespace: str, around: Surroundings, watched: set[Dependency]) -> Right:
     """Return what the namespace may do at most with some disk of a VM."""
     domains = {disk.storage_domain_name for disk in machine.disks if disk.storage_domain_name}
-    watched |= {topics.domain(name) for name in domains}
+    watched |= {dependencies.domain(name) for name in domains}
     records = map(around.inventory.domain, domains)
     known = [record.domain for record in records if record is not None and record.domain is not None]
     owner = machine.owner_namespace or ""
@@ -203,7 +209,7 @@ def _movable_disk(spec: DiskMigrationSpec, located: LocatedMachine) -> Disk:
     return disk
 
 
-def _check_ready(domain: StorageDomain, node: str, inventory: Inventory) -> None:
+def _check_ready(domain: StorageDomain, node: str, inventory: ClusterInventory) -> None:
     name = domain.metadata.name
     report = inventory.report(node, name)
     if report is None:

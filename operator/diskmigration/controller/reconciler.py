@@ -14,14 +14,13 @@ from diskmigration.api.errors import Reason
 from diskmigration.api.model import ObjectMeta
 from diskmigration.cluster.client import Cluster
 from diskmigration.cluster.errors import ConflictError, ObjectGoneError, RefusedError
-from diskmigration.cluster.events import EventType
-from diskmigration.controller import deadlines, statuses, unreachable, validation
-from diskmigration.controller.books import Books
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.cluster.events import Event, EventRecorder, EventType
+from diskmigration.controller import deadlines, migration_status, unreachable, validation
+from diskmigration.controller.migration_cache import Finished
+from diskmigration.controller.placement_outcome import Placement, Refusal
 from diskmigration.controller.records import Migration
-from diskmigration.controller.reporting import Reporting
 from diskmigration.controller.request import Request
-from diskmigration.controller.view import Finished
+from diskmigration.controller.state import ControllerState
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +33,8 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
-        books: Books,
-        reporting: Reporting,
+        state: ControllerState,
+        events: EventRecorder,
         *,
         request: Request,
         look_again: Callable[[str, float], None],
@@ -43,9 +42,9 @@ class Reconciler:
     ) -> None:
         """`look_again` has a migration looked at after so many seconds, if nothing wakes it before."""
         self._cluster = cluster
-        self._books = books
-        self._scheduler = books.scheduler
-        self._reporting = reporting
+        self._state = state
+        self._scheduler = state.scheduler
+        self._events = events
         self._request = request
         self._look_again = look_again
         self._grace_seconds = acceptance_grace_seconds
@@ -59,14 +58,14 @@ class Reconciler:
         Raises:
             ClusterError: the step could not be made; make it again.
         """
-        finished = self._books.view.finished.get(key)
+        finished = self._state.migrations.finished.get(key)
         if finished is not None:
             await self._tidy(key, finished)
             return
-        migration = self._books.view.active.get(key)
+        migration = self._state.migrations.active.get(key)
         if migration is not None and migration.uid in self._unanswered:
             await self._read_again(migration.metadata)
-            migration = self._books.view.active.get(key)
+            migration = self._state.migrations.active.get(key)
         if migration is None:
             return
         if migration.is_delegated:
@@ -82,7 +81,7 @@ class Reconciler:
         now = _now()
         spec = migration.spec
         if spec is not None and spec.cancel:
-            await self._conclude(migration, statuses.cancelled(migration, now))
+            await self._conclude(migration, migration_status.cancelled(migration, now))
             return
         refusal = validation.refusal_of(migration)
         if spec is None or refusal is not None:
@@ -92,12 +91,12 @@ class Reconciler:
             self._scheduler.withdraw(migration)
             outcome = self._scheduler.judge(migration)
             if not (isinstance(outcome, Refusal) and outcome.is_provisional):
-                await self._write(migration, statuses.held(migration, outcome, self._books.throughput, now))
+                await self._write(migration, migration_status.held(migration, outcome, self._state.throughput, now))
             return
         left = deadlines.seconds_to_deadline(migration, now)
         if left is not None and left <= 0:
-            message = statuses.not_started_in_time(migration, spec.active_deadline_seconds or 0)
-            await self._conclude(migration, statuses.failed(migration, Reason.DEADLINE_EXCEEDED, message, now))
+            message = migration_status.not_started_in_time(migration, spec.active_deadline_seconds or 0)
+            await self._conclude(migration, migration_status.failed(migration, Reason.DEADLINE_EXCEEDED, message, now))
             return
         match self._scheduler.judge(migration):
             case Refusal() as refusal:
@@ -110,22 +109,22 @@ class Reconciler:
     async def _refuse(self, migration: Migration, refusal: Refusal, now: datetime) -> None:
         left = deadlines.seconds_to_giving_up(migration, refusal, self._grace_seconds, now)
         if left is not None and left <= 0:
-            await self._conclude(migration, statuses.failed(migration, refusal.reason, refusal.message, now))
+            await self._conclude(migration, migration_status.failed(migration, refusal.reason, refusal.message, now))
         elif left is not None:
             self._scheduler.withdraw(migration)
-            await self._write(migration, statuses.refused(migration, refusal, now))
+            await self._write(migration, migration_status.refused(migration, refusal, now))
             self._look_again(migration.key, left)
         else:
             self._scheduler.set_aside(migration, refusal)
             if refusal.is_provisional:
                 return
-            await self._write(migration, statuses.waiting(migration, refusal, now))
+            await self._write(migration, migration_status.waiting(migration, refusal, now))
 
     async def _queue_or_hand_over(self, migration: Migration, placement: Placement, now: datetime) -> None:
         if not self._scheduler.ask_for_place(migration, placement):
             position = self._scheduler.position(migration)
             if position is not None:
-                await self._write(migration, statuses.queued(migration, placement, position, now))
+                await self._write(migration, migration_status.queued(migration, placement, position, now))
             return
         if not migration.has_finalizer:
             # Before the node is written, as from then on there is something to clean up; and not before that, so that
@@ -133,20 +132,20 @@ class Reconciler:
             body = await self._request(
                 self._cluster.add_finalizer, names.DISK_MIGRATIONS, migration.metadata, names.FINALIZER
             )
-            self._books.observe_migration(body)
+            self._state.observe_migration(body)
             await self.reconcile_migration(migration.key)
             return
         self._unanswered.add(migration.uid)
         try:
-            await self._write(migration, statuses.scheduled(migration, placement, now))
+            await self._write(migration, migration_status.scheduled(migration, placement, now))
         except (ConflictError, ObjectGoneError, RefusedError):
             self._unanswered.discard(migration.uid)
             raise
         self._unanswered.discard(migration.uid)
         _log.info("handed over", extra={"migration": migration.key, "phase": "Scheduled", "node": placement.node})
-        self._reporting.tell(
+        self._tell(
             migration.metadata,
-            reason=statuses.SCHEDULED,
+            reason=migration_status.SCHEDULED,
             note=f"Handed to the agent on node {placement.node}",
             action="Schedule",
         )
@@ -159,20 +158,18 @@ class Reconciler:
         body = await self._request(self._cluster.get, names.DISK_MIGRATIONS, metadata.name, metadata.namespace)
         self._unanswered.discard(metadata.uid)
         if body is None:
-            self._books.forget_migration(f"{metadata.namespace}/{metadata.name}", metadata.uid)
+            self._state.forget_migration(f"{metadata.namespace}/{metadata.name}", metadata.uid)
         else:
-            self._books.observe_migration(body)
+            self._state.observe_migration(body)
 
     async def _conclude(self, migration: Migration, status: DiskMigrationStatus) -> None:
         """Ends a migration that no agent has seen."""
         await self._write(migration, status)
         succeeded = status.conditions[0]
         phase = status.phase or Phase.FAILED
-        _log.info(
-            "ended without being handed over",
-            extra={"migration": migration.key, "phase": phase.value, "reason": succeeded.reason},
-        )
-        self._reporting.tell(
+        extra = {"migration": migration.key, "phase": phase.value, "reason": succeeded.reason}
+        _log.info("ended without being handed over", extra=extra)
+        self._tell(
             migration.metadata,
             reason=succeeded.reason,
             note=succeeded.message,
@@ -189,7 +186,7 @@ class Reconciler:
 
     async def _write_part(self, migration: Migration, now: datetime) -> None:
         """Write the operator's part of a status that is the agent's otherwise."""
-        away = self._books.inventory.is_away(migration.status.node_name or "")
+        away = self._state.inventory.is_away(migration.status.node_name or "")
         is_told = unreachable.is_told(migration)
         # An agent that writes over it is at work although its Lease is old: it is told once in such a time.
         tells = away and (is_told or migration.uid not in self._told_unreachable)
@@ -198,7 +195,7 @@ class Reconciler:
         elif is_told:
             wanted = unreachable.status_after(migration, now)
         else:
-            wanted = statuses.delegated(migration, now)
+            wanted = migration_status.delegated(migration, now)
         # Until the agent takes over, the phase is in it, and must not fall on the agent's first. Nor must what is told
         # of its absence fall on what it has written meanwhile.
         is_locked = tells or is_told or migration.status.phase is Phase.SCHEDULED
@@ -215,15 +212,14 @@ class Reconciler:
         """A deletion waits for the agent to clean up; unless its node is gone, then nobody will."""
         node = migration.status.node_name or ""
         self._look_again(migration.key, AGENT_RECHECK_SECONDS)
-        if not self._books.inventory.is_away(node):
+        if not self._state.inventory.is_away(node):
             self._told_of_waiting.discard(migration.uid)
             return
         if await self._request(self._cluster.get_node, node) is None:
-            self._reporting.tell(
+            self._tell(
                 migration.metadata,
                 reason="ReleasedWithoutCleanUp",
-                note=f"Node {node} is gone, so its agent cannot clean up. If its storage lives on, volumes whose names "
-                f"contain {migration.uid} may be left on it.",
+                note=unreachable.released_without_clean_up(node, migration.uid),
                 action="Release",
                 event_type=EventType.WARNING,
             )
@@ -231,14 +227,18 @@ class Reconciler:
         elif migration.uid not in self._told_of_waiting:
             self._told_of_waiting.add(migration.uid)
             _log.warning("a deletion waits for an agent", extra={"migration": migration.key, "node": node})
-            self._reporting.tell(
+            self._tell(
                 migration.metadata,
                 reason="WaitingForAgent",
-                note=f"The deletion waits for the agent on node {node} to clean up, and that agent does not renew its "
-                "Lease. Check its pod. Should the node never come back, delete the Node object.",
+                note=unreachable.deletion_waits(node),
                 action="Wait",
                 event_type=EventType.WARNING,
             )
+
+    def _tell(
+        self, metadata: ObjectMeta, *, reason: str, note: str, action: str, event_type: EventType = EventType.NORMAL
+    ) -> None:
+        self._events.record(Event(names.DISK_MIGRATIONS, metadata, reason, note, action, event_type))
 
     async def _tidy(self, key: str, finished: Finished) -> None:
         """After it has ended: nothing holds its deletion any more, its spec is observed, and its TTL deletes it."""
@@ -248,7 +248,7 @@ class Reconciler:
         if not finished.is_observed:
             # Without it, a GitOps tool would wait for a change to take effect that has nothing to change.
             body = await self._request(self._cluster.observe_generation, names.DISK_MIGRATIONS, finished.metadata)
-            self._books.observe_migration(body)
+            self._state.observe_migration(body)
             return
         left = deadlines.seconds_to_removal(finished.completed, finished.ttl_seconds, _now())
         if left is None or finished.metadata.deletion_timestamp is not None:
@@ -270,28 +270,28 @@ class Reconciler:
         self._told_unreachable.discard(metadata.uid)
         key = f"{metadata.namespace}/{metadata.name}"
         if body is None or (metadata.deletion_timestamp is not None and not body["metadata"].get("finalizers")):
-            self._books.forget_migration(key, metadata.uid)
+            self._state.forget_migration(key, metadata.uid)
         else:
-            self._books.observe_migration(body)
+            self._state.observe_migration(body)
 
     async def _write(
         self, migration: Migration, wanted: DiskMigrationStatus, *, is_whole: bool = True, is_locked: bool = True
     ) -> None:
         """Writes a status if it differs. Locked, it lands only on the object that the decision was made on."""
-        if not statuses.differs(migration.status, wanted, is_whole=is_whole):
+        if not migration_status.differs(migration.status, wanted, is_whole=is_whole):
             return
         metadata = migration.metadata
         body = await self._request(
             self._cluster.apply_status,
             names.DISK_MIGRATIONS,
             metadata.name,
-            statuses.to_wire(wanted),
+            migration_status.to_wire(wanted),
             namespace=metadata.namespace,
             uid=metadata.uid,
             field_manager=names.OPERATOR_FIELD_MANAGER,
             resource_version=metadata.resource_version if is_locked else "",
         )
-        self._books.observe_migration(body)
+        self._state.observe_migration(body)
 
 
 def _now() -> datetime:

@@ -12,16 +12,17 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from diskmigration.controller import delegations, topics, validation
-from diskmigration.controller.inventory import Inventory
-from diskmigration.controller.outcomes import Outcome, Placement, Refusal
+from diskmigration.controller import delegations, dependencies, validation
+from diskmigration.controller.cluster_inventory import ClusterInventory
+from diskmigration.controller.dependencies import Dependency, DependencyIndex
+from diskmigration.controller.disk_claims import Claim, DiskClaims, Rank
+from diskmigration.controller.lanes import lane_of, lane_so_far
+from diskmigration.controller.migration_cache import MigrationCache
 from diskmigration.controller.placement import Surroundings, place
+from diskmigration.controller.placement_outcome import Outcome, Placement, Refusal
 from diskmigration.controller.queueing import FairQueue, Lane, Ticket, is_position_worth_writing
 from diskmigration.controller.records import Migration
-from diskmigration.controller.slots import Claim, DiskClaims, Hold, Limits, Rank, Slots, limits_of
-from diskmigration.controller.topics import Topic
-from diskmigration.controller.view import MigrationView
-from diskmigration.controller.waiters import Waiters
+from diskmigration.controller.reservations import Limits, Reservation, Reservations, limits_of
 
 _log = logging.getLogger(__name__)
 
@@ -30,18 +31,23 @@ class Scheduler:
     """Not thread-safe: one event loop owns it."""
 
     def __init__(
-        self, view: MigrationView, inventory: Inventory, *, system_namespace: str, wake: Callable[[str], None]
+        self,
+        migrations: MigrationCache,
+        inventory: ClusterInventory,
+        *,
+        system_namespace: str,
+        wake: Callable[[str], None],
     ) -> None:
         """Grant nothing before `open`. `wake` has a migration looked at, by its key."""
-        self._view = view
+        self._migrations = migrations
         self._inventory = inventory
         self._system_namespace = system_namespace
         self._wake = wake
         self._queue = FairQueue()
         self._set_aside: dict[str, Ticket] = {}
-        self._slots = Slots()
+        self._reservations = Reservations()
         self._claims = DiskClaims()
-        self._waiters = Waiters()
+        self._dependents = DependencyIndex()
         self._grants: dict[str, Lane] = {}
         self._positions: dict[str, int] = {}
         self._is_open = False
@@ -50,14 +56,14 @@ class Scheduler:
 
     def open(self) -> None:
         """Begin to grant places. Everything must have been observed once, and who may wait is queued by age."""
-        for migration in sorted(self._view.active.values(), key=lambda one: (one.created, one.uid)):
+        for migration in sorted(self._migrations.active.values(), key=lambda one: (one.created, one.uid)):
             if migration.is_delegated:
                 self.account(migration)  # again, as its VM may have been observed after it
             elif _may_wait(migration):
                 match self.judge(migration):
                     case Placement() as placement:
                         self._claim(migration, placement.disk_keys)
-                        self._queue.add(_ticket(migration, _lane(placement)))
+                        self._queue.add(_ticket(migration, lane_of(placement)))
                     case Refusal() as refusal:
                         self._put_aside(migration, refusal)
         self._is_open = True
@@ -76,10 +82,10 @@ class Scheduler:
             inventory=self._inventory,
             system_namespace=self._system_namespace,
             blocked_by=lambda keys: self._claims.blocker(keys, rank),
-            reserved_bytes=lambda domain, node: self._slots.outstanding_bytes(domain, node, but=migration.uid),
+            reserved_bytes=lambda domain, node: self._reservations.outstanding_bytes(domain, node, but=migration.uid),
         )
         outcome = place(migration.metadata.namespace, migration.spec, around)
-        self._waiters.wait(migration.key, outcome.topics)
+        self._dependents.wait(migration.key, outcome.depends_on)
         return outcome
 
     def ask_for_place(self, migration: Migration, placement: Placement) -> bool:
@@ -89,7 +95,7 @@ class Scheduler:
         """
         self._set_aside.pop(migration.uid, None)
         self._claim(migration, placement.disk_keys)
-        lane = _lane(placement)
+        lane = lane_of(placement)
         granted = self._grants.get(migration.uid)
         if granted is not None and granted != lane:
             self._give_back(migration.uid)
@@ -102,7 +108,7 @@ class Scheduler:
             self.grant()
         if migration.uid not in self._grants:
             return False
-        self._slots.hold(migration.uid, Hold(*lane, placement.node, placement.needed_bytes))
+        self._reservations.hold(migration.uid, Reservation(*lane, placement.node, placement.needed_bytes))
         return True
 
     def set_aside(self, migration: Migration, refusal: Refusal) -> None:
@@ -128,12 +134,12 @@ class Scheduler:
 
     # What is observed
 
-    def touch(self, changed: Iterable[Topic], *, but: str = "") -> None:
+    def touch(self, changed: Iterable[Dependency], *, but: str = "") -> None:
         """Queue again and wake whoever was judged by what has changed. The caller calls `grant` then."""
-        for key in self._waiters.concerned(changed):
+        for key in self._dependents.concerned(changed):
             if key == but:
                 continue
-            migration = self._view.active.get(key)
+            migration = self._migrations.active.get(key)
             ticket = self._set_aside.pop(migration.uid, None) if migration is not None else None
             if ticket is not None:
                 self._queue.add(ticket)
@@ -147,22 +153,22 @@ class Scheduler:
         self._grants.pop(uid, None)
         self._positions.pop(uid, None)
         # Its deletion may have to wait for its agent.
-        self._waiters.wait(migration.key, frozenset({topics.node(migration.status.node_name or "")}))
-        if not self._slots.holds(uid):
+        self._dependents.wait(migration.key, frozenset({dependencies.node(migration.status.node_name or "")}))
+        if not self._reservations.holds(uid):
             hold = delegations.hold_of(migration, self._inventory)
             if hold is None:
                 extra = {"migration": migration.key}
                 _log.warning("a delegated migration does not say its storage domains", extra=extra)
             else:
-                self._slots.hold(uid, hold)
+                self._reservations.hold(uid, hold)
         awaits_cutover = delegations.awaits_cutover(migration)
-        self._slots.progress(uid, migration.status.allocated_bytes or 0, awaits_cutover=awaits_cutover)
+        self._reservations.progress(uid, migration.status.allocated_bytes or 0, awaits_cutover=awaits_cutover)
         self._claim(migration, delegations.disk_keys_of(migration, self._inventory))
 
     def release(self, uid: str, key: str) -> None:
         """Free all that a migration had: it has ended, or is deleted."""
         self._leave(uid)
-        self._waiters.forget(key)
+        self._dependents.forget(key)
 
     # What is shown
 
@@ -183,7 +189,7 @@ class Scheduler:
         due = []
         for uid, position in self._queue.positions().items():
             ticket = self._queue.ticket(uid)
-            migration = self._view.active.get(ticket.key) if ticket is not None else None
+            migration = self._migrations.active.get(ticket.key) if ticket is not None else None
             if migration is not None and is_position_worth_writing(migration.status.queue_position, position):
                 due.append((position, uid, migration.key))
         for position, uid, key in sorted(due)[:at_most]:
@@ -202,34 +208,34 @@ class Scheduler:
 
     def active_on(self, domain: str) -> int:
         """Return how many places of a storage domain are taken or promised."""
-        return self._slots.active(domain, most_awaiting=self._limits(domain).synchronized)
+        return self._reservations.active(domain, most_awaiting=self._limits(domain).synchronized)
 
     def migrations_on(self, domain: str) -> int:
         """Return how many migrations use a storage domain, also of those that take no place in it."""
-        return self._slots.active(domain, most_awaiting=0)
+        return self._reservations.active(domain, most_awaiting=0)
 
     # How it is kept
 
     def _consider(self, ticket: Ticket) -> None:
         """Promise a place to the one whose turn it is, if it can run as things are."""
-        migration = self._view.active.get(ticket.key)
+        migration = self._migrations.active.get(ticket.key)
         if migration is None or migration.uid != ticket.uid or not _may_wait(migration):
             return
         outcome = self.judge(migration)
         if isinstance(outcome, Refusal):
             self._put_aside(migration, outcome)
             return
-        lane = _lane(outcome)
+        lane = lane_of(outcome)
         self._claim(migration, outcome.disk_keys)
         if lane != ticket.lane:
             self._queue.add(replace(ticket, lane=lane))
         elif self._claims.secure(ticket.uid):
-            self._slots.hold(ticket.uid, Hold(*lane, outcome.node, outcome.needed_bytes))
+            self._reservations.hold(ticket.uid, Reservation(*lane, outcome.node, outcome.needed_bytes))
             self._grants[ticket.uid] = lane
 
     def _put_aside(self, migration: Migration, refusal: Refusal) -> None:
         """Keep its turn and its claim, if it was accepted once; all else that it had goes back."""
-        lane = _lane_so_far(migration, refusal)
+        lane = lane_so_far(migration, refusal)
         keys = refusal.disk_keys or self._claims.disks_of(migration.uid)
         if lane is None:
             self._leave(migration.uid)
@@ -248,17 +254,17 @@ class Scheduler:
     def _claim(self, migration: Migration, keys: tuple[str, ...]) -> None:
         claim = Claim(self._rank(migration), migration.key)
         touched = self._claims.claim(migration.uid, keys, claim)
-        self.touch({topics.disk(key) for key in touched}, but=migration.key)
+        self.touch({dependencies.disk(key) for key in touched}, but=migration.key)
 
     def _leave(self, uid: str) -> None:
         self._queue.remove(uid)
         self._set_aside.pop(uid, None)
         self._give_back(uid)
         self._positions.pop(uid, None)
-        self.touch({topics.disk(key) for key in self._claims.withdraw(uid)})
+        self.touch({dependencies.disk(key) for key in self._claims.withdraw(uid)})
 
     def _give_back(self, uid: str) -> None:
-        self._slots.release(uid)
+        self._reservations.release(uid)
         self._grants.pop(uid, None)
 
     def _has_room(self, source: str, destination: str) -> bool:
@@ -279,22 +285,6 @@ def _may_wait(migration: Migration) -> bool:
         and not spec.suspend
         and validation.refusal_of(migration) is None
     )
-
-
-def _lane(placement: Placement) -> Lane:
-    return placement.source.storage_domain_name, placement.destination.storage_domain_name
-
-
-def _lane_so_far(migration: Migration, refusal: Refusal) -> Lane | None:
-    """Return between which storage domains a refused migration is to move its disk; None if it was never accepted."""
-    status = migration.status
-    if refusal.sides is not None:
-        source, destination = refusal.sides
-    elif status.source is not None and status.destination is not None:
-        source, destination = status.source, status.destination
-    else:
-        return None
-    return source.storage_domain_name, destination.storage_domain_name
 
 
 def _ticket(migration: Migration, lane: Lane) -> Ticket:

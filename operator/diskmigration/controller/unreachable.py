@@ -10,9 +10,10 @@ from datetime import datetime
 from diskmigration.api.conditions import Condition, ConditionStatus, condition, find, is_true
 from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Phase
 from diskmigration.api.errors import Reason
-from diskmigration.controller import deadlines, statuses
+from diskmigration.controller import deadlines, migration_status
 from diskmigration.controller.records import Migration
 
+_FOR_GOOD = "Should the node never come back, delete the Node object"
 _TAKEN_OVER = {
     ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
     ConditionType.READY: ConditionStatus.UNKNOWN,
@@ -40,7 +41,7 @@ def status(migration: Migration, now: datetime) -> DiskMigrationStatus:
     if is_late:
         late = Reason.DEADLINE_EXCEEDED
         made.append(_condition(migration, ConditionType.STALLED, ConditionStatus.TRUE, message, now, reason=late))
-    return _with(statuses.delegated(migration, now), made)
+    return _with(migration_status.delegated(migration, now), made)
 
 
 def status_after(migration: Migration, now: datetime) -> DiskMigrationStatus:
@@ -49,31 +50,43 @@ def status_after(migration: Migration, now: datetime) -> DiskMigrationStatus:
     Without that the conditions would be gone for a moment, and a user would take the migration for another.
     """
     if migration.status.phase is Phase.SCHEDULED:
-        return statuses.delegated(migration, now)
+        return migration_status.delegated(migration, now)
     told = (Reason.AGENT_UNREACHABLE.value, Reason.DEADLINE_EXCEEDED.value)
     kinds = (*_TAKEN_OVER, ConditionType.RECONCILING, ConditionType.STALLED)
     kept = [one for kind in kinds if (one := find(migration.status.conditions, kind)) and one.reason in told]
-    return _with(statuses.delegated(migration, now), kept)
+    return _with(migration_status.delegated(migration, now), kept)
+
+
+def deletion_waits(node: str) -> str:
+    """Return the message of a deletion that waits for an agent that is away."""
+    return (
+        f"The deletion waits for the agent on node {node} to clean up, and that agent does not renew its Lease. Check "
+        f"its pod. {_FOR_GOOD}."
+    )
+
+
+def released_without_clean_up(node: str, uid: str) -> str:
+    """Return the message of a deletion that ends although nobody has cleaned up."""
+    return (
+        f"Node {node} is gone, so its agent cannot clean up. If its storage lives on, volumes whose names contain "
+        f"{uid} may be left on it."
+    )
 
 
 def _message(migration: Migration, now: datetime) -> str:
     node = migration.status.node_name or ""
-    for_good = "Should the node never come back, delete the Node object"
     if migration.is_deleting:
-        return (
-            f"The deletion waits for the agent on node {node} to clean up, and that agent does not renew its Lease. "
-            f"Check its pod. {for_good}."
-        )
+        return deletion_waits(node)
     if _is_late(migration, now):
         seconds = migration.spec.active_deadline_seconds if migration.spec is not None else None
         return (
             f"activeDeadlineSeconds ({seconds}) are over, and the agent on node {node}, which alone can end the "
             "migration, does not renew its Lease. It will when it is back, unless the disk is on the destination by "
-            f"then. Check its pod. {for_good}, then this DiskMigration."
+            f"then. Check its pod. {_FOR_GOOD}, then this DiskMigration."
         )
     return (
         f"The agent on node {node} does not renew its Lease, so nobody knows how far it is. Check its pod. "
-        f"The migration goes on when it is back. {for_good}, then this DiskMigration."
+        f"The migration goes on when it is back. {_FOR_GOOD}, then this DiskMigration."
     )
 
 

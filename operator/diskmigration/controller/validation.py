@@ -2,7 +2,7 @@
 
 from diskmigration.api.disk_migration import BackingChain, DiskMigrationSpec, VolumeFormat
 from diskmigration.api.errors import Reason
-from diskmigration.controller.outcomes import Refusal
+from diskmigration.controller.placement_outcome import Refusal
 from diskmigration.controller.records import Migration
 
 

@@ -52,7 +52,7 @@ def _settings() -> kopf.OperatorSettings:
 
 def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-    books = controller.books
+    state = controller.state
 
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -63,24 +63,24 @@ def _registry(cluster: Cluster, controller: Controller) -> kopf.OperatorRegistry
         body = event["object"]
         if event["type"] == "DELETED":
             metadata = body["metadata"]
-            books.forget_migration(f"{metadata['namespace']}/{metadata['name']}", metadata["uid"])
+            state.forget_migration(f"{metadata['namespace']}/{metadata['name']}", metadata["uid"])
         else:
-            books.observe_migration(body)
+            state.observe_migration(body)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.LIBVIRT_HOSTS, registry=registry)
     async def on_host(event: kopf.RawEvent, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            books.forget_host(body["metadata"]["name"], body["metadata"]["uid"])
+            state.forget_host(body["metadata"]["name"], body["metadata"]["uid"])
         else:
-            books.observe_host(body)
+            state.observe_host(body)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.STORAGE_DOMAINS, registry=registry)
     async def on_domain(event: kopf.RawEvent, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            books.forget_domain(body["metadata"]["name"], body["metadata"]["uid"])
+            state.forget_domain(body["metadata"]["name"], body["metadata"]["uid"])
         else:
-            books.observe_domain(body)
+            state.observe_domain(body)
 
     return registry

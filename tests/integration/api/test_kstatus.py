@@ -21,10 +21,10 @@ from diskmigration.api.errors import MigrationError, Reason
 from diskmigration.api.libvirt_host import LibvirtHostStatus, NodeStorageDomain
 from diskmigration.api.model import Model
 from diskmigration.api.storage_domain import StorageDomainStatus, StorageType
-from diskmigration.controller import domain_statuses, statuses, unreachable
-from diskmigration.controller.domain_statuses import DomainUse
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.controller import migration_status, storage_domain_status, unreachable
+from diskmigration.controller.placement_outcome import Placement, Refusal
 from diskmigration.controller.records import Migration, read_domain, read_migration
+from diskmigration.controller.storage_domain_status import DomainUse
 from diskmigration.controller.throughput import Throughput
 from testbed.binaries import kstatus_binary
 from tests.integration.api.conftest import Apply
@@ -69,7 +69,7 @@ def write(user: User) -> Write:
         plural = {"DiskMigration": names.DISK_MIGRATIONS, "StorageDomain": names.STORAGE_DOMAINS}.get(
             body["kind"], names.LIBVIRT_HOSTS
         )
-        wire = statuses.to_wire(status) if isinstance(status, DiskMigrationStatus) else status.to_wire()
+        wire = migration_status.to_wire(status) if isinstance(status, DiskMigrationStatus) else status.to_wire()
         return user.patch(
             plural, metadata["name"], {"status": wire}, namespace=metadata.get("namespace", ""), subresource="status"
         )
@@ -82,20 +82,20 @@ def named() -> str:
 
 
 BY_OPERATOR: Mapping[str, tuple[Callable[[Migration, datetime], DiskMigrationStatus], str]] = {
-    "suspended": (lambda found, now: statuses.held(found, PLACE, Throughput(), now), IN_PROGRESS),
-    "suspended and refused": (lambda found, now: statuses.held(found, REFUSAL, Throughput(), now), IN_PROGRESS),
-    "refused": (lambda found, now: statuses.refused(found, REFUSAL, now), IN_PROGRESS),
+    "suspended": (lambda found, now: migration_status.held(found, PLACE, Throughput(), now), IN_PROGRESS),
+    "suspended and refused": (lambda found, now: migration_status.held(found, REFUSAL, Throughput(), now), IN_PROGRESS),
+    "refused": (lambda found, now: migration_status.refused(found, REFUSAL, now), IN_PROGRESS),
     "waiting": (
-        lambda found, now: statuses.waiting(
+        lambda found, now: migration_status.waiting(
             found, Refusal(Reason.DISK_BUSY, "Busy.", sides=(PLACE.source, PLACE.destination)), now
         ),
         IN_PROGRESS,
     ),
-    "queued": (lambda found, now: statuses.queued(found, PLACE, 3, now), IN_PROGRESS),
-    "scheduled": (lambda found, now: statuses.scheduled(found, PLACE, now), IN_PROGRESS),
-    "failed": (lambda found, now: statuses.failed(found, Reason.DISK_NOT_FOUND, "No such disk.", now), FAILED),
-    "too late": (lambda found, now: statuses.failed(found, Reason.DEADLINE_EXCEEDED, "Late.", now), FAILED),
-    "cancelled": (statuses.cancelled, FAILED),
+    "queued": (lambda found, now: migration_status.queued(found, PLACE, 3, now), IN_PROGRESS),
+    "scheduled": (lambda found, now: migration_status.scheduled(found, PLACE, now), IN_PROGRESS),
+    "failed": (lambda found, now: migration_status.failed(found, Reason.DISK_NOT_FOUND, "No such disk.", now), FAILED),
+    "too late": (lambda found, now: migration_status.failed(found, Reason.DEADLINE_EXCEEDED, "Late.", now), FAILED),
+    "cancelled": (migration_status.cancelled, FAILED),
 }
 
 
@@ -161,7 +161,7 @@ BY_AGENT: Mapping[str, tuple[Agent, str]] = {
 
 def handed_over(apply: Apply, write: Write, **spec: Any) -> JsonObject:
     body = apply(migration(named(), **spec))
-    return write(body, statuses.scheduled(read_migration(body), PLACE, EPOCH))
+    return write(body, migration_status.scheduled(read_migration(body), PLACE, EPOCH))
 
 
 @pytest.mark.parametrize("state", BY_AGENT)
@@ -236,7 +236,7 @@ DOMAINS: Mapping[str, tuple[DomainUse, str]] = {
 
 
 def status_of(body: JsonObject, use: DomainUse) -> StorageDomainStatus:
-    return domain_statuses.status_of(read_domain(body), use, EPOCH)
+    return storage_domain_status.status_of(read_domain(body), use, EPOCH)
 
 
 @pytest.mark.parametrize("state", DOMAINS)

@@ -130,7 +130,7 @@ def test_one_that_stands_by_is_ready_and_hands_over_nothing(world: World, pair: 
         wait_until(lambda: leads(pair.second), "the second leads", seconds=DURATION_SECONDS + 10)
         handles[0].until_phase("Scheduled")
     finally:
-        # It held places in books that are old: it must end without a word to the API server.
+        # It held places in state that are old: it must end without a word to the API server.
         assert pair.first.thaw() == 1
     wait_until(lambda: leads(pair.second), "the second leads still")
     assert "another operator may lead now" in str(pair.first.log()[-1]["message"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from diskmigration.api import names
-from diskmigration.controller.domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS
+from diskmigration.controller.storage_domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS
 from testbed.processes import TestbedError
 from tests.integration.controller.conftest import Operator
 from tests.integration.controller.world import GIB, World, disk, machine, ready

@@ -6,7 +6,7 @@ from typing import Any
 
 from diskmigration.api import names
 from diskmigration.api.libvirt_host import LibvirtHost
-from diskmigration.controller.inventory import Inventory
+from diskmigration.controller.cluster_inventory import ClusterInventory
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import Migration, read_domain, read_migration
 
@@ -142,8 +142,8 @@ def inventory(
     *,
     live: set[str] | None = None,
     unjudged: set[str] | None = None,
-) -> Inventory:
-    made = Inventory()
+) -> ClusterInventory:
+    made = ClusterInventory()
     for body in domains:
         made.put_domain(read_domain(body))
     for body in hosts:

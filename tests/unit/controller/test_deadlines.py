@@ -5,8 +5,8 @@ import pytest
 from diskmigration.api.disk_migration import Side
 from diskmigration.api.errors import Reason
 from diskmigration.api.storage_domain import StorageType
-from diskmigration.controller import deadlines, statuses
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.controller import deadlines, migration_status
+from diskmigration.controller.placement_outcome import Placement, Refusal
 from diskmigration.controller.throughput import Throughput
 from tests.unit.controller.builders import EPOCH, migration, moment
 
@@ -59,17 +59,17 @@ def test_one_that_was_suspended_or_is_new_has_the_whole_grace() -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.INVALID_SPEC])
 def test_one_that_was_accepted_once_is_never_refused_for_good(reason: Reason) -> None:
-    queued = statuses.queued(migration(), PLACE, 1, EPOCH)
-    waiting = statuses.waiting(migration(status=statuses.to_wire(queued)), FULL, EPOCH)
-    suspended = statuses.held(migration(status=statuses.to_wire(waiting)), FULL, Throughput(), EPOCH)
+    queued = migration_status.queued(migration(), PLACE, 1, EPOCH)
+    waiting = migration_status.waiting(migration(status=migration_status.to_wire(queued)), FULL, EPOCH)
+    suspended = migration_status.held(migration(status=migration_status.to_wire(waiting)), FULL, Throughput(), EPOCH)
     for status in (queued, waiting, suspended):
-        assert left(statuses.to_wire(status), Refusal(reason, "why")) is None
+        assert left(migration_status.to_wire(status), Refusal(reason, "why")) is None
 
 
 def test_one_that_waits_for_its_disk_has_time_until_its_deadline() -> None:
     busy = Refusal(Reason.DISK_BUSY, "busy", sides=(PLACE.source, PLACE.destination))
     assert left(accepted("False", 0), busy) is None
-    waiting = statuses.to_wire(statuses.waiting(migration(), busy, EPOCH))
+    waiting = migration_status.to_wire(migration_status.waiting(migration(), busy, EPOCH))
     assert waiting["startTime"] == moment()
     assert left(waiting) is None, "and what it is refused for afterwards may pass too"
 

@@ -11,8 +11,8 @@ from diskmigration.agent.migration.checks.room import require_room_above_floor
 from diskmigration.agent.storage.domains import OpenDomain
 from diskmigration.agent.storage.driver import Space, StorageDriver
 from diskmigration.api.errors import MigrationError, Reason
-from diskmigration.controller.outcomes import Outcome, Placement, Refusal
 from diskmigration.controller.placement import Surroundings, place
+from diskmigration.controller.placement_outcome import Outcome, Placement, Refusal
 from diskmigration.controller.records import read_domain
 from tests.unit.controller.builders import GIB, disk, domain_body, host_body, inventory, machine, migration, report
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.errors import Reason
-from diskmigration.controller.outcomes import Outcome, Placement, Refusal
 from diskmigration.controller.placement import Surroundings, place
+from diskmigration.controller.placement_outcome import Outcome, Placement, Refusal
 from tests.unit.controller.builders import (
     GIB,
     disk,
@@ -250,14 +250,14 @@ def test_a_node_that_went_away_makes_no_vm_ambiguous(
         else:
             assert isinstance(outcome, Placement)
             assert outcome.node == node
-        assert {"node/dead", "node/live"} <= outcome.topics
+        assert {"node/dead", "node/live"} <= outcome.depends_on
 
 
 @pytest.mark.parametrize(("on_well", "node"), [(WEB, "well"), (STOPPED, None)])
 def test_nor_does_a_node_whose_libvirtd_does_not_answer(on_well: dict[str, Any], node: str | None) -> None:
     outcome = judged([host_body("sick", [WEB], complaint="no answer"), host_body("well", [on_well])])
     assert (outcome.node if isinstance(outcome, Placement) else None) == node
-    assert {"node/sick", "node/well"} <= outcome.topics
+    assert {"node/sick", "node/well"} <= outcome.depends_on
 
 
 @pytest.mark.parametrize("other", [None, WEB, STOPPED])
@@ -268,7 +268,7 @@ def test_nothing_is_decided_of_a_vm_while_it_is_too_early_to_tell_whether_its_no
     outcome = judged(bodies, live={"n2"}, unjudged={"n1"})
     assert isinstance(outcome, Refusal)
     assert outcome.is_provisional
-    assert "node/n1" in outcome.topics
+    assert "node/n1" in outcome.depends_on
 
 
 def test_another_vm_of_that_name_on_a_node_that_went_away_still_has_to_be_told_apart() -> None:
@@ -345,7 +345,7 @@ def test_whatever_the_cluster_looks_like_there_is_one_outcome_and_it_waits_for_s
     ]
     live = data.draw(st.sets(st.sampled_from(("n1", "n2"))))
     outcome = judged(hosts, live=live, to=data.draw(st.sampled_from("abc")))
-    assert outcome.topics
+    assert outcome.depends_on
     if isinstance(outcome, Placement):
         assert outcome.node in live
         assert len(outcome.disk_keys) == 2

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.liveness import Liveness
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.controller.placement_outcome import Placement, Refusal
+from diskmigration.controller.state import ControllerState, Wake
 from tests.unit.controller.builders import disk, domain_body, host_body, machine, migration_body, report
 
 SIDES = {
@@ -16,36 +16,36 @@ SIDES = {
 COUNT = 500
 
 
-def books_with(machines: dict[str, list[str]], *, limit: int = 1, woken: set[str] | None = None) -> Books:
-    """Books of these VMs by node, all of which are alive, that were opened before any migration came."""
+def state_with(machines: dict[str, list[str]], *, limit: int = 1, woken: set[str] | None = None) -> ControllerState:
+    """ControllerState of these VMs by node, all of which are alive, that were opened before any migration came."""
     wake = (set() if woken is None else woken).add
-    books = Books(system_namespace="system", wake=Wake(migration=wake, domain=lambda _name: None))
+    state = ControllerState(system_namespace="system", wake=Wake(migration=wake, domain=lambda _name: None))
     for name in "abc":
-        books.observe_domain(domain_body(name, limit=limit))
+        state.observe_domain(domain_body(name, limit=limit))
     for node, vms in machines.items():
-        books.observe_host(host_body(node, [machine(vm) for vm in vms], [report(each) for each in "abc"]))
-    books.set_liveness(Liveness(frozenset(machines)))
-    books.scheduler.open()
-    return books
+        state.observe_host(host_body(node, [machine(vm) for vm in vms], [report(each) for each in "abc"]))
+    state.set_liveness(Liveness(frozenset(machines)))
+    state.scheduler.open()
+    return state
 
 
-def step(books: Books, key: str) -> str:
+def step(state: ControllerState, key: str) -> str:
     """What the reconciler does with one that was accepted: what came of it."""
-    migration = books.view.active[key]
-    match books.scheduler.judge(migration):
+    migration = state.migrations.active[key]
+    match state.scheduler.judge(migration):
         case Refusal() as refusal:
-            books.scheduler.set_aside(migration, refusal)
+            state.scheduler.set_aside(migration, refusal)
             return refusal.reason.value
         case Placement() as placement:
-            return "granted" if books.scheduler.ask_for_place(migration, placement) else "queued"
+            return "granted" if state.scheduler.ask_for_place(migration, placement) else "queued"
 
 
 def queue(
-    books: Books, name: str, vm: str, *, created: float, status: dict[str, Any] | None = None, to: str = "b"
+    state: ControllerState, name: str, vm: str, *, created: float, status: dict[str, Any] | None = None, to: str = "b"
 ) -> str:
     """A migration that was accepted before."""
-    books.observe_migration(migration_body(name, vm=vm, to=to, created=created, status=status or SIDES))
-    step(books, f"vms/{name}")
+    state.observe_migration(migration_body(name, vm=vm, to=to, created=created, status=status or SIDES))
+    step(state, f"vms/{name}")
     return f"vms/{name}"
 
 
@@ -53,77 +53,79 @@ def queue(
 def test_whoever_comes_back_from_an_outage_goes_in_the_order_of_age(away: str) -> None:
     vms = [f"vm-{number}" for number in range(COUNT)]
     woken: set[str] = set()
-    books = books_with({"n1": vms, "n2": []}, woken=woken)
-    keys = [queue(books, f"m{number}", vm, created=number) for number, vm in enumerate(vms)]
-    assert [step(books, key) for key in keys] == ["granted"] + ["queued"] * (COUNT - 1)
+    state = state_with({"n1": vms, "n2": []}, woken=woken)
+    keys = [queue(state, f"m{number}", vm, created=number) for number, vm in enumerate(vms)]
+    assert [step(state, key) for key in keys] == ["granted"] + ["queued"] * (COUNT - 1)
 
     if away == "agent":
-        books.set_liveness(Liveness(frozenset({"n2"})))
+        state.set_liveness(Liveness(frozenset({"n2"})))
     elif away == "storage domain":
-        books.forget_domain("b")
+        state.forget_domain("b")
     else:
         found = [] if away == "virtual machine" else [machine(vm) for vm in vms]
         reports = [report("a"), report("b", ready=away != "mount")]
         complaint = "no answer" if away == "libvirtd" else ""
-        books.observe_host(host_body("n1", found, reports, complaint=complaint))
+        state.observe_host(host_body("n1", found, reports, complaint=complaint))
     assert woken.issuperset(keys)
-    assert {step(books, key) for key in reversed(keys)} <= {
+    assert {step(state, key) for key in reversed(keys)} <= {
         "VirtualMachineNotFound",
         "HypervisorUnavailable",
         "StorageDomainNotReady",
         "StorageDomainNotFound",
     }
-    assert (books.scheduler.queue_length, books.scheduler.set_aside_count) == (0, COUNT)
-    assert books.scheduler.active_on("a") == 0, "nobody holds a place meanwhile"
+    assert (state.scheduler.queue_length, state.scheduler.set_aside_count) == (0, COUNT)
+    assert state.scheduler.active_on("a") == 0, "nobody holds a place meanwhile"
 
     woken.clear()
     if away == "agent":
-        books.set_liveness(Liveness(frozenset({"n1", "n2"})))
+        state.set_liveness(Liveness(frozenset({"n1", "n2"})))
     elif away == "storage domain":
-        books.observe_domain({**domain_body("b", limit=1), "metadata": {**domain_body("b")["metadata"], "uid": "new"}})
+        state.observe_domain({**domain_body("b", limit=1), "metadata": {**domain_body("b")["metadata"], "uid": "new"}})
     else:
-        books.observe_host(host_body("n1", [machine(vm) for vm in vms]))
+        state.observe_host(host_body("n1", [machine(vm) for vm in vms]))
     assert woken.issuperset(keys)
     served = []
     while woken:
         # The workers come to them in any order.
         for key in sorted(woken, reverse=True):
             woken.discard(key)
-            if key in books.view.active and step(books, key) == "granted":
+            if key in state.migrations.active and step(state, key) == "granted":
                 served.append(key)
-                books.forget_migration(key, f"uid-vms-{key.removeprefix('vms/')}")
+                state.forget_migration(key, f"uid-vms-{key.removeprefix('vms/')}")
     assert served == [f"vms/m{number}" for number in range(COUNT)]
 
 
 def test_a_place_that_one_cannot_use_goes_to_the_next() -> None:
-    books = books_with({"n1": ["vm-0"], "n2": ["vm-1"]})
-    sick = queue(books, "m0", "vm-0", created=0)
-    healthy = queue(books, "m1", "vm-1", created=1)
-    assert (step(books, sick), step(books, healthy)) == ("granted", "queued")
-    books.set_liveness(Liveness(frozenset({"n2"})))
-    assert step(books, sick) == "VirtualMachineNotFound"
-    assert step(books, healthy) == "granted"
+    state = state_with({"n1": ["vm-0"], "n2": ["vm-1"]})
+    sick = queue(state, "m0", "vm-0", created=0)
+    healthy = queue(state, "m1", "vm-1", created=1)
+    assert (step(state, sick), step(state, healthy)) == ("granted", "queued")
+    state.set_liveness(Liveness(frozenset({"n2"})))
+    assert step(state, sick) == "VirtualMachineNotFound"
+    assert step(state, healthy) == "granted"
 
 
 def test_one_that_is_away_when_its_turn_comes_is_passed_over_although_nobody_has_looked_at_it() -> None:
-    books = books_with({"n1": ["vm-0", "vm-1"], "n2": ["vm-2"]})
-    first, away, last = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(3))
-    assert step(books, first) == "granted"
-    books.set_liveness(Liveness(frozenset({"n2"})))
-    books.forget_migration(first, "uid-vms-m0")
-    assert step(books, last) == "granted"
-    assert step(books, away) == "VirtualMachineNotFound"
+    state = state_with({"n1": ["vm-0", "vm-1"], "n2": ["vm-2"]})
+    first, away, last = (queue(state, f"m{n}", f"vm-{n}", created=n) for n in range(3))
+    assert step(state, first) == "granted"
+    state.set_liveness(Liveness(frozenset({"n2"})))
+    state.forget_migration(first, "uid-vms-m0")
+    assert step(state, last) == "granted"
+    assert step(state, away) == "VirtualMachineNotFound"
 
 
 def test_one_that_is_set_aside_keeps_its_disk_from_a_younger_one_also_after_a_restart() -> None:
-    books = books_with({"n1": ["vm-0"]})
-    old = queue(books, "old", "vm-0", created=0)
-    books.forget_domain("b")
-    assert step(books, old) == "StorageDomainNotFound"
-    young = queue(books, "young", "vm-0", created=1, to="c")
-    assert step(books, young) == "DiskBusy"
+    state = state_with({"n1": ["vm-0"]})
+    old = queue(state, "old", "vm-0", created=0)
+    state.forget_domain("b")
+    assert step(state, old) == "StorageDomainNotFound"
+    young = queue(state, "young", "vm-0", created=1, to="c")
+    assert step(state, young) == "DiskBusy"
 
-    again = Books(system_namespace="system", wake=Wake(migration=lambda _key: None, domain=lambda _name: None))
+    again = ControllerState(
+        system_namespace="system", wake=Wake(migration=lambda _key: None, domain=lambda _name: None)
+    )
     for name in "ac":
         again.observe_domain(domain_body(name))
     again.observe_domain(domain_body("b", namespaces=("others",)))
@@ -140,29 +142,29 @@ def test_one_that_is_set_aside_keeps_its_disk_from_a_younger_one_also_after_a_re
 
 
 def test_two_that_wait_for_one_disk_get_it_one_after_the_other() -> None:
-    books = books_with({"n1": ["vm-0"]}, limit=9)
-    keys = [queue(books, f"m{n}", "vm-0", created=n) for n in range(3)]
-    assert [step(books, key) for key in keys] == ["granted", "DiskBusy", "DiskBusy"]
-    books.forget_migration(keys[0], "uid-vms-m0")
-    assert [step(books, key) for key in reversed(keys[1:])] == ["DiskBusy", "granted"]
+    state = state_with({"n1": ["vm-0"]}, limit=9)
+    keys = [queue(state, f"m{n}", "vm-0", created=n) for n in range(3)]
+    assert [step(state, key) for key in keys] == ["granted", "DiskBusy", "DiskBusy"]
+    state.forget_migration(keys[0], "uid-vms-m0")
+    assert [step(state, key) for key in reversed(keys[1:])] == ["DiskBusy", "granted"]
 
 
 def test_one_that_was_never_accepted_is_not_set_aside() -> None:
-    books = books_with({"n1": ["vm-0"]})
-    books.observe_migration(migration_body("m", vm="nobody"))
-    assert step(books, "vms/m") == "VirtualMachineNotFound"
-    assert books.scheduler.set_aside_count == 0
+    state = state_with({"n1": ["vm-0"]})
+    state.observe_migration(migration_body("m", vm="nobody"))
+    assert step(state, "vms/m") == "VirtualMachineNotFound"
+    assert state.scheduler.set_aside_count == 0
 
 
 def test_one_that_moves_nothing_waits_for_no_place() -> None:
-    books = books_with({"n1": ["vm-0", "vm-1"]})
-    first, second = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(2))
-    assert (step(books, first), step(books, second)) == ("granted", "queued")
+    state = state_with({"n1": ["vm-0", "vm-1"]})
+    first, second = (queue(state, f"m{n}", f"vm-{n}", created=n) for n in range(2))
+    assert (step(state, first), step(state, second)) == ("granted", "queued")
     body = migration_body("m2", vm="vm-1", to="b", created=2, spec={"source": {"storageDomainName": "c"}})
-    books.observe_migration(body)
-    assert step(books, "vms/m2") == "DiskBusy", "the older one comes first to its disk"
-    books.forget_migration(second, "uid-vms-m1")
-    assert step(books, "vms/m2") == "granted"
+    state.observe_migration(body)
+    assert step(state, "vms/m2") == "DiskBusy", "the older one comes first to its disk"
+    state.forget_migration(second, "uid-vms-m1")
+    assert step(state, "vms/m2") == "granted"
 
 
 @pytest.mark.parametrize(
@@ -180,13 +182,13 @@ def test_one_that_moves_nothing_waits_for_no_place() -> None:
 def test_one_that_waits_for_its_cutover_gives_its_place_to_the_next(
     phase: str, spec: dict[str, Any], limit: int, *, frees: bool
 ) -> None:
-    books = books_with({"n1": ["vm-0", "vm-1"]})
+    state = state_with({"n1": ["vm-0", "vm-1"]})
     for name in "ab":
         body = domain_body(name, limit=1)
         body["spec"]["maxSynchronizedMigrations"] = limit
-        books.observe_domain(body)
-    first, second = (queue(books, f"m{n}", f"vm-{n}", created=n) for n in range(2))
-    assert (step(books, first), step(books, second)) == ("granted", "queued")
+        state.observe_domain(body)
+    first, second = (queue(state, f"m{n}", f"vm-{n}", created=n) for n in range(2))
+    assert (step(state, first), step(state, second)) == ("granted", "queued")
     running = migration_body("m0", vm="vm-0", created=0, spec=spec, status={**SIDES, "nodeName": "n1", "phase": phase})
-    books.observe_migration(running)
-    assert step(books, second) == ("granted" if frees and limit else "queued")
+    state.observe_migration(running)
+    assert step(state, second) == ("granted" if frees and limit else "queued")

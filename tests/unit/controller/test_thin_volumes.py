@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from diskmigration.api.libvirt_host import VirtualMachine
 from diskmigration.api.storage_domain import StorageDomainStatus, StorageDomainUse
-from diskmigration.controller.domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS, interval
+from diskmigration.controller.storage_domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS, interval
 from diskmigration.controller.thin_volumes import ThinVolumes
 from tests.unit.controller.builders import disk, machine
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from diskmigration.api.conditions import ConditionStatus
-from diskmigration.controller import statuses, unreachable
+from diskmigration.controller import migration_status, unreachable
 from diskmigration.controller.records import Migration
 from tests.unit.controller.builders import EPOCH, migration, moment
 
@@ -53,7 +53,7 @@ def said(conditions: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("phase", ["Scheduled", "Replicating", "Merging"])
 def test_what_nobody_knows_is_unknown_and_the_rest_stays(phase: str) -> None:
-    written = statuses.to_wire(unreachable.status(at_work(phase=phase), LATER))
+    written = migration_status.to_wire(unreachable.status(at_work(phase=phase), LATER))
     conditions = said(written["conditions"])
     assert conditions["Ready"] == conditions["Succeeded"] == ("Unknown", "AgentUnreachable")
     assert conditions["Reconciling"] == ("True", "AgentUnreachable"), "kstatus: InProgress"
@@ -76,7 +76,7 @@ def test_what_nobody_knows_is_unknown_and_the_rest_stays(phase: str) -> None:
 def test_the_message_says_what_to_do_and_the_deadline_ends_the_waiting(
     said_of_it: dict[str, Any], is_late: bool, words: str
 ) -> None:
-    written = statuses.to_wire(unreachable.status(at_work(**said_of_it), LATER))
+    written = migration_status.to_wire(unreachable.status(at_work(**said_of_it), LATER))
     (ready,) = [one for one in written["conditions"] if one["type"] == "Ready"]
     assert words in ready["message"]
     assert "delete the Node object" in ready["message"]
@@ -93,7 +93,7 @@ def test_one_that_its_agent_has_left_stalled_stays_so_and_does_not_reconcile_as_
         for one in before.status.conditions
     ]
     left = replace(before, status=before.status.model_copy(update={"conditions": tuple(conditions)}))
-    written = statuses.to_wire(unreachable.status(left, LATER))
+    written = migration_status.to_wire(unreachable.status(left, LATER))
     states = said(written["conditions"])
     assert states["Reconciling"] == ("False", "AgentUnreachable")
     assert "Stalled" not in states, "it is its agent's"
@@ -101,19 +101,19 @@ def test_one_that_its_agent_has_left_stalled_stays_so_and_does_not_reconcile_as_
 
 def test_it_is_told_until_the_agent_has_written_over_it() -> None:
     before = at_work(spec={"activeDeadlineSeconds": 1})
-    written = statuses.to_wire(unreachable.status(before, LATER))
+    written = migration_status.to_wire(unreachable.status(before, LATER))
     told = read_back(before, written, spec={"activeDeadlineSeconds": 1})
     assert unreachable.is_told(told)
     assert not unreachable.is_told(before)
     again = unreachable.status(told, LATER + timedelta(seconds=9))
-    assert not statuses.differs(told.status, again, is_whole=False), "it is written once"
+    assert not migration_status.differs(told.status, again, is_whole=False), "it is written once"
     back = unreachable.status_after(told, LATER + timedelta(seconds=9))
-    assert not statuses.differs(told.status, back, is_whole=False), "nor is it taken away"
-    assert statuses.to_wire(back) == written
+    assert not migration_status.differs(told.status, back, is_whole=False), "nor is it taken away"
+    assert migration_status.to_wire(back) == written
 
 
 def test_one_that_no_agent_has_taken_over_is_the_operators_to_correct() -> None:
     before = at_work(phase="Scheduled")
-    told = read_back(before, statuses.to_wire(unreachable.status(before, LATER)))
-    back = statuses.to_wire(unreachable.status_after(told, LATER))
+    told = read_back(before, migration_status.to_wire(unreachable.status(before, LATER)))
+    back = migration_status.to_wire(unreachable.status_after(told, LATER))
     assert said(back["conditions"])["Ready"] == ("False", "Scheduled")

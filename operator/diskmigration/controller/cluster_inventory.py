@@ -1,6 +1,6 @@
 """What the cluster has: VMs, nodes that are alive, storage domains. Fed by events, read by placement.
 
-Everything is found by its name in constant time, and each change tells which topics it touches.
+Everything is found by its name in constant time, and each change tells which dependencies it touches.
 """
 
 from collections import defaultdict
@@ -13,11 +13,11 @@ from diskmigration.api.conditions import ConditionStatus
 from diskmigration.api.disk_migration import DiskMigrationSpec
 from diskmigration.api.libvirt_host import Disk, LibvirtHost, NodeStorageDomain, VirtualMachine, VolumeGroup
 from diskmigration.api.model import ObjectMeta
-from diskmigration.controller import topics
+from diskmigration.controller import dependencies
+from diskmigration.controller.dependencies import Dependency
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import DomainRecord
 from diskmigration.controller.thin_volumes import ThinVolumes
-from diskmigration.controller.topics import Topic
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ class LocatedMachine:
     machine: VirtualMachine
 
 
-class Inventory:
+class ClusterInventory:
     """Not thread-safe: one event loop owns it."""
 
     def __init__(self) -> None:
@@ -49,25 +49,25 @@ class Inventory:
         self._liveness = Liveness()
         self.thin_volumes = ThinVolumes()
 
-    def put_host(self, host: LibvirtHost) -> set[Topic]:
-        """Takes in what a node's agent reports; the topics that it changes."""
+    def put_host(self, host: LibvirtHost) -> set[Dependency]:
+        """Takes in what a node's agent reports; the dependencies that it changes."""
         node = host.metadata.name
         before = self._hosts.get(node)
         self._hosts[node] = host
         self.thin_volumes.replace(node, host.status.virtual_machines)
         touched = self._replace_machines(node, before, host) | self._replace_reports(node, before, host)
         if _complaint(before) != _complaint(host):
-            touched.add(topics.node(node))
+            touched.add(dependencies.node(node))
         return touched
 
-    def remove_host(self, node: str) -> set[Topic]:
-        """Forgets a node; the topics that this changes."""
+    def remove_host(self, node: str) -> set[Dependency]:
+        """Forgets a node; the dependencies that this changes."""
         before = self._hosts.pop(node, None)
         self.thin_volumes.replace(node, ())
         return self._replace_machines(node, before, None) | self._replace_reports(node, before, None)
 
-    def put_domain(self, record: DomainRecord) -> set[Topic]:
-        """Takes in a StorageDomain; its topic if anything but its status changed.
+    def put_domain(self, record: DomainRecord) -> set[Dependency]:
+        """Takes in a StorageDomain; its dependency if anything but its status changed.
 
         A new generation counts although its spec reads the same (`1Gi` for `1024Mi`): the status has to observe it.
         """
@@ -75,22 +75,22 @@ class Inventory:
         self._domains[record.metadata.name] = record
         if before is not None and _identity_of(before) == _identity_of(record) and before.error == record.error:
             return set()
-        return {topics.domain(record.metadata.name)}
+        return {dependencies.domain(record.metadata.name)}
 
-    def remove_domain(self, name: str) -> set[Topic]:
-        """Forgets a StorageDomain; its topic if it was known."""
-        return {topics.domain(name)} if self._domains.pop(name, None) is not None else set()
+    def remove_domain(self, name: str) -> set[Dependency]:
+        """Forgets a StorageDomain; its dependency if it was known."""
+        return {dependencies.domain(name)} if self._domains.pop(name, None) is not None else set()
 
-    def set_liveness(self, liveness: Liveness) -> set[Topic]:
-        """Say which nodes' agents are alive; return the topics of all that came or went with one."""
+    def set_liveness(self, liveness: Liveness) -> set[Dependency]:
+        """Say which nodes' agents are alive; return the dependencies of all that came or went with one."""
         before, self._liveness = self._liveness, liveness
         changed = (before.live ^ liveness.live) | (before.unjudged ^ liveness.unjudged)
-        touched = {topics.node(node) for node in changed}
+        touched = {dependencies.node(node) for node in changed}
         for node in changed:
             if (host := self._hosts.get(node)) is not None:
                 for machine in host.status.virtual_machines:
-                    touched |= {topics.machine_name(machine.name), topics.machine_uuid(machine.uuid)}
-                touched |= {topics.domain(report.name) for report in host.status.storage_domains}
+                    touched |= {dependencies.machine_name(machine.name), dependencies.machine_uuid(machine.uuid)}
+                touched |= {dependencies.domain(report.name) for report in host.status.storage_domains}
         return touched
 
     def is_live(self, node: str) -> bool:
@@ -171,54 +171,54 @@ class Inventory:
         nodes = sorted({node for node, _ in sights})
         return nodes if len(nodes) > 1 and not all(group.is_locked for group in sights.values()) else []
 
-    def _replace_machines(self, node: str, before: LibvirtHost | None, after: LibvirtHost | None) -> set[Topic]:
+    def _replace_machines(self, node: str, before: LibvirtHost | None, after: LibvirtHost | None) -> set[Dependency]:
         old = {machine.uuid: machine for machine in before.status.virtual_machines} if before is not None else {}
         new = {machine.uuid: machine for machine in after.status.virtual_machines} if after is not None else {}
-        touched: set[Topic] = set()
+        touched: set[Dependency] = set()
         # Everything old goes first: a name may have passed from one uuid to another.
         for uuid, machine in old.items():
             if uuid not in new:
                 _drop(self._machines_by_uuid, uuid.lower(), node)
             if uuid not in new or new[uuid].name != machine.name:
                 _drop(self._machines_by_name, machine.name, node)
-                touched |= {topics.machine_name(machine.name), topics.machine_uuid(uuid)}
+                touched |= {dependencies.machine_name(machine.name), dependencies.machine_uuid(uuid)}
         for uuid, machine in new.items():
             self._machines_by_name[machine.name][node] = machine
             self._machines_by_uuid[uuid.lower()][node] = machine
             known = old.get(uuid)
             if known is None or _shape(known) != _shape(machine):
-                touched |= {topics.machine_name(machine.name), topics.machine_uuid(uuid)}
+                touched |= {dependencies.machine_name(machine.name), dependencies.machine_uuid(uuid)}
         return touched
 
-    def _replace_reports(self, node: str, before: LibvirtHost | None, after: LibvirtHost | None) -> set[Topic]:
+    def _replace_reports(self, node: str, before: LibvirtHost | None, after: LibvirtHost | None) -> set[Dependency]:
         old = {report.name: report for report in before.status.storage_domains} if before is not None else {}
         new = {report.name: report for report in after.status.storage_domains} if after is not None else {}
-        touched: set[Topic] = set()
+        touched: set[Dependency] = set()
         for name in old.keys() - new.keys():
             _drop(self._reports, name, node)
-            touched |= {topics.domain(name)} | self._replace_group((node, name), old[name].volume_group, None)
+            touched |= {dependencies.domain(name)} | self._replace_group((node, name), old[name].volume_group, None)
         for name, report in new.items():
             known = old.get(name)
             self._reports[name][node] = report
             if known is None or (known.ready, known.reason) != (report.ready, report.reason):
-                touched.add(topics.domain(name))
+                touched.add(dependencies.domain(name))
             known_group = known.volume_group if known is not None else None
             touched |= self._replace_group((node, name), known_group, report.volume_group)
             if known is None or known.available_bytes != report.available_bytes:
-                touched.add(topics.space(name, node))
+                touched.add(dependencies.space(name, node))
         return touched
 
-    def _replace_group(self, sight: _Sight, before: VolumeGroup | None, after: VolumeGroup | None) -> set[Topic]:
-        """The topics of every domain on a group that is seen in another way now."""
+    def _replace_group(self, sight: _Sight, before: VolumeGroup | None, after: VolumeGroup | None) -> set[Dependency]:
+        """The dependencies of every domain on a group that is seen in another way now."""
         if before == after:
             return set()
-        touched: set[Topic] = set()
+        touched: set[Dependency] = set()
         if before is not None:
-            touched |= {topics.domain(domain) for _, domain in self._groups[before.uuid]}
+            touched |= {dependencies.domain(domain) for _, domain in self._groups[before.uuid]}
             _drop(self._groups, before.uuid, sight)
         if after is not None:
             self._groups[after.uuid][sight] = after
-            touched |= {topics.domain(domain) for _, domain in self._groups[after.uuid]}
+            touched |= {dependencies.domain(domain) for _, domain in self._groups[after.uuid]}
         return touched
 
 

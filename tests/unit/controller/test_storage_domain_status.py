@@ -6,8 +6,8 @@ import pytest
 
 from diskmigration.api.libvirt_host import NodeStorageDomain
 from diskmigration.api.storage_domain import StorageDomainStatus
-from diskmigration.controller.domain_statuses import DomainUse, status_of
 from diskmigration.controller.records import read_domain
+from diskmigration.controller.storage_domain_status import DomainUse, status_of
 from tests.unit.controller.builders import EPOCH, GIB, domain_body, host_body, inventory, report
 
 

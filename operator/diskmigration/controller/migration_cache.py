@@ -32,7 +32,7 @@ class Change:
     replaced_uid: str = ""
 
 
-class MigrationView:
+class MigrationCache:
     """Not thread-safe: one event loop owns it."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from diskmigration.api.disk_migration import Side
 from diskmigration.api.errors import Reason
-from diskmigration.controller.topics import Topic
+from diskmigration.controller.dependencies import Dependency
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Refusal:
     disk_keys: tuple[str, ...] = ()
     sides: tuple[Side, Side] | None = None
     is_provisional: bool = False
-    topics: frozenset[Topic] = field(default=frozenset())
+    depends_on: frozenset[Dependency] = field(default=frozenset())
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Placement:
     destination: Side
     needed_bytes: int
     moves_nothing: bool = False
-    topics: frozenset[Topic] = field(default=frozenset())
+    depends_on: frozenset[Dependency] = field(default=frozenset())
 
 
 Outcome = Placement | Refusal

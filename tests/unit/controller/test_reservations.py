@@ -3,12 +3,13 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskmigration.controller.slots import Claim, DiskClaims, Hold, Rank, Slots
+from diskmigration.controller.disk_claims import Claim, DiskClaims, Rank
+from diskmigration.controller.reservations import Reservation, Reservations
 from tests.unit.controller.builders import EPOCH
 
 UIDS = ("u1", "u2", "u3", "u4")
 holds = st.builds(
-    Hold,
+    Reservation,
     source=st.sampled_from("abc"),
     destination=st.sampled_from("def"),
     node=st.sampled_from(("n1", "n2")),
@@ -19,29 +20,29 @@ holds = st.builds(
 
 
 @given(st.lists(st.tuples(st.sampled_from(UIDS), st.one_of(st.none(), holds, st.integers(0, 150))), max_size=40))
-def test_the_counts_are_those_of_the_holds(acts: list[tuple[str, Hold | int | None]]) -> None:
-    slots = Slots()
-    held: dict[str, Hold] = {}
+def test_the_counts_are_those_of_the_holds(acts: list[tuple[str, Reservation | int | None]]) -> None:
+    reservations = Reservations()
+    held: dict[str, Reservation] = {}
     for uid, act in acts:
         if act is None:
-            assert slots.release(uid) == held.pop(uid, None)
-        elif isinstance(act, Hold):
-            slots.hold(uid, act)
+            assert reservations.release(uid) == held.pop(uid, None)
+        elif isinstance(act, Reservation):
+            reservations.hold(uid, act)
             held[uid] = act
         else:
-            slots.progress(uid, act)
+            reservations.progress(uid, act)
             if uid in held:
                 old = held[uid]
-                held[uid] = Hold(old.source, old.destination, old.node, old.needed_bytes, act)
+                held[uid] = Reservation(old.source, old.destination, old.node, old.needed_bytes, act)
         for name in "abcdef":
             there = [hold for hold in held.values() if name in (hold.source, hold.destination)]
             awaiting = sum(hold.awaits_cutover for hold in there)
             for most in range(4):
-                assert slots.active(name, most_awaiting=most) == len(there) - min(awaiting, most)
+                assert reservations.active(name, most_awaiting=most) == len(there) - min(awaiting, most)
         for name in "def":
             for node in ("n1", "n2"):
                 for but in ("", *UIDS):
-                    assert slots.outstanding_bytes(name, node, but=but) == sum(
+                    assert reservations.outstanding_bytes(name, node, but=but) == sum(
                         max(0, hold.needed_bytes - hold.written_bytes)
                         for uid, hold in held.items()
                         if (hold.destination, hold.node) == (name, node) and uid != but

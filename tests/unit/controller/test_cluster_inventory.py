@@ -2,11 +2,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskmigration.api.libvirt_host import LibvirtHost
-from diskmigration.controller import topics
-from diskmigration.controller.inventory import Inventory
+from diskmigration.controller import dependencies
+from diskmigration.controller.cluster_inventory import ClusterInventory
+from diskmigration.controller.dependencies import DependencyIndex
 from diskmigration.controller.liveness import Liveness
 from diskmigration.controller.records import read_domain
-from diskmigration.controller.waiters import Waiters
 from tests.unit.controller.builders import domain_body, host_body, inventory, machine, report
 
 machines = st.lists(
@@ -17,7 +17,7 @@ machines = st.lists(
 
 @given(st.lists(st.tuples(st.sampled_from(("n1", "n2")), st.one_of(st.none(), machines)), max_size=12))
 def test_the_indexes_are_those_of_the_last_reports(history: list[tuple[str, list[tuple[str, str]] | None]]) -> None:
-    made = Inventory()
+    made = ClusterInventory()
     last: dict[str, list[tuple[str, str]]] = {}
     for node, found in history:
         if found is None:
@@ -40,16 +40,16 @@ def test_a_change_touches_what_it_concerns_and_no_more() -> None:
     same = LibvirtHost.from_wire(host_body("n1", [machine("v1"), machine("v2")]))
     assert made.put_host(same) == set()
     paused = LibvirtHost.from_wire(host_body("n1", [machine("v1", state="Paused"), machine("v2")]))
-    assert made.put_host(paused) == {topics.machine_name("v1"), topics.machine_uuid("uuid-v1")}
+    assert made.put_host(paused) == {dependencies.machine_name("v1"), dependencies.machine_uuid("uuid-v1")}
     full = LibvirtHost.from_wire(
         host_body("n1", [machine("v1", state="Paused"), machine("v2")], [report("a", available=0), report("b")])
     )
-    assert made.put_host(full) == {topics.space("a", "n1")}
+    assert made.put_host(full) == {dependencies.space("a", "n1")}
     assert made.put_domain(read_domain(domain_body("a"))) == set()
-    assert made.put_domain(read_domain(domain_body("a", limit=9))) == {topics.domain("a")}
+    assert made.put_domain(read_domain(domain_body("a", limit=9))) == {dependencies.domain("a")}
     # The status has to observe a new generation also where the spec reads the same.
-    assert made.put_domain(read_domain(domain_body("a", limit=9, generation=2))) == {topics.domain("a")}
-    assert made.set_liveness(Liveness()) >= {topics.machine_name("v2"), topics.domain("a")}
+    assert made.put_domain(read_domain(domain_body("a", limit=9, generation=2))) == {dependencies.domain("a")}
+    assert made.set_liveness(Liveness()) >= {dependencies.machine_name("v2"), dependencies.domain("a")}
     assert made.set_liveness(Liveness()) == set()
 
 
@@ -58,13 +58,13 @@ sets = st.frozensets(st.sampled_from(("t1", "t2", "t3")))
 
 @given(st.lists(st.tuples(st.sampled_from(("k1", "k2")), sets), max_size=10))
 def test_who_waits_is_who_said_so_last(history: list[tuple[str, frozenset[str]]]) -> None:
-    waiters = Waiters()
+    index = DependencyIndex()
     last: dict[str, frozenset[str]] = {}
     for key, waited in history:
-        waiters.wait(key, waited)
+        index.wait(key, waited)
         last[key] = waited
-    for topic in ("t1", "t2", "t3"):
-        assert waiters.concerned([topic]) == {key for key, waited in last.items() if topic in waited}
+    for dependency in ("t1", "t2", "t3"):
+        assert index.concerned([dependency]) == {key for key, waited in last.items() if dependency in waited}
 
 
 def seen(node: str, domain: str, group: str, lock_type: str = "none") -> LibvirtHost:
@@ -72,7 +72,7 @@ def seen(node: str, domain: str, group: str, lock_type: str = "none") -> Libvirt
 
 
 def test_a_volume_group_of_one_node_is_shared_by_nobody() -> None:
-    made = Inventory()
+    made = ClusterInventory()
     made.put_host(seen("n1", "a", "g1"))
     made.put_host(seen("n2", "a", "g2"))
     assert made.unlocked_sharers("g1") == []
@@ -81,7 +81,7 @@ def test_a_volume_group_of_one_node_is_shared_by_nobody() -> None:
 
 
 def test_nodes_that_share_a_group_need_a_lock_manager_on_each() -> None:
-    made = Inventory()
+    made = ClusterInventory()
     made.put_host(seen("n1", "a", "g1", "sanlock"))
     made.put_host(seen("n2", "b", "g1", "sanlock"))
     assert made.unlocked_sharers("g1") == []
@@ -92,38 +92,38 @@ def test_nodes_that_share_a_group_need_a_lock_manager_on_each() -> None:
 
 
 def test_a_group_that_is_seen_anew_touches_every_domain_on_it() -> None:
-    made = Inventory()
+    made = ClusterInventory()
     made.put_host(seen("n1", "a", "g1"))
     assert made.put_host(seen("n2", "b", "g1")) == {
-        topics.domain("a"),
-        topics.domain("b"),
-        topics.space("b", "n2"),
+        dependencies.domain("a"),
+        dependencies.domain("b"),
+        dependencies.space("b", "n2"),
     }
     assert made.put_host(seen("n2", "b", "g1")) == set()
-    assert made.put_host(seen("n2", "b", "g2")) == {topics.domain("a"), topics.domain("b")}
+    assert made.put_host(seen("n2", "b", "g2")) == {dependencies.domain("a"), dependencies.domain("b")}
     made.put_host(seen("n2", "b", "g1"))
-    assert topics.domain("a") in made.remove_host("n2")
+    assert dependencies.domain("a") in made.remove_host("n2")
 
 
 def test_a_node_is_touched_when_its_libvirtd_falls_silent_and_when_it_answers_again() -> None:
-    made = Inventory()
+    made = ClusterInventory()
     well = LibvirtHost.from_wire(host_body("n1", []))
     sick = LibvirtHost.from_wire(host_body("n1", [], complaint="no answer since noon"))
     made.put_host(well)
     assert made.complaint("n1") == ""
-    assert made.put_host(sick) == {topics.node("n1")}
+    assert made.put_host(sick) == {dependencies.node("n1")}
     assert made.complaint("n1") == "no answer since noon"
     assert made.put_host(sick) == set()
-    assert made.put_host(well) == {topics.node("n1")}
+    assert made.put_host(well) == {dependencies.node("n1")}
     assert made.complaint("n2") == "", "a node that never reported complains of nothing"
 
 
 def test_a_node_that_is_not_judged_yet_takes_nothing_from_a_storage_domain() -> None:
-    made = Inventory()
+    made = ClusterInventory()
     for node in ("live", "early", "away"):
         made.put_host(LibvirtHost.from_wire(host_body(node, [], [report("a")])))
     made.set_liveness(Liveness(frozenset({"live"}), frozenset({"early"})))
     assert set(made.reports("a")) == {"live", "early"}
     touched = made.set_liveness(Liveness(frozenset({"live"})))
-    assert {topics.node("early"), topics.domain("a")} <= touched
+    assert {dependencies.node("early"), dependencies.domain("a")} <= touched
     assert set(made.reports("a")) == {"live"}

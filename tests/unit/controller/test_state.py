@@ -1,4 +1,4 @@
-"""The books against random histories: whatever is observed in whatever order, no place is given twice."""
+"""The state against random histories: whatever is observed in whatever order, no place is given twice."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from diskmigration.controller.books import Books, Wake
 from diskmigration.controller.liveness import Liveness
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.controller.placement_outcome import Placement, Refusal
+from diskmigration.controller.state import ControllerState, Wake
 from tests.unit.controller.builders import disk, domain_body, host_body, machine, migration_body
 
 LIMIT = 2
@@ -29,21 +29,23 @@ def opened(
     limit: int = LIMIT,
     machines: list[dict[str, Any]] | None = None,
     namespaces: tuple[str, ...] = ("vms",),
-) -> tuple[Books, Woken]:
+) -> tuple[ControllerState, Woken]:
     woken = Woken()
-    books = Books(system_namespace="system", wake=Wake(migration=woken.migrations.add, domain=woken.domains.add))
+    state = ControllerState(
+        system_namespace="system", wake=Wake(migration=woken.migrations.add, domain=woken.domains.add)
+    )
     for name in "ab":
-        books.observe_domain(domain_body(name, limit=limit, namespaces=namespaces))
-    books.observe_host(host_body("n1", machines or [machine(name) for name in MACHINES]))
-    books.set_liveness(Liveness(frozenset({"n1"})))
+        state.observe_domain(domain_body(name, limit=limit, namespaces=namespaces))
+    state.observe_host(host_body("n1", machines or [machine(name) for name in MACHINES]))
+    state.set_liveness(Liveness(frozenset({"n1"})))
     for body in migrations:
-        books.observe_migration(body)
-    books.scheduler.open()
-    return books, woken
+        state.observe_migration(body)
+    state.scheduler.open()
+    return state, woken
 
 
-def placed(books: Books, key: str) -> Placement:
-    outcome = books.scheduler.judge(books.view.active[key])
+def placed(state: ControllerState, key: str) -> Placement:
+    outcome = state.scheduler.judge(state.migrations.active[key])
     assert isinstance(outcome, Placement)
     return outcome
 
@@ -80,91 +82,91 @@ def accepted(body: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_place_of_a_delegated_one_is_taken_from_the_first_moment_after_a_restart() -> None:
     first = migration_body("m0", vm="vm-0")
-    books, _ = opened([delegated(first), migration_body("m1", vm="vm-1", created=5)], limit=1)
-    assert not books.scheduler.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
-    assert (books.scheduler.active_on("a"), books.scheduler.active_on("b"), books.scheduler.queue_length) == (1, 1, 1)
+    state, _ = opened([delegated(first), migration_body("m1", vm="vm-1", created=5)], limit=1)
+    assert not state.scheduler.ask_for_place(state.migrations.active["vms/m1"], placed(state, "vms/m1"))
+    assert (state.scheduler.active_on("a"), state.scheduler.active_on("b"), state.scheduler.queue_length) == (1, 1, 1)
 
 
 def test_a_final_phase_frees_the_place_at_once_and_wakes_the_next() -> None:
     first = migration_body("m0", vm="vm-0")
-    books, woken = opened([delegated(first), migration_body("m1", vm="vm-1")], limit=1)
+    state, woken = opened([delegated(first), migration_body("m1", vm="vm-1")], limit=1)
     woken.migrations.clear()
-    books.observe_migration(delegated(first, phase="Succeeded"))
+    state.observe_migration(delegated(first, phase="Succeeded"))
     assert "vms/m1" in woken.migrations
-    assert books.scheduler.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+    assert state.scheduler.ask_for_place(state.migrations.active["vms/m1"], placed(state, "vms/m1"))
 
 
 def test_a_deletion_seen_only_by_its_event_frees_the_place() -> None:
     first = delegated(migration_body("m0", vm="vm-0"))
-    books, _ = opened([first, migration_body("m1", vm="vm-1")], limit=1)
-    books.forget_migration("vms/m0", first["metadata"]["uid"])
-    assert books.scheduler.ask_for_place(books.view.active["vms/m1"], placed(books, "vms/m1"))
+    state, _ = opened([first, migration_body("m1", vm="vm-1")], limit=1)
+    state.forget_migration("vms/m0", first["metadata"]["uid"])
+    assert state.scheduler.ask_for_place(state.migrations.active["vms/m1"], placed(state, "vms/m1"))
 
 
 def test_of_two_for_one_disk_the_younger_is_busy_until_the_older_has_ended() -> None:
     old, young = migration_body("old", vm="vm-0", created=0), migration_body("young", vm="vm-0", created=9)
-    books, woken = opened([young, old])
-    refused = books.scheduler.judge(books.view.active["vms/young"])
+    state, woken = opened([young, old])
+    refused = state.scheduler.judge(state.migrations.active["vms/young"])
     assert isinstance(refused, Refusal)
     assert refused.reason.value == "DiskBusy"
     assert "vms/old" in refused.message
     woken.migrations.clear()
-    books.forget_migration("vms/old", old["metadata"]["uid"])
+    state.forget_migration("vms/old", old["metadata"]["uid"])
     assert woken.migrations == {"vms/old", "vms/young"}
-    placed(books, "vms/young")
+    placed(state, "vms/young")
 
 
 def test_a_byte_count_that_changes_wakes_nobody_who_only_waits_for_his_turn() -> None:
-    books, woken = opened([migration_body(f"m{n}", vm=f"vm-{n}") for n in range(4)], limit=1)
+    state, woken = opened([migration_body(f"m{n}", vm=f"vm-{n}") for n in range(4)], limit=1)
     for n in range(4):
-        placed(books, f"vms/m{n}")
+        placed(state, f"vms/m{n}")
     woken.migrations.clear()
-    books.observe_host(host_body("n1", [machine(name, disks=[disk(allocated=77)]) for name in MACHINES]))
+    state.observe_host(host_body("n1", [machine(name, disks=[disk(allocated=77)]) for name in MACHINES]))
     assert woken.migrations == set()
 
 
 def test_a_vm_that_stops_wakes_its_own_migration_only() -> None:
-    books, woken = opened([migration_body(f"m{n}", vm=f"vm-{n}") for n in range(4)], limit=1)
+    state, woken = opened([migration_body(f"m{n}", vm=f"vm-{n}") for n in range(4)], limit=1)
     for n in range(4):
-        placed(books, f"vms/m{n}")
+        placed(state, f"vms/m{n}")
     woken.migrations.clear()
-    books.observe_host(
+    state.observe_host(
         host_body("n1", [machine(name, state="ShutOff" if name == "vm-2" else "Running") for name in MACHINES])
     )
     assert woken.migrations == {"vms/m2"}
 
 
 def test_a_list_made_before_a_change_does_not_undo_it() -> None:
-    books, _ = opened([])
+    state, _ = opened([])
     old, new = domain_body("a", limit=1), domain_body("a", limit=9)
-    books.observe_domain(new)
-    books.observe_domain(old)
-    record = books.inventory.domain("a")
+    state.observe_domain(new)
+    state.observe_domain(old)
+    record = state.inventory.domain("a")
     assert record is not None
     assert record.domain is not None
     assert record.domain.spec.max_concurrent_migrations == 9
     with_it, without_it = host_body("n1", [machine("late")]), host_body("n1", [])
-    books.observe_host(without_it)
-    books.observe_host(with_it)
-    assert books.inventory.machines_named("late") == []
+    state.observe_host(without_it)
+    state.observe_host(with_it)
+    assert state.inventory.machines_named("late") == []
 
 
 def test_a_list_made_before_a_deletion_does_not_undo_it() -> None:
-    books, _ = opened([])
+    state, _ = opened([])
     domain, host = domain_body("c"), host_body("n2", [machine("late")])
-    books.observe_domain(domain)
-    books.observe_host(host)
-    books.forget_domain("c")
-    books.forget_host("n2")
-    books.observe_domain(domain)
-    books.observe_host(host)
-    assert books.inventory.domain("c") is None
-    assert books.inventory.machines_named("late") == []
+    state.observe_domain(domain)
+    state.observe_host(host)
+    state.forget_domain("c")
+    state.forget_host("n2")
+    state.observe_domain(domain)
+    state.observe_host(host)
+    assert state.inventory.domain("c") is None
+    assert state.inventory.machines_named("late") == []
 
 
 def test_what_others_have_yet_to_write_is_not_free() -> None:
-    books, _ = opened([])
-    books.observe_host(
+    state, _ = opened([])
+    state.observe_host(
         host_body(
             "n1",
             [machine(name, disks=[disk(allocated=600)]) for name in MACHINES],
@@ -175,14 +177,14 @@ def test_what_others_have_yet_to_write_is_not_free() -> None:
         )
     )
     first, second = migration_body("m0", vm="vm-0"), migration_body("m1", vm="vm-1")
-    books.observe_migration(first)
-    books.observe_migration(second)
-    assert books.scheduler.ask_for_place(books.view.active["vms/m0"], placed(books, "vms/m0"))
-    refused = books.scheduler.judge(books.view.active["vms/m1"])
+    state.observe_migration(first)
+    state.observe_migration(second)
+    assert state.scheduler.ask_for_place(state.migrations.active["vms/m0"], placed(state, "vms/m0"))
+    refused = state.scheduler.judge(state.migrations.active["vms/m1"])
     assert isinstance(refused, Refusal)
     assert refused.reason.value == "DestinationFull"
-    books.observe_migration(delegated(first, phase="Replicating", allocated=300))
-    placed(books, "vms/m1")
+    state.observe_migration(delegated(first, phase="Replicating", allocated=300))
+    placed(state, "vms/m1")
 
 
 class Histories(RuleBasedStateMachine):
@@ -195,7 +197,7 @@ class Histories(RuleBasedStateMachine):
         self.unanswered: set[str] = set()
         self.made = 0
         machines = [machine(vm, owner=owner) for vm, owner in OWNERS.items()]
-        self.books, _ = opened([], machines=machines, namespaces=("*",))
+        self.state, _ = opened([], machines=machines, namespaces=("*",))
 
     @rule(vm=st.sampled_from(MACHINES))
     def create(self, vm: str) -> None:
@@ -203,7 +205,7 @@ class Histories(RuleBasedStateMachine):
         namespace = OWNERS[vm]
         body = migration_body(f"m{self.made}", namespace=namespace, vm=vm, created=self.made)
         self._store(body)
-        self.books.observe_migration(body)
+        self.state.observe_migration(body)
 
     @precondition(lambda self: self.server)
     @rule(data=st.data())
@@ -212,17 +214,17 @@ class Histories(RuleBasedStateMachine):
         if key in self.unanswered:
             # The answer to its hand-over was lost: it is read before anything is decided.
             self.unanswered.discard(key)
-            self.books.observe_migration(self.server[key])
-        migration = self.books.view.active.get(key)
+            self.state.observe_migration(self.server[key])
+        migration = self.state.migrations.active.get(key)
         if migration is None or migration.is_delegated:
             return
-        outcome = self.books.scheduler.judge(migration)
+        outcome = self.state.scheduler.judge(migration)
         if not isinstance(outcome, Placement):
             if migration.was_accepted or outcome.sides is not None:
-                self.books.scheduler.set_aside(migration, outcome)
+                self.state.scheduler.set_aside(migration, outcome)
             else:
-                self.books.scheduler.withdraw(migration)
-        elif self.books.scheduler.ask_for_place(migration, outcome):
+                self.state.scheduler.withdraw(migration)
+        elif self.state.scheduler.ask_for_place(migration, outcome):
             self.unanswered.add(key)
             if self._write(delegated(self.server[key]), data):
                 self.unanswered.discard(key)
@@ -231,16 +233,16 @@ class Histories(RuleBasedStateMachine):
 
     @rule(away=st.sets(st.sampled_from(MACHINES)), is_live=st.booleans(), answers=st.booleans())
     def the_node_changes(self, away: set[str], is_live: bool, answers: bool) -> None:
-        self.books.set_liveness(Liveness(frozenset({"n1"} if is_live else ())))
+        self.state.set_liveness(Liveness(frozenset({"n1"} if is_live else ())))
         machines = [machine(name) for name in MACHINES if name not in away]
-        self.books.observe_host(host_body("n1", machines, complaint="" if answers else "no answer"))
+        self.state.observe_host(host_body("n1", machines, complaint="" if answers else "no answer"))
 
     @precondition(lambda self: self.seen_late)
     @rule(data=st.data())
     def a_late_event_arrives(self, data: st.DataObject) -> None:
         body = data.draw(st.sampled_from(self.seen_late))
         if body in self.server.values() or data.draw(st.booleans()):
-            self.books.observe_migration(body)
+            self.state.observe_migration(body)
 
     @precondition(lambda self: self.server)
     @rule(data=st.data(), is_deletion=st.booleans())
@@ -249,21 +251,21 @@ class Histories(RuleBasedStateMachine):
         body = self.server.pop(key)
         self.unanswered.discard(key)
         if is_deletion:
-            self.books.forget_migration(key, body["metadata"]["uid"])
+            self.state.forget_migration(key, body["metadata"]["uid"])
         else:
-            self.books.observe_migration(delegated(body, phase="Failed"))
+            self.state.observe_migration(delegated(body, phase="Failed"))
 
     @rule()
     def restart(self) -> None:
         self.seen_late.clear()
         self.unanswered.clear()
-        self.books, _ = opened(list(self.server.values()))
+        self.state, _ = opened(list(self.server.values()))
 
     def _write(self, body: dict[str, Any], data: st.DataObject) -> bool:
         """Whether the answer arrived."""
         self._store(body)
         if data.draw(st.booleans(), label="the answer arrives"):
-            self.books.observe_migration(body)
+            self.state.observe_migration(body)
             return True
         self.seen_late.append(body)
         return False
@@ -276,7 +278,7 @@ class Histories(RuleBasedStateMachine):
         active = [body for body in self.server.values() if body["status"].get("nodeName")]
         assert len(active) <= LIMIT
         for name in "ab":
-            assert len(active) <= self.books.scheduler.active_on(name) <= LIMIT
+            assert len(active) <= self.state.scheduler.active_on(name) <= LIMIT
 
     @invariant()
     def no_disk_is_moved_twice(self) -> None:

@@ -12,7 +12,7 @@ from diskmigration.api.conditions import Condition, ConditionStatus, condition, 
 from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Estimate, Failure, Phase
 from diskmigration.api.errors import Reason
 from diskmigration.api.quantity import human_readable
-from diskmigration.controller.outcomes import Outcome, Placement, Refusal
+from diskmigration.controller.placement_outcome import Outcome, Placement, Refusal
 from diskmigration.controller.records import Migration
 from diskmigration.controller.throughput import Throughput
 

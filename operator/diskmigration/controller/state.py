@@ -13,16 +13,16 @@ from pydantic import ValidationError
 
 from diskmigration.api.libvirt_host import LibvirtHost
 from diskmigration.api.model import ObjectMeta
-from diskmigration.controller import topics
-from diskmigration.controller.courses import Courses
+from diskmigration.controller import dependencies
+from diskmigration.controller.cluster_inventory import ClusterInventory
+from diskmigration.controller.dependencies import Dependency
 from diskmigration.controller.freshness import Freshness, version_of
-from diskmigration.controller.inventory import Inventory
 from diskmigration.controller.liveness import Liveness
+from diskmigration.controller.migration_cache import Change, MigrationCache
+from diskmigration.controller.outcome_metrics import OutcomeMetrics
 from diskmigration.controller.records import Migration, read_domain, read_metadata, read_migration
 from diskmigration.controller.scheduler import Scheduler
 from diskmigration.controller.throughput import Throughput
-from diskmigration.controller.topics import Topic
-from diskmigration.controller.view import Change, MigrationView
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +35,18 @@ class Wake:
     domain: Callable[[str], None]
 
 
-class Books:
+class ControllerState:
     """Not thread-safe: one event loop owns it."""
 
     def __init__(self, *, system_namespace: str, wake: Wake) -> None:
         """Start with nothing known; nothing is granted before the scheduler is opened."""
-        self.view = MigrationView()
-        self.inventory = Inventory()
+        self.migrations = MigrationCache()
+        self.inventory = ClusterInventory()
         self.throughput = Throughput()
-        self._courses = Courses(self.throughput)
-        self.scheduler = Scheduler(self.view, self.inventory, system_namespace=system_namespace, wake=wake.migration)
+        self._outcome_metrics = OutcomeMetrics(self.throughput)
+        self.scheduler = Scheduler(
+            self.migrations, self.inventory, system_namespace=system_namespace, wake=wake.migration
+        )
         self._freshness = Freshness()
         self._wake = wake
 
@@ -52,15 +54,15 @@ class Books:
 
     def observe_migration(self, body: Mapping[str, Any]) -> None:
         """Takes in a DiskMigration as an event, a list or an answer has it."""
-        known = self.view.active.get(_key(body))
-        if (change := self.view.observe(body)) is not None:
+        known = self.migrations.active.get(_key(body))
+        if (change := self.migrations.observe(body)) is not None:
             self._follow(known, body)
             self._take_in(change)
 
     def forget_migration(self, key: str, uid: str) -> None:
         """Takes in that a DiskMigration is deleted."""
-        self._courses.forget(uid)
-        if (change := self.view.forget(key, uid)) is not None:
+        self._outcome_metrics.forget(uid)
+        if (change := self.migrations.forget(key, uid)) is not None:
             self._take_in(change)
 
     def observe_host(self, body: Mapping[str, Any]) -> None:
@@ -103,20 +105,20 @@ class Books:
     def versions(self) -> dict[str, float]:
         """Return the newest known version of every object, by uid; see `freshness.require_no_step_back`."""
         kept = {one.uid: version_of(one) for one in self.inventory.metadata()}
-        return self.view.versions() | self._freshness.versions() | kept
+        return self.migrations.versions() | self._freshness.versions() | kept
 
     # How it is kept
 
     def _follow(self, known: Migration | None, body: Mapping[str, Any]) -> None:
         before = known if known is not None and known.uid == body["metadata"]["uid"] else None
-        self._courses.observe(
-            before, self.view.active.get(_key(body)) or read_migration(body), body.get("status") or {}
+        self._outcome_metrics.observe(
+            before, self.migrations.active.get(_key(body)) or read_migration(body), body.get("status") or {}
         )
 
     def _take_in(self, change: Change) -> None:
         if change.replaced_uid:
             self.scheduler.release(change.replaced_uid, change.key)
-        migration = self.view.active.get(change.key)
+        migration = self.migrations.active.get(change.key)
         if migration is None:
             self.scheduler.release(change.uid, change.key)
         elif migration.is_delegated:
@@ -129,8 +131,8 @@ class Books:
         if uid or kept is not None:
             self._freshness.bury(uid or (kept.uid if kept is not None else ""))
 
-    def _touch(self, changed: set[Topic]) -> None:
-        for name in topics.domains_among(changed):
+    def _touch(self, changed: set[Dependency]) -> None:
+        for name in dependencies.domains_among(changed):
             self._wake.domain(name)
         self.scheduler.touch(changed)
         self.scheduler.grant()

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from diskmigration.api.libvirt_host import NodeStorageDomain
 from diskmigration.api.storage_domain import StorageDomainStatus
-from diskmigration.controller.domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS, interval
-from diskmigration.controller.domain_statuses import DomainUse, status_of
 from diskmigration.controller.records import DomainRecord, read_domain
+from diskmigration.controller.storage_domain_pacing import COUNTS_SECONDS, FIGURES_SECONDS, interval
+from diskmigration.controller.storage_domain_status import DomainUse, status_of
 from tests.unit.controller.builders import EPOCH, GIB, domain_body, report
 
 CAPACITY = 1000 * GIB

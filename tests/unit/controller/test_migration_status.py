@@ -7,8 +7,8 @@ import pytest
 from diskmigration.api.disk_migration import DiskMigrationStatus, Estimate, Side
 from diskmigration.api.errors import Reason
 from diskmigration.api.storage_domain import StorageType
-from diskmigration.controller import statuses
-from diskmigration.controller.outcomes import Placement, Refusal
+from diskmigration.controller import migration_status
+from diskmigration.controller.placement_outcome import Placement, Refusal
 from diskmigration.controller.records import Migration
 from diskmigration.controller.throughput import Copied, Throughput
 from tests.unit.controller.builders import EPOCH, migration
@@ -22,19 +22,19 @@ BUSY = Refusal(Reason.DISK_BUSY, "busy", sides=(PLACE.source, PLACE.destination)
 
 def after(status: DiskMigrationStatus, **said: Any) -> Migration:
     """The migration as it is read back once that status is written."""
-    return migration(status=statuses.to_wire(status), **said)
+    return migration(status=migration_status.to_wire(status), **said)
 
 
 ALL = [
-    statuses.held(migration(), PLACE, Throughput(), EPOCH),
-    statuses.held(migration(), REFUSAL, Throughput(), EPOCH),
-    statuses.refused(migration(), REFUSAL, EPOCH),
-    statuses.waiting(migration(), BUSY, EPOCH),
-    statuses.queued(migration(), PLACE, 3, EPOCH),
-    statuses.scheduled(migration(), PLACE, EPOCH),
-    statuses.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH),
-    statuses.failed(migration(), Reason.DEADLINE_EXCEEDED, "late", EPOCH),
-    statuses.cancelled(migration(), EPOCH),
+    migration_status.held(migration(), PLACE, Throughput(), EPOCH),
+    migration_status.held(migration(), REFUSAL, Throughput(), EPOCH),
+    migration_status.refused(migration(), REFUSAL, EPOCH),
+    migration_status.waiting(migration(), BUSY, EPOCH),
+    migration_status.queued(migration(), PLACE, 3, EPOCH),
+    migration_status.scheduled(migration(), PLACE, EPOCH),
+    migration_status.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH),
+    migration_status.failed(migration(), Reason.DEADLINE_EXCEEDED, "late", EPOCH),
+    migration_status.cancelled(migration(), EPOCH),
 ]
 
 
@@ -44,7 +44,7 @@ def states(status: DiskMigrationStatus) -> dict[str, str]:
 
 @pytest.mark.parametrize("status", ALL)
 def test_what_is_read_back_after_writing_is_not_written_again(status: DiskMigrationStatus) -> None:
-    assert not statuses.differs(after(status).status, status, is_whole=True)
+    assert not migration_status.differs(after(status).status, status, is_whole=True)
 
 
 @pytest.mark.parametrize("status", ALL)
@@ -63,26 +63,26 @@ def test_conditions_are_those_that_kstatus_understands(status: DiskMigrationStat
 
 @pytest.mark.parametrize("status", ALL)
 def test_nothing_is_written_that_is_the_agents(status: DiskMigrationStatus) -> None:
-    wire = statuses.to_wire(status)
+    wire = migration_status.to_wire(status)
     assert not {"attempts", "progress", "allocatedBytes", "effective", "display", "synchronizedTime"} & set(wire)
     for side in ("source", "destination"):
         assert "volumes" not in wire.get(side, {})
 
 
 def test_accepted_says_which_way_it_ended() -> None:
-    assert states(statuses.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH))["Accepted"] == "False"
-    waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
-    assert states(statuses.failed(waiting, Reason.DEADLINE_EXCEEDED, "late", LATER))["Accepted"] == "True"
-    assert states(statuses.cancelled(waiting, LATER))["Accepted"] == "True"
+    assert states(migration_status.failed(migration(), Reason.DISK_BUSY, "busy", EPOCH))["Accepted"] == "False"
+    waiting = after(migration_status.queued(migration(), PLACE, 1, EPOCH))
+    assert states(migration_status.failed(waiting, Reason.DEADLINE_EXCEEDED, "late", LATER))["Accepted"] == "True"
+    assert states(migration_status.cancelled(waiting, LATER))["Accepted"] == "True"
 
 
 def test_the_time_starts_when_it_is_accepted_and_again_after_a_suspension() -> None:
-    assert statuses.refused(migration(), REFUSAL, EPOCH).start_time is None
-    waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
-    assert statuses.scheduled(waiting, PLACE, LATER).start_time == EPOCH
-    held = statuses.held(waiting, REFUSAL, Throughput(), LATER)
+    assert migration_status.refused(migration(), REFUSAL, EPOCH).start_time is None
+    waiting = after(migration_status.queued(migration(), PLACE, 1, EPOCH))
+    assert migration_status.scheduled(waiting, PLACE, LATER).start_time == EPOCH
+    held = migration_status.held(waiting, REFUSAL, Throughput(), LATER)
     assert held.start_time is None
-    assert statuses.differs(waiting.status, held, is_whole=True)
+    assert migration_status.differs(waiting.status, held, is_whole=True)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_time_starts_when_it_is_accepted_and_again_after_a_suspension() -> N
 def test_one_that_is_suspended_tells_what_would_become_of_it(
     outcome: Placement | Refusal, reason: str, words: str
 ) -> None:
-    held = statuses.held(migration(), outcome, Throughput(), EPOCH)
+    held = migration_status.held(migration(), outcome, Throughput(), EPOCH)
     assert {one.reason for one in held.conditions} == {reason}
     assert all(one.message.startswith(words) for one in held.conditions)
     assert states(held)["Accepted"] == "Unknown"
@@ -110,74 +110,82 @@ def test_one_that_is_suspended_tells_what_would_become_of_it(
 def test_the_estimate_has_the_time_of_the_last_moves_and_is_not_written_for_each_byte() -> None:
     throughput = Throughput()
     throughput.note(("a", "b"), Copied(10 * 2**30, 100))
-    held = statuses.held(migration(), replace(PLACE, needed_bytes=2**30), throughput, EPOCH)
+    held = migration_status.held(migration(), replace(PLACE, needed_bytes=2**30), throughput, EPOCH)
     assert held.estimate == Estimate(bytes=2**30, seconds=10)
     assert held.conditions[0].message.startswith(
         "The agent on node n1 would copy 1.0Gi from the StorageDomain a to b, which takes 10 s at the rate of the last"
     )
-    more = statuses.held(after(held), replace(PLACE, needed_bytes=2**30 + 2**20), throughput, LATER)
-    assert not statuses.differs(after(held).status, more, is_whole=True)
-    much_more = statuses.held(after(held), replace(PLACE, needed_bytes=2**31), throughput, LATER)
+    more = migration_status.held(after(held), replace(PLACE, needed_bytes=2**30 + 2**20), throughput, LATER)
+    assert not migration_status.differs(after(held).status, more, is_whole=True)
+    much_more = migration_status.held(after(held), replace(PLACE, needed_bytes=2**31), throughput, LATER)
     assert much_more.estimate == Estimate(bytes=2**31, seconds=20)
 
 
 def test_a_refusal_that_lasts_keeps_the_time_at_which_it_began() -> None:
-    refused = after(statuses.refused(migration(), REFUSAL, EPOCH))
-    again = statuses.refused(refused, Refusal(Reason.DESTINATION_FULL, "full"), LATER)
+    refused = after(migration_status.refused(migration(), REFUSAL, EPOCH))
+    again = migration_status.refused(refused, Refusal(Reason.DESTINATION_FULL, "full"), LATER)
     assert again.conditions[0].last_transition_time == EPOCH
-    assert statuses.differs(refused.status, again, is_whole=True)
+    assert migration_status.differs(refused.status, again, is_whole=True)
 
 
 def test_one_that_was_accepted_keeps_its_start_and_its_sides_while_it_waits_or_is_suspended() -> None:
-    waiting = after(statuses.waiting(after(statuses.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER))
+    waiting = after(
+        migration_status.waiting(after(migration_status.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER)
+    )
     assert waiting.status.start_time == EPOCH
     assert states(waiting.status)["Accepted"] == "False"
-    held = statuses.held(waiting, REFUSAL, Throughput(), LATER)
+    held = migration_status.held(waiting, REFUSAL, Throughput(), LATER)
     for status in (waiting.status, held):
         assert (status.source, status.destination, status.queue_position) == (PLACE.source, PLACE.destination, None)
     assert after(held).was_accepted
 
 
 def test_room_that_comes_and_goes_is_not_written_each_time() -> None:
-    waiting = after(statuses.queued(migration(), PLACE, 1, EPOCH))
+    waiting = after(migration_status.queued(migration(), PLACE, 1, EPOCH))
     for number in range(3):
         refusal = Refusal(Reason.DESTINATION_FULL, f"{number} bytes are free.")
-        waiting = after(statuses.waiting(waiting, refusal, LATER))
+        waiting = after(migration_status.waiting(waiting, refusal, LATER))
     assert waiting.status.conditions[0].message.startswith("0 bytes are free. It keeps its turn")
-    other = statuses.waiting(waiting, Refusal(Reason.STORAGE_DOMAIN_NOT_READY, "no mount."), LATER)
+    other = migration_status.waiting(waiting, Refusal(Reason.STORAGE_DOMAIN_NOT_READY, "no mount."), LATER)
     assert other.conditions[0].message.startswith("no mount. It keeps its turn")
 
 
 def test_a_deadline_that_passes_tells_what_was_waited_for() -> None:
-    waiting = after(statuses.waiting(after(statuses.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER))
-    assert statuses.not_started_in_time(waiting, 60).endswith("It waited last for this: not there")
-    assert "fewer migrations" in statuses.not_started_in_time(after(statuses.queued(migration(), PLACE, 1, EPOCH)), 60)
+    waiting = after(
+        migration_status.waiting(after(migration_status.queued(migration(), PLACE, 1, EPOCH)), REFUSAL, LATER)
+    )
+    assert migration_status.not_started_in_time(waiting, 60).endswith("It waited last for this: not there")
+    assert "fewer migrations" in migration_status.not_started_in_time(
+        after(migration_status.queued(migration(), PLACE, 1, EPOCH)), 60
+    )
 
 
 def test_a_position_goes_when_it_is_its_turn() -> None:
-    waiting = after(statuses.queued(migration(), PLACE, 7, EPOCH))
-    assert "queuePosition" not in statuses.to_wire(statuses.scheduled(waiting, PLACE, LATER))
-    assert statuses.differs(waiting.status, statuses.scheduled(waiting, PLACE, LATER), is_whole=True)
+    waiting = after(migration_status.queued(migration(), PLACE, 7, EPOCH))
+    assert "queuePosition" not in migration_status.to_wire(migration_status.scheduled(waiting, PLACE, LATER))
+    assert migration_status.differs(waiting.status, migration_status.scheduled(waiting, PLACE, LATER), is_whole=True)
 
 
 def test_until_the_agent_takes_over_everything_is_said_again() -> None:
-    handed = statuses.scheduled(migration(), PLACE, EPOCH)
-    said_again = statuses.delegated(after(handed), LATER)
-    assert statuses.to_wire(said_again) == statuses.to_wire(handed)
+    handed = migration_status.scheduled(migration(), PLACE, EPOCH)
+    said_again = migration_status.delegated(after(handed), LATER)
+    assert migration_status.to_wire(said_again) == migration_status.to_wire(handed)
 
 
 def test_once_the_agent_has_taken_over_only_what_never_changes_is_said() -> None:
-    taken = statuses.to_wire(statuses.scheduled(migration(), PLACE, EPOCH)) | {
+    taken = migration_status.to_wire(migration_status.scheduled(migration(), PLACE, EPOCH)) | {
         "phase": "Replicating",
         "attempts": 2,
         "observedGeneration": 1,
     }
     changed = migration(status=taken, generation=2)
-    wanted = statuses.delegated(changed, LATER)
-    assert set(statuses.to_wire(wanted)) == {"nodeName", "startTime", "source", "destination", "conditions"}
+    wanted = migration_status.delegated(changed, LATER)
+    assert set(migration_status.to_wire(wanted)) == {"nodeName", "startTime", "source", "destination", "conditions"}
     assert states(wanted) == {"Accepted": "True"}
     assert wanted.conditions[0].observed_generation == 2
-    assert statuses.differs(changed.status, wanted, is_whole=False)
-    assert not statuses.differs(
-        migration(status=taken | {"conditions": statuses.to_wire(wanted)["conditions"]}).status, wanted, is_whole=False
+    assert migration_status.differs(changed.status, wanted, is_whole=False)
+    assert not migration_status.differs(
+        migration(status=taken | {"conditions": migration_status.to_wire(wanted)["conditions"]}).status,
+        wanted,
+        is_whole=False,
     )

@@ -31,19 +31,19 @@ class _Course:
     is_whole: bool = True
 
 
-class Courses:
+class OutcomeMetrics:
     """Not thread-safe: one event loop owns it."""
 
     def __init__(self, throughput: Throughput, clock: Callable[[], float] = time.monotonic) -> None:
         """`throughput` is told of the moves that end well."""
         self._throughput = throughput
         self._clock = clock
-        self._courses: dict[str, _Course] = {}
+        self._outcome_metrics: dict[str, _Course] = {}
 
     def observe(self, before: Migration | None, after: Migration, status: Mapping[str, Any]) -> None:
         """Take in a migration as it was and as it is; `status` is the whole one."""
         uid = after.uid
-        course = self._courses.get(uid)
+        course = self._outcome_metrics.get(uid)
         phase = after.status.phase
         if phase is None or (course is None and after.is_final and before is None):
             return
@@ -52,13 +52,13 @@ class Courses:
             course = _Course(phase, now if before is not None else None)
         if course.phase is not phase:
             course = self._changed(course, phase, now)
-        self._courses[uid] = course
+        self._outcome_metrics[uid] = course
         if after.is_final:
-            self._ended(self._courses.pop(uid), after.status, status)
+            self._ended(self._outcome_metrics.pop(uid), after.status, status)
 
     def forget(self, uid: str) -> None:
         """Take in that a migration is deleted."""
-        self._courses.pop(uid, None)
+        self._outcome_metrics.pop(uid, None)
 
     def _changed(self, course: _Course, phase: Phase, now: float) -> _Course:
         copying = course.copying_seconds

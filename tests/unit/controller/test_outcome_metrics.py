@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from diskmigration.controller.courses import Courses
+from diskmigration.controller.outcome_metrics import OutcomeMetrics
 from diskmigration.controller.records import Migration, read_migration
 from diskmigration.controller.throughput import Throughput
 from tests.unit.controller.builders import migration_body
@@ -23,7 +23,7 @@ class Followed:
     def __init__(self) -> None:
         self.now = 0.0
         self.throughput = Throughput()
-        self.courses = Courses(self.throughput, clock=lambda: self.now)
+        self.courses = OutcomeMetrics(self.throughput, clock=lambda: self.now)
         self.last: Migration | None = None
 
     def shows(self, phase: str, *, at: float, reason: str = "Migrated", **status: Any) -> None:
