@@ -8,8 +8,9 @@ import pytest
 
 from testbed import exports
 from testbed import scratch as scratch_directories
-from testbed.control_plane import ControlPlane, running_control_plane
+from testbed.control_plane import ControlPlane, Site, running_control_plane
 from testbed.libvirt_host import LibvirtHost, running_libvirt
+from tests.integration.audit import Audit, made_audit
 from tests.integration.hosts import QEMU_SETTINGS
 
 
@@ -26,9 +27,16 @@ def scratch() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def control_plane(session_directory: Path) -> Iterator[ControlPlane]:
+def audit(session_directory: Path) -> Audit:
+    """What operators and agents have asked of the API server."""
+    return made_audit(session_directory / "audit")
+
+
+@pytest.fixture(scope="session")
+def control_plane(session_directory: Path, audit: Audit) -> Iterator[ControlPlane]:
     """A control plane with the project's CRDs, accounts and roles, and with no Node."""
-    with running_control_plane(session_directory / "control-plane") as running:
+    site = Site(api_server_options=audit.options)
+    with running_control_plane(session_directory / "control-plane", site) as running:
         running.install_manifests()
         yield running
 

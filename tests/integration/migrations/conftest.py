@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from diskmigration.cluster import client
-from testbed.control_plane import ControlPlane, Site, running_control_plane
+from testbed.control_plane import ControlPlane
 from testbed.libvirt_host import LibvirtHost
 from testbed.programs import Program, running_agent, running_operator
 from tests.integration.agent.probes import Probes, free_port
-from tests.integration.migrations.audit import Audit, made_audit
 from tests.integration.migrations.machines import Domain, Machine, empty, make_machine, remove_machine
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain
+from tests.integration.one_node import one_node
 
 GRACE_SECONDS = 2
 
@@ -29,18 +29,9 @@ def directory(session_directory: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="package")
-def audit(directory: Path) -> Audit:
-    """What the operator and the agent have asked of the API server."""
-    return made_audit(directory / "audit")
-
-
-@pytest.fixture(scope="package")
-def own_control_plane(directory: Path, audit: Audit) -> Iterator[ControlPlane]:
-    """A control plane for these tests alone, with the one node."""
-    with running_control_plane(directory / "control-plane", Site(api_server_options=audit.options)) as control_plane:
-        control_plane.install_manifests()
-        control_plane.create_node(NODE, {})
-        control_plane.kubectl("create", "namespace", NAMESPACE)
+def own_control_plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """The control plane with the one node; until the end of these tests no others use it."""
+    with one_node(control_plane, NODE, NAMESPACE):
         yield control_plane
 
 

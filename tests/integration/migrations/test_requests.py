@@ -8,7 +8,7 @@ import pytest
 
 from diskmigration.agent.inventory_pacing import FACTS_SECONDS
 from diskmigration.agent.status_pacing import APART_SECONDS
-from tests.integration.migrations.audit import Audit
+from tests.integration.audit import Audit
 from tests.integration.migrations.machines import Machine
 from tests.integration.migrations.stack import NODE, Stack
 from tests.waiting import wait_until

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.migrations.conftest import audit, machines, operator, own_control_plane, probes, stack
+from tests.integration.migrations.conftest import machines, operator, own_control_plane, probes, stack
 
 # The fixtures are asked for by their names.
-__all__ = ["audit", "machines", "operator", "own_control_plane", "probes", "stack"]
+__all__ = ["machines", "operator", "own_control_plane", "probes", "stack"]
 
 
 @pytest.fixture(scope="package")
