@@ -1,6 +1,8 @@
 """An agent whose node is simulated: the real watch, statuses, Lease and LibvirtHost, and no libvirt and no storage.
 
-Not there: the extender, and the search for orphaned volumes, as they look at the storage.
+What it tells moves as that of a real node does: guests write, the shared storage fills, and a move that replicates has
+progress to show each second. The real agent's pacing decides what is written of it. Not there: the extender, and the
+search for orphaned volumes, as they look at the storage.
 """
 
 import heapq
@@ -46,6 +48,14 @@ PHASES = (Phase.PREPARING_DESTINATION, Phase.REPLICATING, Phase.PIVOTING, Phase.
 
 
 NAMESPACES = 20
+MACHINES = 50
+"""VMs of a node, where no more of them are moved."""
+WRITING_SHARE = 5
+"""Each fifth of the VMs writes."""
+WRITTEN_BYTES_PER_SECOND = 2**20
+FILLED_BYTES_PER_SECOND = 100 * 2**20
+"""By how much the storage that all nodes share fills."""
+PROGRESS_SECONDS = 1.0
 
 
 def namespace_of(number: int) -> str:
@@ -88,6 +98,9 @@ class SimulatedNode:
         self._moves = moves
         self._guard = threading.Lock()
         self._machines = {machine_name(name, place): number for place, number in enumerate(numbers)}
+        idle = range(len(self._machines), MACHINES)
+        self._machines |= {f"idle-{place}-on-{name}": place for place in idle}
+        self._began_at = time.monotonic()
         self._moved: set[tuple[str, str]] = set()
         self._known: dict[str, tuple[str, str]] = {}
 
@@ -146,6 +159,8 @@ class SimulatedNode:
         self._publisher.publish_soon()
 
     def _survey(self) -> LibvirtHostStatus:
+        # By the clock that all nodes share, as they share the storage.
+        filled = int(time.monotonic()) * FILLED_BYTES_PER_SECOND % (500 * GIB)
         with self._guard:
             machines = tuple(
                 VirtualMachine(
@@ -164,7 +179,7 @@ class SimulatedNode:
             agent_version="simulated",
             virtual_machine_count=len(machines),
             storage_domains=tuple(
-                NodeStorageDomain(name=name, ready=True, capacity_bytes=2000 * GIB, available_bytes=1000 * GIB)
+                NodeStorageDomain(name=name, ready=True, capacity_bytes=2000 * GIB, available_bytes=1000 * GIB - filled)
                 for name in sorted(self.domains)
             ),
             virtual_machines=machines,
@@ -172,6 +187,8 @@ class SimulatedNode:
 
     def _disk(self, machine: str, number: int, pair: str, target: str) -> Disk:
         side = "destination" if (machine, target) in self._moved else "source"
+        writes = target == TARGETS[WIDE] and number % WRITING_SHARE == 0
+        written = int(time.monotonic() - self._began_at) * WRITTEN_BYTES_PER_SECOND if writes else 0
         return Disk(
             target=target,
             storage_domain_name=domain_name(pair, number, side),
@@ -179,8 +196,8 @@ class SimulatedNode:
             type="File",
             format="qcow2",
             capacity_bytes=DISK_BYTES,
-            size_bytes=GIB,
-            allocated_bytes=GIB,
+            size_bytes=min(GIB + written, DISK_BYTES),
+            allocated_bytes=min(GIB + written, DISK_BYTES),
         )
 
 
@@ -192,6 +209,13 @@ class _Move:
     journal: Journal
     meter: Meter = field(default_factory=Meter)
     step: int = 0
+    phase_began_at: float = 0.0
+    phase_ends_at: float = 0.0
+
+    @property
+    def replicates(self) -> bool:
+        """Whether it is in the phase in which bytes are copied."""
+        return self.step > 0 and PHASES[self.step - 1] is Phase.REPLICATING
 
     def advance(self) -> bool:
         """Shows the next phase; whether there is one more."""
@@ -208,12 +232,23 @@ class _Move:
             self.node.statuses.show(self.migration, self.status)
             self.node.finish(self.migration)
             return False
-        self.meter = self.meter.advanced(now=time.monotonic(), copied=GIB * self.step // len(PHASES), total=GIB)
+        self.step += 1
+        self.show(now, self.meter.copied)
+        return True
+
+    def show_progress(self) -> None:
+        """Shows how far the phase is in which bytes are copied."""
+        share = (time.monotonic() - self.phase_began_at) / (self.phase_ends_at - self.phase_began_at)
+        self.show(datetime.now(UTC), int(GIB * min(share, 1.0)))
+
+    def show(self, now: datetime, copied: int) -> None:
+        """Hands the status to the real agent's writer, which decides when it is written."""
+        self.meter = self.meter.advanced(now=time.monotonic(), copied=copied, total=GIB)
         volumes = (*self.journal.source, *self.journal.destination)
         self.status = status.under_way(
             self.status,
             self.migration,
-            phase=PHASES[self.step],
+            phase=PHASES[self.step - 1],
             journal=self.journal,
             figures={volume.path: status.VolumeFigures(GIB, self.meter.copied, 0) for volume in volumes},
             meter=self.meter,
@@ -221,8 +256,6 @@ class _Move:
             now=now,
         )
         self.node.statuses.show(self.migration, self.status)
-        self.step += 1
-        return True
 
 
 class Moves:
@@ -253,13 +286,20 @@ class Moves:
             source=(_volume(of_source, volume),),
             destination=(_volume(of_destination, f"{volume}-{migration.metadata.uid}"),),
         )
-        self._later(_Move(node, migration, migration.status, journal))
+        self._begin_phase(_Move(node, migration, migration.status, journal))
+
+    def _begin_phase(self, move: _Move) -> None:
+        pair = move.journal.source_domain.metadata.name.partition("-")[0]
+        move.phase_began_at = time.monotonic()
+        move.phase_ends_at = move.phase_began_at + self._step_seconds[pair] * self._random.uniform(0.5, 1.5)
+        self._later(move)
 
     def _later(self, move: _Move) -> None:
-        pair = move.journal.source_domain.metadata.name.partition("-")[0]
-        wait = self._step_seconds[pair] * self._random.uniform(0.5, 1.5)
+        due = move.phase_ends_at
+        if move.replicates:
+            due = min(due, time.monotonic() + PROGRESS_SECONDS)
         with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + wait, move.migration.metadata.uid, move))
+            heapq.heappush(self._due, (due, move.migration.metadata.uid, move))
             self._changed.notify()
 
     def _run(self) -> None:
@@ -268,8 +308,11 @@ class Moves:
                 while not self._due or self._due[0][0] > time.monotonic():
                     self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
                 _, _, move = heapq.heappop(self._due)
-            if move.advance():
+            if time.monotonic() < move.phase_ends_at:
+                move.show_progress()
                 self._later(move)
+            elif move.advance():
+                self._begin_phase(move)
             else:
                 self.ended += 1
 
