@@ -5,10 +5,22 @@ from pathlib import Path
 
 from diskmigration.api.names import SYSTEM_NAMESPACE
 from testbed.control_plane import ControlPlane
-from tests.integration.api.requests import Request, apply, get, leases, migrations, send
+from tests.integration.api.requests import (
+    Request,
+    apply,
+    create,
+    events,
+    get,
+    leases,
+    libvirthosts,
+    migrations,
+    patch,
+    send,
+)
 
 NODE = "node-priority"
 LEVEL = "diskmigration-leases"
+AGENTS, EVENTS = "diskmigration-agents", "diskmigration-events"
 
 
 def level_of(control_plane: ControlPlane, account: Path, request: Request) -> tuple[str, str]:
@@ -44,3 +56,29 @@ def test_the_operators_leases_have_them_too(control_plane: ControlPlane, namespa
     operator = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator")
     assert level_of(control_plane, operator, get(leases())) == (LEVEL, LEVEL)
     assert level_of(control_plane, operator, get(migrations(namespace)))[0] != LEVEL
+
+
+def test_what_agents_tell_and_events_wait_apart_from_scheduling(control_plane: ControlPlane, namespace: str) -> None:
+    control_plane.create_node(NODE, {})
+    agent = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=NODE)
+    operator = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-operator")
+    host = {"apiVersion": "diskmigration.dev/v1alpha1", "kind": "LibvirtHost", "metadata": {"name": NODE}}
+    status = {"virtualMachineCount": 1}
+    control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(host))
+    assert level_of(control_plane, agent, apply(libvirthosts(NODE), host)) == (AGENTS, AGENTS)
+    assert level_of(control_plane, agent, patch(libvirthosts(NODE, "status"), status=status)) == (AGENTS, AGENTS)
+    for account in (agent, operator):
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": "test-", "namespace": namespace},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "diskmigration.dev/agent" if account is agent else "diskmigration.dev/operator",
+            "reportingInstance": NODE,
+            "action": "Test",
+            "reason": "Test",
+            "type": "Normal",
+            "regarding": {"apiVersion": "diskmigration.dev/v1alpha1", "kind": "DiskMigration", "namespace": namespace},
+        }
+        assert level_of(control_plane, account, create(events(namespace), event)) == (EVENTS, EVENTS)
+    control_plane.kubectl("delete", "node,libvirthost", NODE)
