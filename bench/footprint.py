@@ -43,7 +43,7 @@ def measure(plan: Plan) -> Iterator[Figure]:
         for load in (fleet.WITHIN, fleet.GROWING):
             with fleet.writing(stage, plan.writers, load, plan.thin.chunk):
                 yield from _with_guests(stage, plan, previous, load.name)
-        yield from migrating.measure(GROUP, stage, plan, previous, machines[:MIGRATIONS_AT_ONCE])
+        yield from migrating.measure(GROUP, stage, plan, machines[:MIGRATIONS_AT_ONCE])
 
 
 def _with_guests(stage: Stage, plan: Plan, previous: Program, load: str) -> Iterator[Figure]:

@@ -1,5 +1,6 @@
 """Measure what the agent uses for 8 migrations at once: while they replicate, and for all of each one."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,7 +8,6 @@ from functools import partial
 from bench import moves, processor
 from bench.figures import Compared, Figure, Goal
 from bench.plan import Plan
-from bench.previous import BESIDE, running_instead
 from bench.processor import Taken
 from bench.stage import Stage
 from testbed.processes import TestbedError
@@ -31,18 +31,19 @@ class _Measured:
     whole: list[Taken] = field(default_factory=list)
 
 
-def measure(group: str, stage: Stage, plan: Plan, previous: Program, machines: list[Machine]) -> Iterator[Figure]:
-    """Yield the figures of the group. The machines' disks are on loop-a, and are there again at the end."""
-    ours, others = _Measured(), _Measured()
+def measure(group: str, stage: Stage, plan: Plan, machines: list[Machine]) -> Iterator[Figure]:
+    """Yield the figures of the group. The machines' disks are on loop-a, and are there again at the end.
+
+    The previous design's agent stands beside in none: it does not know the names that the API has today.
+    """
+    ours = _Measured()
     for _ in range(plan.rounds):
         _move_there_and_back(stage, plan, machines, stage.stack.agent, ours)
-        with running_instead(stage, previous):
-            _move_there_and_back(stage, plan, machines, previous, others)
     count = len(machines)
     beside = f"beside {plan.machines - plan.writers} VMs"
 
     def figure(name: str, unit: str, of: Callable[[_Measured], Iterator[float]], goal: Goal | None = None) -> Figure:
-        return Figure(group, name, unit, tuple(of(ours)), tuple(of(others)), BESIDE, goal)
+        return Figure(group, name, unit, tuple(of(ours)), goal=goal)
 
     yield figure(
         f"Processor while {count} migrations replicate, {beside}",
@@ -75,10 +76,10 @@ def measure(group: str, stage: Stage, plan: Plan, previous: Program, machines: l
 def _move_there_and_back(
     stage: Stage, plan: Plan, machines: list[Machine], agent: Program, measured: _Measured
 ) -> None:
-    """Move the disks twice each way, so that both agents move the same disks the same way."""
+    """Move the disks twice each way."""
     for to in ("loop-b", "loop-a"):
         begun = [moves.begin(stage, machine, to, strategy="Snapshot") for machine in machines]
-        measured.whole.append(processor.watch((agent.pid,), partial(_all_are, begun, "Succeeded")))
+        measured.whole.append(processor.watch((agent.pid,), _in_time(partial(_all_are, begun, "Succeeded"))))
         _await_known(stage, machines, to)
     for to in ("loop-b", "loop-a"):
         begun = [moves.begin(stage, machine, to, strategy="Direct", bandwidth=_SLOW) for machine in machines]
@@ -90,6 +91,18 @@ def _move_there_and_back(
             migration.patch({"bandwidth": _FAST})
         wait_until(partial(_all_are, begun, "Succeeded"), "all have succeeded", seconds=_SECONDS)
         _await_known(stage, machines, to)
+
+
+def _in_time(is_over: Callable[[], bool]) -> Callable[[], bool]:
+    """Return the same question, which raises TestbedError when it was not answered with yes in time."""
+    until = time.monotonic() + _SECONDS
+
+    def ask() -> bool:
+        if time.monotonic() > until:
+            raise TestbedError(f"Not all migrations have succeeded within {_SECONDS} s.")
+        return is_over()
+
+    return ask
 
 
 def _all_are(migrations: list[Migration], phase: str) -> bool:
