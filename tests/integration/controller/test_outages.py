@@ -161,7 +161,7 @@ def test_one_that_was_suspended_in_an_outage_still_waits_when_it_is_let_go(
     with mount_away(world, heartbeats, node) as reason:
         second.until_accepted("False", reason)
         second.patch(suspend=True)
-        second.until_accepted("Unknown", "Suspended")
+        second.until_accepted("Unknown", reason)
         mortal.kill()
         second.patch(suspend=False)
         mortal.start(*OPTIONS)

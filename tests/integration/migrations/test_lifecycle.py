@@ -173,7 +173,7 @@ def test_one_that_was_handed_over_waits_for_a_storage_domain_that_is_away(
     migration.wait_for_phase("Scheduled")
     unmounted = away.root.rename(scratch / "unmounted")
     stack.agent.start()
-    wait_until(lambda: "is not ready" in migration.condition("Ready")["message"], "it says what it waits for")
+    wait_until(lambda: "is not ready" in migration.condition("Ready")["message"], "it says so", seconds=90)
     assert migration.phase() == "Scheduled"
 
     unmounted.rename(away.root)

@@ -147,6 +147,7 @@ class VmExtensions:
         self._lock = threading.Lock()
         self._disks: dict[str, DiskExtensions] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._running = 0
 
     def disk(self, target: str) -> DiskExtensions:
         """Return the extensions of one disk."""
@@ -205,9 +206,9 @@ class VmExtensions:
                 self._outcomes.pop(path, None)
 
     def are_under_way(self) -> bool:
-        """Return whether a volume of the VM is being extended."""
+        """Return whether a volume of the VM is being extended, or what follows from that is still to be posted."""
         with self._lock:
-            return any(disk.are_under_way for disk in self._disks.values())
+            return self._running > 0 or any(disk.are_under_way for disk in self._disks.values())
 
     def _seconds_to_spare(self, source: OpenVolume, mirror: OpenVolume) -> float:
         """Return how long the source's extension may wait for the destination's.
@@ -224,6 +225,15 @@ class VmExtensions:
         )
 
     def _run(self, disk: ThinDisk, volume: OpenVolume, size: int) -> None:
+        with self._lock:
+            self._running += 1
+        try:
+            self._extend_and_follow(disk, volume, size)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _extend_and_follow(self, disk: ThinDisk, volume: OpenVolume, size: int) -> None:
         grown: int | None = None
         try:
             grown = self._extend(disk, volume, size)

@@ -96,7 +96,10 @@ class VirtualMachine:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is under way for the VM, so that the object may go if the VM does not run."""
-        return self._mailbox.is_idle and self._events.is_idle and not self._extensions.are_under_way()
+        posts = self._mailbox.posts
+        is_quiet = self._mailbox.is_idle and self._events.is_idle and not self._extensions.are_under_way()
+        # An extension that ended between two of these has posted what follows from it.
+        return is_quiet and self._mailbox.posts == posts
 
     def forget_volumes(self, paths: Iterable[str]) -> None:
         """Forget what came of the extensions of volumes that nobody asks for any more."""

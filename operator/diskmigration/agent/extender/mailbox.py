@@ -19,6 +19,13 @@ class Mailbox:
         self._waiting: dict[str, Callable[[], None]] = {}
         self._is_submitted = False
         self._is_running = False
+        self._posts = 0
+
+    @property
+    def posts(self) -> int:
+        """How often work was posted."""
+        with self._lock:
+            return self._posts
 
     @property
     def is_idle(self) -> bool:
@@ -32,6 +39,7 @@ class Mailbox:
         One piece of work with a key waits at a time: the newer one, or the older one unless the newer `replaces` it.
         """
         with self._lock:
+            self._posts += 1
             if replaces or key not in self._waiting:
                 others = {other: waiting for other, waiting in self._waiting.items() if other != key}
                 self._waiting = {key: work, **others} if is_urgent else {**others, key: work}
