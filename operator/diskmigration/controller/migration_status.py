@@ -136,16 +136,18 @@ def scheduled(migration: Migration, placement: Placement, now: datetime) -> Disk
 def delegated(migration: Migration, now: datetime) -> DiskMigrationStatus:
     """What stays the operator's once a migration is handed over: the same values as before, Accepted renewed.
 
-    As long as the agent has not taken over, the phase and the other conditions are the operator's too.
+    As long as the agent has not taken over, the phase and the other conditions are the operator's too. The agent may say
+    in them what it waits for before its first step: that is kept.
     """
     status = migration.status
     message = _handed_to(status.node_name or "")
     if status.phase is Phase.SCHEDULED:
+        conditions = _active(migration, ConditionStatus.TRUE, SCHEDULED, message, now)
         return DiskMigrationStatus(
             observed_generation=migration.metadata.generation,
             node_name=status.node_name,
             phase=status.phase,
-            conditions=_active(migration, ConditionStatus.TRUE, SCHEDULED, message, now),
+            conditions=tuple(_with_words_of_agent(migration, one) for one in conditions),
             start_time=status.start_time,
             source=status.source,
             destination=status.destination,
@@ -157,6 +159,12 @@ def delegated(migration: Migration, now: datetime) -> DiskMigrationStatus:
         source=status.source,
         destination=status.destination,
     )
+
+
+def _with_words_of_agent(migration: Migration, made: Condition) -> Condition:
+    shown = find(migration.status.conditions, made.type)
+    is_agents = made.type != ConditionType.ACCEPTED and shown is not None and shown.reason == SCHEDULED
+    return made.model_copy(update={"message": shown.message}) if is_agents and shown is not None else made
 
 
 def failed(migration: Migration, reason: Reason, message: str, now: datetime) -> DiskMigrationStatus:

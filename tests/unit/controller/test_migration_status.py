@@ -189,3 +189,20 @@ def test_once_the_agent_has_taken_over_only_what_never_changes_is_said() -> None
         wanted,
         is_whole=False,
     )
+
+
+def test_what_the_agent_waits_for_before_its_first_step_is_kept() -> None:
+    handed = after(migration_status.scheduled(migration(), PLACE, EPOCH))
+    told = handed.status.model_copy(
+        update={
+            "conditions": tuple(
+                one.model_copy(update={"message": "Mount it."}) if one.type == "Ready" else one
+                for one in handed.status.conditions
+            )
+        }
+    )
+    again = migration_status.delegated(after(told), LATER)
+    messages = {one.type: one.message for one in again.conditions}
+    assert messages["Ready"] == "Mount it."
+    assert messages["Accepted"] == messages["Reconciling"] == "Handed to the agent on node n1."
+    assert not migration_status.differs(after(told).status, again, is_whole=False)
