@@ -3,6 +3,7 @@
 Threads are used again: a migration makes hundreds of such calls, and most return sooner than a new thread starts.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -89,6 +90,15 @@ class _Thread(threading.Thread):
         # `start` has just taken this thread.
         return self.inbox.get()
 
+
+def _forget_threads() -> None:
+    """A child process has none of its parent's threads, and nobody in it who would release the lock."""
+    global _guard  # noqa: PLW0603 - it is the child's own from here on
+    _guard = threading.Lock()
+    _idle.clear()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 _guard = threading.Lock()
 _idle: list[_Thread] = []

@@ -136,8 +136,8 @@ def scheduled(migration: Migration, placement: Placement, now: datetime) -> Disk
 def delegated(migration: Migration, now: datetime) -> DiskMigrationStatus:
     """What stays the operator's once a migration is handed over: the same values as before, Accepted renewed.
 
-    As long as the agent has not taken over, the phase and the other conditions are the operator's too. The agent may say
-    in them what it waits for before its first step: that is kept.
+    As long as the agent has not taken over, the phase and the other conditions are the operator's too. The agent may
+    say in them what it waits for before its first step: that is kept.
     """
     status = migration.status
     message = _handed_to(status.node_name or "")

@@ -1,5 +1,6 @@
 """A call that may hang has a thread to itself until it has returned, and no call waits for another one's."""
 
+import multiprocessing
 import threading
 import weakref
 
@@ -27,6 +28,14 @@ def test_calls_that_hang_hold_up_no_other() -> None:
     release.set()
     assert all(background.ends_within(call, PATIENCE_SECONDS) for call in hanging)
     assert "hangs" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_child_process_has_threads_of_its_own() -> None:
+    thread_of("before the fork")
+    child = multiprocessing.get_context("fork").Process(target=thread_of, args=("in the child",))
+    child.start()
+    child.join(PATIENCE_SECONDS)
+    assert child.exitcode == 0
 
 
 def test_a_call_that_fails_ends_no_thread() -> None:
