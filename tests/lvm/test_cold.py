@@ -22,7 +22,8 @@ def is_copying(migration: Migration) -> bool:
 
 def test_what_a_vm_wrote_in_the_midst_of_its_copy_moves_too(stack: Stack, machines: Machines) -> None:
     machine = machines("lvm-a", start=False)
-    migration = stack.migrate(machine, "lvm-b", bandwidth=MEBIBYTE)
+    # So slow that the copy is seen on a busy machine too.
+    migration = stack.migrate(machine, "lvm-b", bandwidth=MEBIBYTE // 4)
     wait_until(lambda: is_copying(migration), "the copy is under way", seconds=60)
     machine.host.virsh("start", machine.name, "--paused")
     machine.write(offset=0, length=MEBIBYTE, pattern=99)
