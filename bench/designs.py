@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from bench import extension, trial
 from bench.figures import Compared, Figure, Goal
 from bench.plan import MEBIBYTE, Plan
-from bench.previous import BESIDE, previous_agent, running_instead
+from bench.previous import BESIDE, previous_design, running_instead
 from bench.stage import running_stage
 from bench.trial import Extender, Side
 
@@ -20,8 +20,7 @@ _AS_FAST = Goal(Compared.RATIO, 0.9, at_least=True)
 
 def measure(plan: Plan) -> Iterator[Figure]:
     """Yield the figures as soon as each is complete."""
-    with running_stage(plan.thin) as stage:
-        previous = previous_agent(stage)
+    with running_stage(plan.thin) as stage, previous_design(stage) as previous:
 
         def sides(turn: int) -> list[tuple[int, AbstractContextManager[None]]]:
             ours: tuple[int, AbstractContextManager[None]] = (0, nullcontext())

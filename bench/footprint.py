@@ -9,7 +9,7 @@ from bench import fleet, migrating, processor
 from bench.figures import Compared, Figure, Goal
 from bench.guests import empty
 from bench.plan import Plan
-from bench.previous import BESIDE, await_ready, previous_agent, running_instead, without_agent
+from bench.previous import BESIDE, await_ready, previous_design, running_instead, without_agent
 from bench.stage import MIGRATIONS_AT_ONCE, Stage, running_stage
 from bench.statistics import spread
 from testbed.programs import Program
@@ -37,7 +37,7 @@ class Footprint:
 def measure(plan: Plan) -> Iterator[Figure]:
     """Yield the figures as soon as each is complete."""
     with fleet.many_requests(), running_stage(plan.thin) as stage, ExitStack() as ending:
-        previous = previous_agent(stage)
+        previous = ending.enter_context(previous_design(stage))
         ending.callback(empty, stage)
         machines = ending.enter_context(fleet.at_rest(stage, plan.machines - plan.writers))
         for load in (fleet.WITHIN, fleet.GROWING):

@@ -1,5 +1,6 @@
 """The agent as it was before one reader read libvirt for all of it: the rival of today's, from git's history."""
 
+import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +8,9 @@ from pathlib import Path
 
 from bench.stage import Stage
 from testbed import processes
+from testbed.control_plane import running_control_plane
 from testbed.processes import TestbedError
-from testbed.programs import Program
+from testbed.programs import SYSTEM_NAMESPACE, Program
 from tests.integration.migrations.stack import NODE
 from tests.waiting import wait_until
 
@@ -19,18 +21,30 @@ _NEW_IN_TODAYS = "operator/diskmigration/agent/node/cache.py"
 _READY_SECONDS = 120
 
 
-def previous_agent(stage: Stage) -> Program:
-    """Return the previous design's agent for the stage's node, with today's credentials; it does not run yet."""
-    arguments = [
-        "diskmigration.agent",
-        f"--kubeconfig={stage.agent_kubeconfig}",
-        f"--node-name={NODE}",
-        f"--libvirt-uri={stage.stack.host.uri}",
-        f"--lock-file={stage.directory / f'agent-{NODE}.lock'}",
-        f"--http-port={stage.probes.port}",
-    ]
-    source = _extracted(stage.directory / "previous") / "operator"
-    return Program(arguments, log=stage.directory / "previous-agent.log", source=source)
+@contextmanager
+def previous_design(stage: Stage) -> Iterator[Program]:
+    """For the block there is a control plane with the API of the previous design; its agent does not run yet.
+
+    Today's API has other names, so that agent could neither read the storage domains nor publish its node there.
+    """
+    files = _extracted(stage.directory / "previous")
+    with running_control_plane(stage.directory / "previous-control-plane") as control_plane:
+        control_plane.kubectl("apply", "--server-side", f"--kustomize={files / 'deploy' / 'base'}")
+        names = control_plane.kubectl("get", "customresourcedefinitions", "--output=name").split()
+        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        control_plane.create_node(NODE, {})
+        for document in stage.storage_domains:
+            control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(document))
+        kubeconfig = control_plane.account_kubeconfig(SYSTEM_NAMESPACE, "diskmigration-agent", node=NODE)
+        arguments = [
+            "diskmigration.agent",
+            f"--kubeconfig={kubeconfig}",
+            f"--node-name={NODE}",
+            f"--libvirt-uri={stage.stack.host.uri}",
+            f"--lock-file={stage.directory / f'agent-{NODE}.lock'}",
+            f"--http-port={stage.probes.port}",
+        ]
+        yield Program(arguments, log=stage.directory / "previous-agent.log", source=files / "operator")
 
 
 @contextmanager
@@ -74,7 +88,7 @@ def _extracted(directory: Path) -> Path:
     directory.mkdir()
     archive = directory / "files.tar"
     # The newest commit comes first; the file was new in the last one.
-    processes.run([*git, "archive", f"--output={archive}", f"{found[-1]}^", "operator"])
+    processes.run([*git, "archive", f"--output={archive}", f"{found[-1]}^", "crds", "deploy", "operator"])
     with tarfile.open(archive) as opened:
         opened.extractall(directory, filter="data")
     return directory

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diskmigration.api import names
 from diskmigration.cluster import client
@@ -14,6 +15,7 @@ from testbed.control_plane import running_control_plane
 from testbed.libvirt_host import running_libvirt
 from testbed.programs import SYSTEM_NAMESPACE, running_agent_as, running_operator
 from tests.integration.agent.probes import Probes, free_port
+from tests.integration.migrations.machines import Domain
 from tests.integration.migrations.stack import NAMESPACE, NODE, Stack, make_domain, storage_domain
 from tests.waiting import wait_until
 
@@ -43,9 +45,10 @@ class Stage:
 
     stack: Stack
     directory: Path
-    agent_kubeconfig: Path
     probes: Probes
     """Ask the agent at its HTTP port."""
+    storage_domains: tuple[dict[str, Any], ...]
+    """The StorageDomains as they were applied."""
 
 
 @contextmanager
@@ -68,13 +71,18 @@ def running_stage(thin: Thin) -> Iterator[Stage]:
         }
         domains[APART] = make_domain(in_memory, APART, "loop")
         stack = Stack(control_plane, client.connect(control_plane.admin_kubeconfig), host, agent, domains)
-        for domain in domains.values():
-            document = storage_domain(domain, maxConcurrentMigrations=MIGRATIONS_AT_ONCE)
-            if domain.disk_type == "block":
-                document["spec"]["thinProvisioning"] = thin.spec()
+        documents = tuple(_document(domain, thin) for domain in domains.values())
+        for document in documents:
             stack.apply(document)
         wait_until(lambda: _all_ready(stack), "the storage domains are ready", seconds=60)
-        yield Stage(stack, directory, kubeconfig, probes)
+        yield Stage(stack, directory, probes, documents)
+
+
+def _document(domain: Domain, thin: Thin) -> dict[str, Any]:
+    document = storage_domain(domain, maxConcurrentMigrations=MIGRATIONS_AT_ONCE)
+    if domain.disk_type == "block":
+        document["spec"]["thinProvisioning"] = thin.spec()
+    return document
 
 
 def _scratch(running: ExitStack, root: Path) -> Path:
