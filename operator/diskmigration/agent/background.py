@@ -60,7 +60,7 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         while (work := self._next()) is not None:
             self._do(work)
-            # What the call and its result hold is not kept until the next call.
+            # The thread must not keep what the call and its result hold until the next call.
             del work
 
     def _do(self, work: _Work) -> None:

@@ -1,6 +1,6 @@
 """metav1.Condition: how programs read an object's state."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -58,4 +58,21 @@ def condition(
         message=message,
         observed_generation=generation,
         last_transition_time=since,
+    )
+
+
+def conditions_of(
+    before: Iterable[Condition],
+    states: Mapping[str, ConditionStatus | bool],
+    *,
+    reason: str,
+    message: str,
+    generation: int | None,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """Return a condition of each type, all with the same reason and message; see `condition`."""
+    known = tuple(before)
+    return tuple(
+        condition(known, str(kind), status, reason=reason, message=message, generation=generation, now=now)
+        for kind, status in states.items()
     )

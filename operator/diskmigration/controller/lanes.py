@@ -1,13 +1,19 @@
 """The lane in which a migration waits: its source and its destination. Pure."""
 
+from diskmigration.api.disk_migration import Side
 from diskmigration.controller.placement_outcome import Placement, Refusal
 from diskmigration.controller.queueing import Lane
 from diskmigration.controller.records import Migration
 
 
+def lane_between(source: Side, destination: Side) -> Lane:
+    """Return the lane of a move from one side to the other."""
+    return source.storage_domain_name, destination.storage_domain_name
+
+
 def lane_of(placement: Placement) -> Lane:
     """Return between which storage domains a migration moves its disk."""
-    return placement.source.storage_domain_name, placement.destination.storage_domain_name
+    return lane_between(placement.source, placement.destination)
 
 
 def lane_so_far(migration: Migration, refusal: Refusal) -> Lane | None:
@@ -19,4 +25,4 @@ def lane_so_far(migration: Migration, refusal: Refusal) -> Lane | None:
         source, destination = status.source, status.destination
     else:
         return None
-    return source.storage_domain_name, destination.storage_domain_name
+    return lane_between(source, destination)

@@ -8,10 +8,11 @@ operator's: without the rest, the next apply would remove what the agent has not
 from datetime import datetime
 from typing import Any
 
-from diskmigration.api.conditions import Condition, ConditionStatus, condition, find
+from diskmigration.api.conditions import Condition, ConditionStatus, conditions_of, find
 from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Estimate, Failure, Phase
 from diskmigration.api.errors import Reason
 from diskmigration.api.quantity import human_readable
+from diskmigration.controller.lanes import lane_of
 from diskmigration.controller.placement_outcome import Outcome, Placement, Refusal
 from diskmigration.controller.records import Migration
 from diskmigration.controller.throughput import Throughput
@@ -53,12 +54,11 @@ def _estimate(before: Estimate | None, placement: Placement, throughput: Through
     # The guest writes all the time, and each byte more is not worth a write.
     if before is not None and abs(before.bytes - size) <= size * _ESTIMATE_TOLERANCE:
         size = before.bytes
-    lane = (placement.source.storage_domain_name, placement.destination.storage_domain_name)
-    return Estimate(bytes=size, seconds=throughput.seconds_for(lane, size))
+    return Estimate(bytes=size, seconds=throughput.seconds_for(lane_of(placement), size))
 
 
 def _would_do(placement: Placement, estimate: Estimate) -> str:
-    source, destination = placement.source.storage_domain_name, placement.destination.storage_domain_name
+    source, destination = lane_of(placement)
     if placement.moves_nothing:
         return f"There is nothing to move: the disk is in the StorageDomain {source}."
     time = "" if estimate.seconds is None else f", which takes {estimate.seconds} s at the rate of the last such moves"
@@ -107,7 +107,7 @@ def _waiting_for(migration: Migration, refusal: Refusal) -> str:
 
 def queued(migration: Migration, placement: Placement, position: int, now: datetime) -> DiskMigrationStatus:
     """Accepted, and waiting for a place in both of its storage domains."""
-    source, destination = placement.source.storage_domain_name, placement.destination.storage_domain_name
+    source, destination = lane_of(placement)
     message = f"Waits for a place among the concurrent migrations of StorageDomains {source} and {destination}."
     return DiskMigrationStatus(
         observed_generation=migration.metadata.generation,
@@ -244,7 +244,7 @@ def _accepted_before(migration: Migration) -> ConditionStatus:
 def _active(
     migration: Migration, accepted: ConditionStatus, reason: str, message: str, now: datetime
 ) -> tuple[Condition, ...]:
-    states = {
+    states: dict[str, ConditionStatus | bool] = {
         ConditionType.ACCEPTED: accepted,
         ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
         ConditionType.READY: ConditionStatus.FALSE,
@@ -257,7 +257,7 @@ def _active(
 def _ended_badly(
     migration: Migration, accepted: ConditionStatus, reason: str, message: str, now: datetime
 ) -> tuple[Condition, ...]:
-    states = {
+    states: dict[str, ConditionStatus | bool] = {
         ConditionType.ACCEPTED: accepted,
         ConditionType.SUCCEEDED: ConditionStatus.FALSE,
         ConditionType.READY: ConditionStatus.FALSE,
@@ -268,17 +268,13 @@ def _ended_badly(
 
 
 def _all(
-    migration: Migration, states: dict[ConditionType, ConditionStatus], reason: str, message: str, now: datetime
+    migration: Migration, states: dict[str, ConditionStatus | bool], reason: str, message: str, now: datetime
 ) -> tuple[Condition, ...]:
-    return tuple(
-        condition(
-            migration.status.conditions,
-            kind.value,
-            status,
-            reason=reason,
-            message=message,
-            generation=migration.metadata.generation,
-            now=now,
-        )
-        for kind, status in states.items()
+    return conditions_of(
+        migration.status.conditions,
+        states,
+        reason=reason,
+        message=message,
+        generation=migration.metadata.generation,
+        now=now,
     )

@@ -13,10 +13,12 @@ from diskmigration.api.conditions import find
 from diskmigration.api.disk_migration import ConditionType, DiskMigrationStatus, Phase, read_status
 from diskmigration.api.errors import Reason
 from diskmigration.controller import metrics
+from diskmigration.controller.lanes import lane_between
 from diskmigration.controller.records import Migration
 from diskmigration.controller.throughput import Copied, Throughput
 
 _COPYING = frozenset({Phase.COPYING_CHAIN, Phase.REPLICATING})
+_REASONS = frozenset(reason.value for reason in Reason)
 _OTHER = "Other"
 """The label of a reason that is none of the documented ones: whoever may write a status could make up as many."""
 
@@ -38,12 +40,12 @@ class OutcomeMetrics:
         """`throughput` is told of the moves that end well."""
         self._throughput = throughput
         self._clock = clock
-        self._outcome_metrics: dict[str, _Course] = {}
+        self._courses: dict[str, _Course] = {}
 
     def observe(self, before: Migration | None, after: Migration, status: Mapping[str, Any]) -> None:
         """Take in a migration as it was and as it is; `status` is the whole one."""
         uid = after.uid
-        course = self._outcome_metrics.get(uid)
+        course = self._courses.get(uid)
         phase = after.status.phase
         if phase is None or (course is None and after.is_final and before is None):
             return
@@ -52,13 +54,13 @@ class OutcomeMetrics:
             course = _Course(phase, now if before is not None else None)
         if course.phase is not phase:
             course = self._changed(course, phase, now)
-        self._outcome_metrics[uid] = course
+        self._courses[uid] = course
         if after.is_final:
-            self._ended(self._outcome_metrics.pop(uid), after.status, status)
+            self._ended(self._courses.pop(uid), after.status, status)
 
     def forget(self, uid: str) -> None:
         """Take in that a migration is deleted."""
-        self._outcome_metrics.pop(uid, None)
+        self._courses.pop(uid, None)
 
     def _changed(self, course: _Course, phase: Phase, now: float) -> _Course:
         copying = course.copying_seconds
@@ -78,7 +80,7 @@ class OutcomeMetrics:
         total = _copied_bytes(body)
         metrics.MOVED_BYTES.labels(status.destination.storage_domain_name).inc(total)
         if course.is_whole:
-            lane = (status.source.storage_domain_name, status.destination.storage_domain_name)
+            lane = lane_between(status.source, status.destination)
             self._throughput.note(lane, Copied(total, course.copying_seconds))
 
 
@@ -90,4 +92,4 @@ def _copied_bytes(status: Mapping[str, Any]) -> int:
 def _reason_of(status: DiskMigrationStatus) -> str:
     succeeded = find(status.conditions, ConditionType.SUCCEEDED)
     reason = succeeded.reason if succeeded is not None else ""
-    return reason if reason in {known.value for known in Reason} else _OTHER
+    return reason if reason in _REASONS else _OTHER

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from diskmigration.api.conditions import condition
+from diskmigration.api.conditions import ConditionStatus, conditions_of
 from diskmigration.api.errors import Reason
 from diskmigration.api.libvirt_host import NodeStorageDomain
 from diskmigration.api.quantity import human_readable
@@ -59,7 +59,7 @@ def status_of(record: DomainRecord, use: DomainUse, now: datetime) -> StorageDom
     else:
         reason = "NodesReady" if ready else "NoNodeReady"
         message = f"Ready on {ready} of {len(reports)} nodes.{_complaints(reports)}{_sharing(shared)}"
-    states = {
+    states: dict[str, ConditionStatus | bool] = {
         DomainCondition.READY: ready > 0,
         # A node may reach it any moment; a spec that cannot be read stays so until somebody corrects it.
         DomainCondition.RECONCILING: record.domain is not None and not ready,
@@ -69,17 +69,13 @@ def status_of(record: DomainRecord, use: DomainUse, now: datetime) -> StorageDom
     limit = f"/{record.domain.spec.max_concurrent_migrations}" if record.domain is not None else ""
     return StorageDomainStatus(
         observed_generation=record.metadata.generation,
-        conditions=tuple(
-            condition(
-                record.status.conditions,
-                kind.value,
-                state,
-                reason=reason,
-                message=message,
-                generation=record.metadata.generation,
-                now=now,
-            )
-            for kind, state in states.items()
+        conditions=conditions_of(
+            record.status.conditions,
+            states,
+            reason=reason,
+            message=message,
+            generation=record.metadata.generation,
+            now=now,
         ),
         ready_nodes=ready,
         type=record.domain.spec.type if record.domain is not None else None,

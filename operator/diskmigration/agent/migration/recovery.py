@@ -19,7 +19,7 @@ from diskmigration.api.errors import RETRYABLE, MigrationError, Reason
 _log = logging.getLogger(__name__)
 
 _PASSES = frozenset({Reason.STORAGE_DOMAIN_NOT_READY, Reason.STORAGE_DOMAIN_NOT_FOUND})
-"""What an attempt that has touched nothing waits for: an outage of the storage, or a watch that is behind."""
+"""An attempt that has touched nothing waits until these pass: outages of the storage, and a watch that is behind."""
 _PASSES_SECONDS = 2.0
 _RESUME_SECONDS = 10.0
 """How long to wait for the event that a VM was resumed before the step that needs it is tried anyway."""
@@ -96,7 +96,7 @@ def _show_obstacle(run: Run, error: MigrationError) -> None:
 
 def _fail_before_begin(run: Run, error: MigrationError) -> bool:
     if error.reason in _PASSES:
-        # As the operator does with one that waits for its turn: only its deadline ends it.
+        # The operator treats one that waits for its turn alike: only its deadline ends it.
         run.show(run.phase, wait=error.message)
         run.wait(_PASSES_SECONDS)
         return False

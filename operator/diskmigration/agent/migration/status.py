@@ -265,16 +265,13 @@ def _conditions(
     if stalled is not None:
         reason, message = stalled.reason.value, stalled.message
     is_active = succeeded is ConditionStatus.UNKNOWN
-    values: tuple[tuple[ConditionType, ConditionStatus | bool], ...] = (
-        (ConditionType.SYNCHRONIZED, summary.is_synchronized),
-        (ConditionType.SUCCEEDED, succeeded),
-        (ConditionType.READY, succeeded is ConditionStatus.TRUE),
-        (ConditionType.RECONCILING, is_active and stalled is None),
-        (ConditionType.STALLED, succeeded is ConditionStatus.FALSE or stalled is not None),
-    )
-    return tuple(
-        conditions.condition(
-            before, kind, value, reason=reason, message=message, generation=migration.metadata.generation, now=now
-        )
-        for kind, value in values
+    states: dict[str, ConditionStatus | bool] = {
+        ConditionType.SYNCHRONIZED: summary.is_synchronized,
+        ConditionType.SUCCEEDED: succeeded,
+        ConditionType.READY: succeeded is ConditionStatus.TRUE,
+        ConditionType.RECONCILING: is_active and stalled is None,
+        ConditionType.STALLED: succeeded is ConditionStatus.FALSE or stalled is not None,
+    }
+    return conditions.conditions_of(
+        before, states, reason=reason, message=message, generation=migration.metadata.generation, now=now
     )
