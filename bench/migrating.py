@@ -25,7 +25,7 @@ _THIRTY_PERCENT = Goal(Compared.OURS, 30)
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one agent took, each time that it moved all disks."""
+    """The processor time of one agent, for each round in which it moved all disks."""
 
     replicating: list[Taken] = field(default_factory=list)
     whole: list[Taken] = field(default_factory=list)

@@ -26,7 +26,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Taken:
-    """What processes took in a time of so many seconds, and the greatest memory of the first one, in MiB."""
+    """The processor time of some processes within so many seconds, and the first one's greatest memory in MiB."""
 
     seconds: float
     spent: tuple[Spent, ...]
